@@ -1,0 +1,55 @@
+# `make serve` starts the relay, `make test` runs everything. Both install what they need into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+
+URL = http://127.0.0.1:$(PORT)
+BIN = $(VENV)/bin
+INSTALLS = pyproject.toml requirements.txt Makefile
+
+.PHONY: serve try-it test lint fix clean
+
+serve: $(VENV)/.can-serve
+	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
+	@$(MAKE) --no-print-directory try-it
+	@echo
+	@$(BIN)/gunicorn -k eventlet wsgi:app
+
+try-it:
+	@echo '  TOKEN=$$(curl -s $(URL)/v1/new)'
+	@echo '  $(BIN)/python examples/listen.py $(URL)/$$TOKEN &'
+	@echo '  curl --retry 3 -d hello=world $(URL)/v1/go/$$TOKEN'
+
+test: $(VENV)/.can-test tests/js/node_modules lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.can-test
+	$(BIN)/ruff format --check -q
+	$(BIN)/ruff check -q
+	$(BIN)/mypy
+
+fix: $(VENV)/.can-test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf $(VENV) tests/js/node_modules
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socket2me needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python cannot make a virtual environment. On Debian: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.can-serve: $(VENV)/bin/python $(INSTALLS)
+	@echo 'Installing into $(VENV) ...'
+	@$(BIN)/python -m pip install -q -e '.[client]'
+	@touch $@
+
+$(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)
+	@echo 'Installing into $(VENV) ...'
+	@$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $@ $(VENV)/.can-serve
+
+tests/js/node_modules: tests/js/package.json
+	cd tests/js && npm install --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,27 @@
+"""The HTTP API: one blueprint for each job, and one shape for every error."""
+
+from flask import Flask
+from werkzeug.routing import PathConverter
+
+from . import errors, forward, health, tokens
+from .connections import ConnectionCap
+
+__all__ = ["ConnectionCap", "register"]
+
+
+class _AnyPath(PathConverter):
+    """What follows a token: anything, `""` and `//` too."""
+
+    regex = ".*"
+    part_isolating = False
+
+
+def register(app: Flask) -> None:
+    """Give `app` the routes of the relay and its error shape."""
+    # A relay passes on the path that it was called with: no redirect from `//` to `/`.
+    app.url_map.merge_slashes = False
+    app.url_map.converters["anypath"] = _AnyPath
+    app.register_blueprint(tokens.blueprint, url_prefix="/v1")
+    app.register_blueprint(forward.blueprint, url_prefix="/v1")
+    app.register_blueprint(health.blueprint)
+    errors.register(app)

@@ -1,0 +1,274 @@
+"""What crosses the wire: an HTTP call as it came in, and the request object that a client receives.
+
+Pure: bytes and environ in, JSON text and attachments out. No I/O, no Flask, no Socket.IO.
+
+A JSON body is checked, never rebuilt: its own text goes into the message. So a number of any size, the
+order of members and the spelling of a string arrive as they were sent, and a large body costs one pass.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from itertools import accumulate
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import msgspec
+from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import MultiPartParser
+from werkzeug.http import parse_options_header
+
+# A JSON body nested deeper is carried as text. CPython 3.11's own parser gives up near 1,000 levels, and a
+# client that parses the message has frames of its own on that stack.
+MAX_JSON_DEPTH = 500
+
+# A form with more fields is carried as text. Werkzeug's limit for the parts of a multipart form is the same.
+MAX_FORM_FIELDS = 1000
+
+# A message with more attachments is refused by socket.io-parser (4.2.6 accepts 10).
+MAX_ATTACHMENTS = 10
+
+_FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+_TEXTUAL = re.compile(
+    r"text/.+|.+\+(json|xml|yaml)"
+    r"|application/(json|xml|javascript|ecmascript|graphql|yaml|x-yaml|toml|sql|x-ndjson|x-www-form-urlencoded)"
+)
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+# Where a value is bytes, a Socket.IO message holds `{"_placeholder": true, "num": n}` and the bytes follow.
+_PLACEHOLDER = "_placeholder"
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP call to `/v1/go/<token>`, as it came in.
+
+    Fields:
+        token: the token of the URL.
+        method: the HTTP method in upper case.
+        path: what follows the token, `""` or `/a/b%20c`, percent-encoding kept.
+        query: the query string as it was sent, without the `?`.
+        headers: names in lower case, values as received (one character a byte, ISO 8859-1, as in WSGI).
+            A header that came several times is one value, joined with `,`.
+        body: the bytes of the body, chunked coding removed.
+        id: unique among all calls of all relays.
+        received_at: seconds since the epoch.
+    """
+
+    token: str
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+    received_at: float
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, Any], token: str, body: bytes, received_at: float) -> "Call":
+        """Build the call from a WSGI environ (PEP 3333, and `RAW_URI` as gunicorn and Werkzeug set it)."""
+        return cls(
+            token=token,
+            method=environ["REQUEST_METHOD"],
+            path=_path_after(token, environ),
+            query=environ.get("QUERY_STRING", ""),
+            headers=_headers(environ),
+            body=body,
+            received_at=received_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A request object, ready for the wire.
+
+    Fields:
+        text: the object as JSON, with Socket.IO's placeholders where `attachments` belong.
+        attachments: the bytes that the placeholders stand for, in their order.
+    """
+
+    text: str
+    attachments: tuple[bytes, ...] = ()
+
+
+def request_event(call: Call, *, raw: bool = False) -> Event:
+    """Return the request object of `call`, as `docs/design.md` ("The request object") defines it.
+
+    With `raw`, `body` is the exact bytes and nothing is parsed: `params` holds the query and the token.
+    """
+    body = _Body.unparsed(call.body) if raw else _parse_body(call.body, call.headers.get("content-type", ""))
+    params = _collect(parse_qsl(call.query, keep_blank_values=True, encoding="utf-8", errors="replace"))
+    params.update(body.params)
+    if body.attachments:
+        # A client would take such a member for a place where bytes belong; `query` still has it.
+        params.pop(_PLACEHOLDER, None)
+    params["token"] = call.token
+    members: dict[str, Any] = {"headers": call.headers, "params": params}
+    if call.body:
+        members["body"] = body.value
+    members |= {
+        "id": call.id,
+        "method": call.method,
+        "path": call.path,
+        "query": call.query,
+        "received_at": call.received_at,
+    }
+    return Event(_encode(members).decode(), body.attachments)
+
+
+def event_packets(namespace: str, event: Event) -> list[str | bytes]:
+    """Return the Socket.IO packets (protocol 5) of a `request` event: one text, then its attachments."""
+    if not event.attachments:
+        return [f'2{namespace},["request",{event.text}]']
+    return [f'5{len(event.attachments)}-{namespace},["request",{event.text}]', *event.attachments]
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A body as the request object carries it: its value, what it adds to `params`, and its bytes."""
+
+    value: Any
+    params: dict[str, Any] = field(default_factory=dict)
+    attachments: tuple[bytes, ...] = ()
+
+    @classmethod
+    def unparsed(cls, body: bytes) -> "_Body":
+        return cls(_placeholder(0), attachments=(body,))
+
+
+def _parse_body(body: bytes, content_type: str) -> _Body:
+    if not body:
+        return _Body(None)
+    mimetype, options = parse_options_header(content_type)
+    mimetype = mimetype.lower()
+    parsed = None
+    if mimetype == "application/json" or mimetype.endswith("+json"):
+        parsed = _parse_json(body)
+    elif mimetype == _FORM:
+        parsed = _parse_form(body)
+    elif mimetype == _MULTIPART:
+        parsed = _parse_multipart(body, options.get("boundary", ""))
+    if parsed is not None:
+        return parsed
+    if _TEXTUAL.fullmatch(mimetype):
+        try:
+            return _Body(body.decode())
+        except UnicodeDecodeError:
+            pass
+    return _Body.unparsed(body)
+
+
+def _parse_json(body: bytes) -> _Body | None:
+    """Return a JSON body, or None where it is not JSON (RFC 8259), not UTF-8 or nested too deep."""
+    body = body.removeprefix(_UTF8_BOM)
+    try:
+        body.decode()  # msgspec does not look into the strings that it passes over
+        if body.lstrip()[:1] == b"{":
+            members = _decode_members(body)
+            params: dict[str, Any] = dict(members)
+        else:
+            _decode_raw(body)
+            params = {}
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    if _deeper_than(MAX_JSON_DEPTH, body):
+        return None
+    return _Body(msgspec.Raw(body), params)
+
+
+def _deeper_than(limit: int, json: bytes) -> bool:
+    """Say whether valid JSON is nested deeper than `limit`, without recursion."""
+    if json.count(b"[") + json.count(b"{") <= limit:
+        return False
+    without_escapes = json.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = b"".join(without_escapes.split(b'"')[::2])
+    brackets = outside_strings.translate(_BRACKETS_ONLY, _NOT_BRACKETS)
+    for _ in range(3):  # what is wide but shallow, as large documents are, all but vanishes here
+        brackets = brackets.replace(b"[]", b"")
+    return max(accumulate(1 if bracket == _OPENING else -1 for bracket in brackets), default=0) + 3 > limit
+
+
+_OPENING = ord("[")
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_BRACKETS_ONLY = bytes.maketrans(b"{}", b"[]")
+
+
+def _parse_form(body: bytes) -> _Body | None:
+    """Return an urlencoded form, or None where it has too many fields or is not UTF-8 inside."""
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
+        )
+    except ValueError:
+        return None
+    fields = _collect(pairs)
+    return _Body(fields, fields)
+
+
+def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
+    """Return a multipart form, or None where it can't be read or its files don't fit into a message.
+
+    A field is text. A file is `{"filename", "content_type", "data"}` with its bytes as `data`; files are
+    part of `body`, not of `params`.
+    """
+    parser = MultiPartParser(stream_factory=lambda *_, **__: BytesIO(), max_form_parts=MAX_FORM_FIELDS)
+    try:
+        form, files = parser.parse(BytesIO(body), boundary.encode(), len(body))
+    except (ValueError, HTTPException):
+        return None
+    fields = _collect(form.items(multi=True))
+    if "\ufffd" in repr(fields) and b"\xef\xbf\xbd" not in body:
+        return None  # Werkzeug put it where a field is not text in its charset: that would be a loss
+    attachments: list[bytes] = []
+    uploads: list[tuple[str, Any]] = []
+    for name, file in files.items(multi=True):
+        data = _placeholder(len(attachments))
+        uploads.append((name, {"filename": file.filename, "content_type": file.content_type, "data": data}))
+        attachments.append(file.stream.read())
+    if len(attachments) > MAX_ATTACHMENTS or (attachments and _PLACEHOLDER in fields):
+        return None
+    return _Body(_collect([*form.items(multi=True), *uploads]), fields, tuple(attachments))
+
+
+def _placeholder(num: int) -> dict[str, Any]:
+    return {_PLACEHOLDER: True, "num": num}
+
+
+def _collect(pairs: Any) -> dict[str, Any]:
+    """Return pairs as an object. A key that comes several times has the list of its values."""
+    lists: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        lists.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    headers = {}
+    for key, value in environ.items():
+        if key.startswith("HTTP_") or key == "CONTENT_TYPE" or key == "CONTENT_LENGTH":
+            headers[_header_name(key)] = value
+    return headers
+
+
+@lru_cache(maxsize=512)  # a caller can send any name, so the cache has a bound
+def _header_name(key: str) -> str:
+    return key.removeprefix("HTTP_").replace("_", "-").lower()
+
+
+def _path_after(token: str, environ: Mapping[str, Any]) -> str:
+    target: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    target = target.partition("?")[0].partition("#")[0]
+    _, found, path = target.partition(f"/go/{token}")
+    if found:
+        return path
+    # The caller percent-encoded what it need not. WSGI's text is one character a byte.
+    _, _, path = environ.get("PATH_INFO", "").partition(f"/go/{token}")
+    return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~")

@@ -1,0 +1,265 @@
+"""Real servers and real clients for the live tests: started as a user starts them, on 127.0.0.1 only."""
+
+import base64
+import json
+import os
+import queue
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+import socketio
+import websocket
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+DEADLINE_SECONDS = 15  # for whatever should happen at once; only a failure waits this long
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Return the first true value of `condition`; fail if it does not come."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"did not happen: {what}"
+        time.sleep(0.01)
+    return value
+
+
+def command_for(runner: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of one of the three ways to run the relay."""
+    if runner == "gunicorn":
+        return shlex.split("gunicorn -k eventlet wsgi:app"), {"PORT": str(port)}
+    if runner == "procfile":
+        line = (ROOT / "Procfile").read_text().strip()
+        return shlex.split(line.removeprefix("web: ")), {"PORT": str(port)}
+    if runner == "flask":
+        return shlex.split("flask run"), {"FLASK_RUN_PORT": str(port)}
+    raise ValueError(runner)
+
+
+class Server:
+    """A relay in a process of its own."""
+
+    def __init__(self, runner: str = "gunicorn", **settings: object) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command, environment = command_for(runner, self.port)
+        self._log = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={
+                **clean_environment(),
+                **environment,
+                **{name: str(value) for name, value in settings.items()},
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=lambda: self._log.extend(self.process.stdout), daemon=True)
+        self._reader.start()
+        wait_until(self._answers, f"{runner} serves")
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, f"the server ended: {self.log}"
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=1).ok
+        except requests.ConnectionError:
+            return False
+
+    @property
+    def log(self) -> str:
+        return "".join(self._log)
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """End the server and return its status."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, sig)
+        status = self.process.wait(timeout=40)
+        self._reader.join()
+        self.process.stdout.close()
+        return status
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def new(self) -> str:
+        answer = requests.get(f"{self.url}/v1/new", timeout=5)
+        assert answer.status_code == 200
+        return answer.text
+
+    def go(self, token: str, method: str = "POST", tail: str = "", **kwargs: Any) -> requests.Response:
+        return requests.request(method, f"{self.url}/v1/go/{token}{tail}", timeout=20, **kwargs)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without anything that would set up the relay, its tools first."""
+    from socket2me_flask.config import SETTINGS
+
+    ours = {setting.name for setting in SETTINGS}
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ours and not k.startswith(("FLASK_", "GUNICORN_"))
+    }
+    return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+
+
+class WebSocket:
+    """A bare Engine.IO connection over WebSocket, for what no library would do."""
+
+    def __init__(self, server: Server) -> None:
+        self._socket = websocket.create_connection(
+            f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket", timeout=DEADLINE_SECONDS
+        )
+        assert self.receive().startswith("0{")
+
+    def send(self, packet: str) -> None:
+        self._socket.send(packet)
+
+    def receive(self) -> str | bytes:
+        return self._socket.recv()
+
+    def expect_close(self) -> None:
+        """Fail unless the server ends the connection, with or without a last packet."""
+        try:
+            assert self.receive() in ("1", "")
+            assert self.receive() == ""
+        except (websocket.WebSocketConnectionClosedException, ConnectionError):
+            pass
+
+    def __enter__(self) -> "WebSocket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown()
+
+
+class Listener:
+    """What a client hears, whichever library it uses: `expect` takes events in their order."""
+
+    def __init__(self) -> None:
+        self._events: queue.Queue[tuple[str, list[Any]]] = queue.Queue()
+
+    def hear(self, event: str, *data: Any) -> None:
+        self._events.put((event, list(data)))
+
+    def expect(self, event: str) -> Any:
+        """Return the first argument of the next event, which must be `event`."""
+        try:
+            heard, data = self._events.get(timeout=DEADLINE_SECONDS)
+        except queue.Empty:
+            raise AssertionError(f"heard nothing, not even {event!r}") from None
+        assert heard == event, f"heard {heard!r} {data!r}, not {event!r}"
+        return data[0] if data else None
+
+    def expect_silence(self, seconds: float = 0.3) -> None:
+        """Fail if anything is heard. The one place that waits for nothing to happen."""
+        try:
+            heard = self._events.get(timeout=seconds) if seconds else self._events.get_nowait()
+        except queue.Empty:
+            return
+        raise AssertionError(f"heard {heard!r}")
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class PythonListener(Listener):
+    """python-socketio's client."""
+
+    def __init__(
+        self, server: Server, *tokens: str, transports: list[str] | None = None, auth: Any = None, **kwargs
+    ):
+        super().__init__()
+        self.client = socketio.Client(**kwargs)
+        namespaces = [f"/{token}" for token in tokens]
+        for namespace in namespaces:
+            self._listen(namespace)
+        try:
+            self.client.connect(
+                server.url,
+                namespaces=namespaces,
+                transports=transports,
+                auth=auth,
+                wait_timeout=DEADLINE_SECONDS,
+            )
+        except socketio.exceptions.ConnectionError:
+            self.client.disconnect()
+
+    def _listen(self, namespace: str) -> None:
+        def hearer(event: str) -> Callable[..., None]:
+            return lambda *data: self.hear(event, *data)
+
+        for event in ("connect", "connect_error", "disconnect", "request", "replaced"):
+            self.client.on(event, hearer(event), namespace=namespace)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.eio.wait()
+
+
+class NodeListener(Listener):
+    """socket.io-client under Node, by way of `js/client.mjs`."""
+
+    def __init__(
+        self, server: Server, *tokens: str, transports: list[str] | None = None, auth: Any = None, **options
+    ):
+        super().__init__()
+        options |= {
+            name: value for name, value in (("transports", transports), ("auth", auth)) if value is not None
+        }
+        self._process = subprocess.Popen(
+            ["node", "client.mjs", server.url, ",".join(tokens), json.dumps(options)],
+            cwd=ROOT / "tests" / "js",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            said = json.loads(line)
+            if said["token"] is not None:
+                self.hear(said["event"], *_with_bytes(said["data"]))
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+        self._reader.join()
+        self._process.stdout.close()
+
+
+def _with_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_bytes(item) for item in value]
+    if isinstance(value, dict):
+        if list(value) == ["$bytes"]:
+            return base64.b64decode(value["$bytes"])
+        return {key: _with_bytes(item) for key, item in value.items()}
+    return value

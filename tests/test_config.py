@@ -1,0 +1,56 @@
+import pytest
+
+from socket2me_flask.config import SETTINGS, from_env
+from socket2me_flask.errors import ConfigError
+
+from .live import ROOT
+
+GOOD = {
+    "PORT": ("9000", 9000),
+    "HOLD_SECONDS": ("0.5", 0.5),
+    "TOKEN_EXPIRE_SECONDS": (" 60 ", 60),
+    "MAX_BODY_BYTES": ("0", 0),
+    "CORS_ALLOWED_ORIGINS": ("https://a.example, http://b:8080", ["https://a.example", "http://b:8080"]),
+}
+BAD = {
+    "PORT": ["x", "0", "65536", "80.5"],
+    "HOLD_SECONDS": ["-1", "nan", "inf", "2s"],
+    "TOKEN_EXPIRE_SECONDS": ["0", "1e30"],
+    "MAX_BODY_BYTES": ["-1", "2MB"],
+    "CORS_ALLOWED_ORIGINS": ["example.com", "https://a.example/path", "ftp://a.example"],
+}
+
+
+def test_an_empty_environment_gives_the_defaults():
+    """Nothing has to be set."""
+    assert from_env({}) == {setting.name: setting.default for setting in SETTINGS}
+    assert from_env({setting.name: "" for setting in SETTINGS}) == from_env({})
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_variable_sets_its_setting(name):
+    """A variable becomes a value of the setting's type."""
+    text, value = GOOD[name]
+    assert from_env({name: text})[name] == value
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_a_bad_value_is_one_line_that_names_the_variable(name, text):
+    """The error says which variable, what it holds and what it takes, on one line."""
+    with pytest.raises(ConfigError) as caught:
+        from_env({name: text})
+    message = str(caught.value)
+    assert message.startswith(f"{name}={text!r}")
+    assert "it takes" in message
+    assert "\n" not in message
+
+
+def test_every_setting_is_documented():
+    """docs/settings.md has a row for each setting, with its default and its sentence."""
+    page = (ROOT / "docs" / "settings.md").read_text()
+    for setting in SETTINGS:
+        default = setting.default
+        if isinstance(default, float):
+            default = f"{default:g}"
+        shown = "" if default is None else f"`{default}`"
+        assert f"| `{setting.name}` | {shown} | {setting.meaning} |" in page

@@ -1,0 +1,50 @@
+"""`gunicorn.conf.py`: what gunicorn makes of it."""
+
+import re
+import subprocess
+
+import pytest
+
+from .live import ROOT, clean_environment
+
+
+@pytest.fixture
+def config():
+    """Return gunicorn's own view of its settings, as text, for an environment."""
+
+    def config(**environment):
+        shown = subprocess.run(
+            ["gunicorn", "-k", "eventlet", "wsgi:app", "--print-config"],
+            cwd=ROOT,
+            env={**clean_environment(), **environment},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        return dict(re.findall(r"^(\w+) += (.*)$", shown.stdout, re.MULTILINE))
+
+    return config
+
+
+def test_where_it_listens(config):
+    """On this machine only, unless a platform sets PORT."""
+    assert config()["bind"] == "['127.0.0.1:8000']"
+    assert config(PORT="9000")["bind"] == "['0.0.0.0:9000']"
+
+
+def test_one_process_whatever_the_platform_says(config):
+    """The memory store serves one process; Heroku sets WEB_CONCURRENCY to more."""
+    assert config(WEB_CONCURRENCY="4")["workers"] == "1"
+
+
+def test_gunicorn_has_room_above_the_cap_on_clients(config):
+    """Callers find a place when all clients are connected."""
+    assert int(config(MAX_CONNECTIONS="100")["worker_connections"]) > 1000
+
+
+def test_what_a_peer_could_abuse_is_off(config):
+    """No header sets SCRIPT_NAME, and no control socket is opened."""
+    shown = config()
+    assert shown["forwarder_headers"] == "[]"
+    assert shown["control_socket_disable"] == "True"

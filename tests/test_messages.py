@@ -1,0 +1,246 @@
+"""The request object: what of a call arrives, and how."""
+
+# ruff: noqa: E501  # the table of bodies reads best with a row on a line
+
+import json
+
+import pytest
+
+from socket2me_flask.messages import MAX_JSON_DEPTH, Call, Event, event_packets, request_event
+
+TOKEN = "mrs6wpu2mawk0swpja1c3dit"
+
+
+def call(body=b"", content_type=None, query="", path="", method="POST", **headers):
+    if content_type is not None:
+        headers["content-type"] = content_type
+    return Call(TOKEN, method, path, query, headers, body, received_at=1.5)
+
+
+def received(the_call, raw=False):
+    """Return the request object as a client has it, bytes where they belong."""
+    event = request_event(the_call, raw=raw)
+
+    def fill(value):
+        if isinstance(value, dict):
+            if value.get("_placeholder"):
+                return event.attachments[value["num"]]
+            return {key: fill(inner) for key, inner in value.items()}
+        return [fill(inner) for inner in value] if isinstance(value, list) else value
+
+    return fill(json.loads(event.text))
+
+
+def nested(depth):
+    return b"[" * depth + b"]" * depth
+
+
+def test_the_example_of_the_specification():
+    """The specification's example, field by field."""
+    headers = {
+        "host": "socket.bothub.io",
+        "connection": "close",
+        "x-real-ip": "5.5.5.5",
+        "x-forwarded-for": "5.5.5.5",
+        "x-forwarded-proto": "http",
+        "accept-encoding": "gzip, deflate",
+        "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "user-agent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_4) AppleWebKit/601.5.17",
+        "accept-language": "en-us",
+        "cache-control": "max-age=0",
+    }
+    the_call = Call(TOKEN, "GET", "", "somevar1=somevalue1", headers, b"", received_at=1.5)
+    assert received(the_call) == {
+        "headers": headers,
+        "params": {"token": TOKEN, "somevar1": "somevalue1"},
+        "id": the_call.id,
+        "method": "GET",
+        "path": "",
+        "query": "somevar1=somevalue1",
+        "received_at": 1.5,
+    }
+
+
+def test_every_call_has_its_own_id():
+    """Ids are unique."""
+    assert len({call().id for _ in range(1000)}) == 1000
+
+
+BODIES = {
+    "json object": (b'{"a": 1, "b": [true, null]}', "application/json", {"a": 1, "b": [True, None]}, {"a": 1, "b": [True, None]}),
+    "json with charset": (b'{"a":1}', "application/json; charset=utf-8", {"a": 1}, {"a": 1}),
+    "json by suffix": (b'{"a":1}', "application/cloudevents+json", {"a": 1}, {"a": 1}),
+    "json type in capitals": (b'{"a":1}', "Application/JSON", {"a": 1}, {"a": 1}),
+    "json array": (b"[1,2]", "application/json", [1, 2], {}),
+    "json string": (b'"hello"', "application/json", "hello", {}),
+    "json number": (b" 12 ", "application/json", 12, {}),
+    "json null": (b"null", "application/json", None, {}),
+    "json 64 bits": (b'{"id":9223372036854775807}', "application/json", {"id": 2**63 - 1}, {"id": 2**63 - 1}),
+    "json 80 bits": (b'{"id":1208925819614629174706175}', "application/json", {"id": 2**80 - 1}, {"id": 2**80 - 1}),
+    "json many digits": (b"[3.14159265358979323846264338327950288]", "application/json", [3.141592653589793], {}),
+    "json behind a byte order mark": (b'\xef\xbb\xbf{"a":1}', "application/json", {"a": 1}, {"a": 1}),
+    "json with any text": ('{"ü€😀":"\\u0000\\n\u2028"}'.encode(), "application/json", {"ü€😀": "\0\n\u2028"}, {"ü€😀": "\0\n\u2028"}),
+    "json that repeats a member": (b'{"a":1,"a":2}', "application/json", {"a": 2}, {"a": 2}),
+    "json that names the token": (b'{"token":"evil"}', "application/json", {"token": "evil"}, {}),
+    "json with placeholders": (b'{"a":{"_placeholder":false,"num":0}}', "application/json", {"a": {"_placeholder": False, "num": 0}}, {"a": {"_placeholder": False, "num": 0}}),
+    "no json": (b'{"a":', "application/json", '{"a":', {}),
+    "json with more behind it": (b"{} {}", "application/json", "{} {}", {}),
+    "json as Python writes it": (b"[NaN, Infinity]", "application/json", "[NaN, Infinity]", {}),
+    "json with half a surrogate pair": (b'["\\ud800"]', "application/json", '["\\ud800"]', {}),
+    "json that is not UTF-8": (b'{"a":"\xff"}', "application/json", b'{"a":"\xff"}', {}),
+    "json nested too deep": (nested(MAX_JSON_DEPTH + 1), "application/json", nested(MAX_JSON_DEPTH + 1).decode(), {}),
+    "json nested absurdly deep": (nested(500_000), "application/json", nested(500_000).decode(), {}),
+    "json wide": (b"[" + b"[]," * 5000 + b"{}]", "application/json", [[]] * 5000 + [{}], {}),
+    "json with brackets in strings": (json.dumps(["[{\\\"" * 1000]).encode(), "application/json", ["[{\\\"" * 1000], {}),
+    "form": (b"a=1&b=x%20y+z&c=", "application/x-www-form-urlencoded", {"a": "1", "b": "x y z", "c": ""}, {"a": "1", "b": "x y z", "c": ""}),
+    "form that repeats a field": (b"a=1&a=2", "application/x-www-form-urlencoded", {"a": ["1", "2"]}, {"a": ["1", "2"]}),
+    "form that names the token": (b"token=evil", "application/x-www-form-urlencoded", {"token": "evil"}, {}),
+    "form that is not UTF-8 inside": (b"a=%ff", "application/x-www-form-urlencoded", "a=%ff", {}),
+    "form of too many fields": (b"a=1&" * 1001, "application/x-www-form-urlencoded", "a=1&" * 1001, {}),
+    "text": ("grüße".encode(), "text/plain", "grüße", {}),
+    "xml": (b"<a/>", "application/soap+xml", "<a/>", {}),
+    "text that is not UTF-8": (b"gr\xfc\xdfe", "text/plain; charset=iso-8859-1", b"gr\xfc\xdfe", {}),
+    "binary": (b"\x00\x01\xff", "application/octet-stream", b"\x00\x01\xff", {}),
+    "readable, but of no textual type": (b"hello", "application/octet-stream", b"hello", {}),
+    "of no type": (b"hello", None, b"hello", {}),
+    "of a nonsense type": (b"hello", ";;;=", b"hello", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body(name):
+    """Each body arrives as docs/design.md says, and its members are in params where they belong."""
+    body, content_type, expected, params = BODIES[name]
+    request = received(call(body, content_type))
+    assert request["body"] == expected
+    assert request["params"] == {**params, "token": TOKEN}
+
+
+@pytest.mark.parametrize("shape", ["[%s]", '{"a":%s}'])
+def test_json_nested_to_the_limit_is_parsed(shape):
+    """The limit itself is JSON, one level more is text."""
+    body = "1"
+    for _ in range(MAX_JSON_DEPTH):
+        body = shape % body
+    event = request_event(call(body.encode(), "application/json"))
+    assert f'"body":{body},' in event.text
+    assert received(call(f"[{body}]".encode(), "application/json"))["body"] == f"[{body}]"
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_raw_body(name):
+    """With raw, each body is its exact bytes and nothing is parsed."""
+    body, content_type, _, _ = BODIES[name]
+    request = received(call(body, content_type, query="q=1"), raw=True)
+    assert request["body"] == body
+    assert request["params"] == {"q": "1", "token": TOKEN}
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("content_type", [None, "application/json", "multipart/form-data; boundary=x"])
+def test_no_body_no_key(content_type, raw):
+    """An empty body has no key, whatever its type says."""
+    assert "body" not in received(call(b"", content_type), raw=raw)
+
+
+def test_params_merge_and_later_ones_win():
+    """Query, then body, then, always, the token of the URL."""
+    request = received(
+        call(b'{"b":2,"token":"evil"}', "application/json", query="a=1&b=1&c=1&c=2&token=evil&e")
+    )
+    assert request["params"] == {"a": "1", "b": 2, "c": ["1", "2"], "e": "", "token": TOKEN}
+
+
+def test_a_query_that_is_not_utf8_arrives_as_it_was_sent():
+    """`query` is the query as sent; `params` shows what of it is text."""
+    request = received(call(query="a=%ff&b=%C3%BC"))
+    assert request["query"] == "a=%ff&b=%C3%BC"
+    assert request["params"] == {"a": "\ufffd", "b": "ü", "token": TOKEN}
+
+
+def multipart(*parts):
+    body = b"".join(b"--XX\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % part for part in parts)
+    return body + b"--XX--\r\n", "multipart/form-data; boundary=XX"
+
+
+def test_a_multipart_form():
+    """Fields are text, and params has them; files are bytes with their name and type, in body alone."""
+    png = bytes(range(256))
+    body, content_type = multipart(
+        (b'name="a"', "grüße".encode()),
+        (b'name="b"', b"1"),
+        (b'name="b"', b"2"),
+        (b'name="token"', b"evil"),
+        (b'name="f"; filename="x.png"\r\nContent-Type: image/png', png),
+    )
+    request = received(call(body, content_type))
+    fields = {"a": "grüße", "b": ["1", "2"], "token": "evil"}
+    assert request["body"] == {**fields, "f": {"filename": "x.png", "content_type": "image/png", "data": png}}
+    assert request["params"] == {**fields, "token": TOKEN}
+
+
+def test_a_multipart_form_with_more_files_than_a_message_can_hold():
+    """The form arrives as its exact bytes: nothing is left out."""
+    body, content_type = multipart(*[(b'name="f"; filename="x"', b"%d" % number) for number in range(11)])
+    assert received(call(body, content_type))["body"] == body
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"--XX\r\nbroken", "multipart/form-data; boundary=XX"),
+        (b"hello\xff", "multipart/form-data"),
+        (multipart((b'name="a"', b"\xff\xfe"))[0], "multipart/form-data; boundary=XX"),
+        (multipart(*[(b'name="a"', b"1")] * 1001)[0], "multipart/form-data; boundary=XX"),
+    ],
+)
+def test_a_multipart_form_that_cannot_be_read(body, content_type):
+    """It arrives as its exact bytes."""
+    assert received(call(body, content_type))["body"] == body
+
+
+def test_nobody_can_forge_a_placeholder():
+    """A query or a form cannot make a client take a field for a place where bytes belong."""
+    event = request_event(call(b"\x00", "image/png", query="_placeholder=true&num=0"))
+    assert json.loads(event.text)["params"] == {"num": "0", "token": TOKEN}
+    body, content_type = multipart((b'name="_placeholder"', b"1"), (b'name="f"; filename="x"', b"data"))
+    assert received(call(body, content_type))["body"] == body
+
+
+def test_a_text_event_is_one_packet():
+    """Socket.IO protocol 5: type, namespace, data."""
+    assert event_packets("/t", Event('{"a":1}')) == ['2/t,["request",{"a":1}]']
+
+
+def test_a_binary_event_is_a_packet_and_its_attachments():
+    """Socket.IO protocol 5: the number of attachments, then each of them."""
+    assert event_packets("/t", Event("{}", (b"a", b"b"))) == ['52-/t,["request",{}]', b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (f"/v1/go/{TOKEN}", ""),
+        (f"/v1/go/{TOKEN}?a=/go/{TOKEN}/x", ""),
+        (f"/v1/go/{TOKEN}/", "/"),
+        (f"/v1/go/{TOKEN}/a/b%20c?d", "/a/b%20c"),
+        (f"/v1/go/{TOKEN}//a/../%2e%2F", "//a/../%2e%2F"),
+        (f"http://host/v1/go/{TOKEN}/a", "/a"),
+        (f"/v1/go/{TOKEN}/go/{TOKEN}", f"/go/{TOKEN}"),
+        (f"/v1/%67o/{TOKEN}/a b", "/a%20b"),
+    ],
+)
+def test_the_path_is_what_follows_the_token(target, path):
+    """The path arrives as it was sent, percent-encoding kept."""
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "RAW_URI": target,
+        "PATH_INFO": f"/v1/go/{TOKEN}/a b",
+        "QUERY_STRING": "",
+        "HTTP_X_A": "1",
+        "CONTENT_TYPE": "text/plain",
+        "SERVER_NAME": "x",
+    }
+    the_call = Call.from_environ(environ, TOKEN, b"", 0.0)
+    assert the_call.path == path
+    assert the_call.headers == {"x-a": "1", "content-type": "text/plain"}

@@ -1,0 +1,240 @@
+"""The relay's decisions, with clients that are plain objects."""
+
+import threading
+
+import pytest
+
+from socket2me_flask.errors import ClientGone, NobodyConnected, TooManyHeld, UnknownToken
+from socket2me_flask.messages import Call
+from socket2me_flask.reaper import Reaper
+from socket2me_flask.relay import Relay
+from socket2me_flask.stores import MemoryStore
+from socket2me_flask.tokens import new_token
+
+from .live import wait_until
+
+LONG = 30  # a hold that no test waits out
+
+
+class FakeClient:
+    def __init__(self):
+        self.calls = []
+        self.farewells = []
+        self.gone = False
+
+    def send(self, call):
+        if self.gone:
+            raise ClientGone
+        self.calls.append(call.path)
+
+    def dismiss(self, farewell=None):
+        self.farewells.append(farewell)
+
+
+@pytest.fixture
+def store(clock):
+    return MemoryStore(clock)
+
+
+@pytest.fixture
+def make_relay(store):
+    def make(hold_seconds=0, max_held_requests=10, max_held_bytes=1000):
+        return Relay(
+            store,
+            hold_seconds=hold_seconds,
+            max_held_requests=max_held_requests,
+            max_held_bytes=max_held_bytes,
+            retry_after_seconds=7,
+        )
+
+    return make
+
+
+@pytest.fixture
+def token(store):
+    token = new_token()
+    store.add(token, 60)
+    return token
+
+
+def call_for(token, path="", body=b""):
+    return Call(token, "POST", path, "", {}, body, received_at=0.0)
+
+
+class Caller(threading.Thread):
+    """A caller in a thread of its own, with what it heard."""
+
+    def __init__(self, relay, call):
+        super().__init__(daemon=True)
+        self.relay, self.call, self.heard = relay, call, None
+        self.start()
+
+    def run(self):
+        try:
+            self.relay.forward(self.call)
+            self.heard = "OK"
+        except Exception as error:
+            self.heard = error
+
+
+def test_a_call_reaches_the_client(make_relay, token):
+    """A connected client gets the call at once."""
+    relay, client = make_relay(), FakeClient()
+    relay.attach(token, client)
+    relay.forward(call_for(token, "/a"))
+    assert client.calls == ["/a"]
+
+
+def test_unknown_and_expired_tokens_are_the_same(make_relay, token, clock):
+    """Whether a token was never issued or has expired, the caller hears the same, swept or not."""
+    relay, client = make_relay(), FakeClient()
+    relay.attach(token, client)
+    clock.now += 61
+    for unknown in (token, new_token()):
+        with pytest.raises(UnknownToken):
+            relay.forward(call_for(unknown))
+    assert client.calls == []
+
+
+def test_nobody_connected(make_relay, token):
+    """Without a client the caller hears 503, and when to come back."""
+    with pytest.raises(NobodyConnected) as caught:
+        make_relay().forward(call_for(token))
+    assert caught.value.status == 503
+    assert caught.value.retry_after_seconds == 7
+
+
+def test_the_newest_client_wins(make_relay, token):
+    """A second client gets the calls; the first is told that it was replaced."""
+    relay, old, new = make_relay(), FakeClient(), FakeClient()
+    relay.attach(token, old)
+    relay.attach(token, new)
+    relay.forward(call_for(token, "/a"))
+    assert (old.calls, old.farewells) == ([], ["replaced"])
+    assert (new.calls, new.farewells) == (["/a"], [])
+
+
+def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
+    """The displaced client's own disconnect, which comes later, silences nobody."""
+    relay, old, new = make_relay(), FakeClient(), FakeClient()
+    relay.attach(token, old)
+    relay.attach(token, new)
+    relay.detach(token, old)
+    relay.forward(call_for(token, "/a"))
+    assert new.calls == ["/a"]
+
+
+def test_held_calls_go_to_the_next_client_in_order(make_relay, token):
+    """Calls that came before their client are handed over in their order, and their callers hear OK."""
+    relay, client = make_relay(hold_seconds=LONG), FakeClient()
+    callers = []
+    for number in range(5):
+        callers.append(Caller(relay, call_for(token, f"/{number}")))
+        wait_until(lambda expected=number + 1: relay._held_requests == expected, "the call is held")
+    relay.attach(token, client)
+    for caller in callers:
+        caller.join()
+        assert caller.heard == "OK"
+    assert client.calls == ["/0", "/1", "/2", "/3", "/4"]
+    assert (relay._held, relay._held_requests, relay._held_bytes) == ({}, 0, 0)
+
+
+def test_a_hold_ends(make_relay, token):
+    """After the hold the caller hears 503, and nothing of the call stays behind."""
+    relay, client = make_relay(hold_seconds=0.01), FakeClient()
+    with pytest.raises(NobodyConnected):
+        relay.forward(call_for(token, body=b"1234"))
+    assert (relay._held, relay._held_requests, relay._held_bytes) == ({}, 0, 0)
+    relay.attach(token, client)
+    assert client.calls == []
+
+
+def test_the_number_of_held_calls_has_a_bound(make_relay, token):
+    """One call too many is refused at once, and says when to come back."""
+    relay = make_relay(hold_seconds=LONG, max_held_requests=1)
+    first = Caller(relay, call_for(token))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    with pytest.raises(TooManyHeld) as caught:
+        relay.forward(call_for(token))
+    assert caught.value.retry_after_seconds == 7
+    relay.attach(token, FakeClient())
+    first.join()
+    assert first.heard == "OK"
+
+
+def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
+    """A body that does not fit beside those that wait is refused at once."""
+    relay = make_relay(hold_seconds=LONG, max_held_bytes=10)
+    first = Caller(relay, call_for(token, body=b"123456"))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    with pytest.raises(TooManyHeld):
+        relay.forward(call_for(token, body=b"12345"))
+    relay.attach(token, FakeClient())
+    first.join()
+
+
+def test_a_client_that_has_left_gets_nothing_and_costs_nothing(make_relay, token):
+    """A call that finds its client gone waits for the next one: it is not lost and not called OK."""
+    relay, gone, fresh = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
+    relay.attach(token, gone)
+    gone.gone = True
+    caller = Caller(relay, call_for(token, "/a"))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    relay.attach(token, fresh)
+    caller.join()
+    assert (caller.heard, fresh.calls) == ("OK", ["/a"])
+
+
+def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_next(make_relay, token):
+    """Held calls survive a client that came and went."""
+    relay, gone, fresh = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
+    gone.gone = True
+    caller = Caller(relay, call_for(token, "/a"))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    relay.attach(token, gone)
+    relay.attach(token, fresh)
+    caller.join()
+    assert (caller.heard, fresh.calls) == ("OK", ["/a"])
+
+
+def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, store, clock):
+    """A sweep disconnects whose token expired, and nobody else."""
+    relay, client, other_client = make_relay(), FakeClient(), FakeClient()
+    other = new_token()
+    store.add(other, 1000)
+    relay.attach(token, client)
+    relay.attach(other, other_client)
+    reaper = Reaper(relay, interval_seconds=1, sleep=lambda _: None)
+    assert reaper.sweep() == 0
+    clock.now += 62
+    assert reaper.sweep() == 1
+    assert (client.farewells, other_client.farewells) == ([None], [])
+    relay.forward(call_for(other, "/a"))
+    assert other_client.calls == ["/a"]
+
+
+def test_the_reaper_survives_a_failed_sweep(caplog):
+    """One failed sweep is logged and does not end the reaper."""
+
+    class Relay:
+        sweeps = 0
+
+        def expire(self):
+            self.sweeps += 1
+            raise OSError("the store is away")
+
+    class Stop(BaseException):
+        pass
+
+    naps = iter([None, None, Stop()])
+
+    def sleep(_):
+        nap = next(naps)
+        if nap:
+            raise nap
+
+    relay = Relay()
+    with pytest.raises(Stop):
+        Reaper(relay, interval_seconds=1, sleep=sleep).run()
+    assert relay.sweeps == 2
+    assert "a sweep failed" in caplog.text

@@ -1,0 +1,91 @@
+"""Accepting and refusing clients, in this process. Round trips are in `test_live.py`."""
+
+import pytest
+
+from socket2me_flask import get_services
+from socket2me_flask.tokens import new_token
+
+
+@pytest.fixture
+def connect(app, http):
+    """Connect to a namespace; return the test client and what the relay answered in case of a refusal."""
+    socketio = get_services(app).sockets.socketio
+
+    def connect(namespace, auth=None):
+        client = socketio.test_client(app, namespace=namespace, auth=auth)
+        return client
+
+    return connect
+
+
+@pytest.fixture
+def token(http):
+    return http.get("/v1/new").text
+
+
+def test_a_live_token_is_accepted(connect, token):
+    """Its client is connected to the namespace of the token."""
+    assert connect(f"/{token}").is_connected(f"/{token}")
+
+
+def test_an_expired_token_is_refused(connect, token, clock):
+    """Refused on time, whether or not the reaper has been there."""
+    clock.now += 86_400
+    assert not connect(f"/{token}").is_connected(f"/{token}")
+
+
+@pytest.mark.parametrize("namespace", ["/" + new_token(), "/x", "/v1", "//", "/*"])
+def test_what_was_never_issued_is_refused(connect, namespace):
+    """No namespace but those of live tokens."""
+    assert not connect(namespace).is_connected(namespace)
+
+
+def test_the_root_is_accepted_and_attaches_nobody(connect, app):
+    """`/` is there for clients that join it first."""
+    assert connect("/").is_connected("/")
+    assert get_services(app).relay._clients == {}
+
+
+@pytest.mark.parametrize("auth", [None, {}, {"body": "raw"}, {"body": "parsed"}])
+def test_known_auth_is_accepted(connect, token, auth):
+    """`auth` may be missing, empty or known."""
+    assert connect(f"/{token}", auth).is_connected(f"/{token}")
+
+
+@pytest.mark.parametrize(
+    "auth", [{"body": "RAW"}, {"body": None}, {"body": ["raw"]}, {"Body": "raw"}, {"mode": "ack"}, "raw", [1]]
+)
+def test_unknown_auth_is_refused(connect, token, auth):
+    """Never a silent default."""
+    assert not connect(f"/{token}", auth).is_connected(f"/{token}")
+
+
+def test_an_error_inside_the_handler_refuses(connect, token, app, caplog):
+    """A fault of ours is logged, and the client is refused: it does not hang."""
+
+    def fail(_):
+        raise TypeError("our own fault")
+
+    get_services(app).store.is_live = fail
+    assert not connect(f"/{token}").is_connected(f"/{token}")
+    assert "our own fault" in caplog.text
+
+
+def test_a_disconnect_detaches_and_leaves_nothing(connect, token, app):
+    """What was kept for a client goes with it."""
+    client = connect(f"/{token}")
+    services = get_services(app)
+    assert list(services.relay._clients) == [token]
+    client.disconnect(f"/{token}")
+    assert services.relay._clients == {}
+    assert services.sockets._clients == {}
+    assert services.sockets._namespaces == {}
+
+
+def test_a_refused_client_leaves_nothing(connect, token, app):
+    """A refusal keeps nothing either."""
+    connect(f"/{token}", {"body": "x"})
+    connect(f"/{new_token()}")
+    services = get_services(app)
+    assert services.sockets._connecting == {}
+    assert services.relay._clients == {}

@@ -1,0 +1,14 @@
+"""The entry for servers: `gunicorn -k eventlet wsgi:app`, and `flask run`, which finds it by its name."""
+
+import sys
+
+from socket2me_flask import create_app, get_services
+from socket2me_flask.errors import ConfigError
+
+try:
+    app = create_app()
+except ConfigError as error:
+    sys.exit(f"socket2me: {error}")
+
+services = get_services(app)
+services.sockets.socketio.start_background_task(services.reaper.run)
