@@ -19,38 +19,54 @@ import os  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 
+from socket2me_flask import get_services  # noqa: E402
 from socket2me_flask.config import from_env  # noqa: E402
 from socket2me_flask.errors import ConfigError  # noqa: E402
+
+# Each connection is an open file.
+_, _open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_open_files, _open_files))
 
 try:
     _settings = from_env(os.environ)
 except ConfigError as error:
     sys.exit(f"socket2me: {error}")
 
-_host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  # as gunicorn itself does it
+_host = "0.0.0.0" if os.environ.get("PORT", "").strip() else "127.0.0.1"  # noqa: S104  # as gunicorn does it
 bind = f"{_host}:{_settings['PORT']}"
 
 worker_class = "eventlet"
 # One process holds every client and every token of the memory store. WEB_CONCURRENCY would otherwise set it.
 workers = 1
 
-# gunicorn stops accepting at this number, callers included, and says nothing. The relay answers 503 to new
-# clients at MAX_CONNECTIONS, so it leaves room for callers above that.
-worker_connections = _settings["MAX_CONNECTIONS"] + 5000
-
-# Each connection is an open file.
-_, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
+# gunicorn stops accepting at this number and says nothing, and a process that runs out of files never accepts
+# again. Clients do not count: the relay takes a WebSocket out of gunicorn's hands, and answers 503 at
+# MAX_CONNECTIONS. So this is for callers, and for clients that poll.
+worker_connections = _open_files - _settings["MAX_CONNECTIONS"] - 50
 
 # A caller that comes often saves a connection; an idle one goes soon.
 keepalive = 15
-graceful_timeout = 5
 
-# A relay must pass on any path and header that a provider may send.
+# What is on its way when the process is told to stop has been answered well before; idle callers are cut off.
+graceful_timeout = 4
+
+# Longer than the default, for webhooks with long queries.
 limit_request_line = 8190
 
-# By default a peer on this machine may set SCRIPT_NAME and PATH_INFO by header.
+# By default a peer on this machine may set the scheme, SCRIPT_NAME and PATH_INFO by header.
+secure_scheme_headers = {}
 forwarder_headers = ""
 
 # Nobody administers the relay over a socket in the home folder.
 control_socket_disable = True
+
+
+def post_worker_init(worker):
+    """Drain as soon as the worker is told to stop, while it still accepts and can answer 503."""
+
+    def drain_when_told():
+        while worker.alive:
+            eventlet.sleep(0.1)
+        get_services(worker.wsgi).front.drain()
+
+    eventlet.spawn(drain_when_told)

@@ -1,5 +1,6 @@
 """The entry for servers: `gunicorn -k eventlet wsgi:app`, and `flask run`, which finds it by its name."""
 
+import gc
 import sys
 
 from socket2me_flask import create_app, get_services
@@ -9,6 +10,10 @@ try:
     app = create_app()
 except ConfigError as error:
     sys.exit(f"socket2me: {error}")
+
+# What is here now stays as long as the process: the garbage collector need not look at it again and again.
+gc.collect()
+gc.freeze()
 
 services = get_services(app)
 services.sockets.socketio.start_background_task(services.reaper.run)

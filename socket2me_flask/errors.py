@@ -24,6 +24,10 @@ class RelayError(Exception):
         super().__init__(message or self.message)
         self.retry_after_seconds = retry_after_seconds
 
+    def as_dict(self) -> dict[str, dict[str, str]]:
+        """Return the one shape in which every error is answered."""
+        return {"error": {"code": self.code, "message": str(self)}}
+
 
 class UnknownToken(RelayError):
     """Never issued, expired or not a token at all: one answer for all, so that nobody can tell which."""
@@ -31,6 +35,30 @@ class UnknownToken(RelayError):
     status = 404
     code = "unknown_token"
     message = "No such token. It was never issued, or it has expired."
+
+
+class BadRequest(RelayError):
+    """What a client of Engine.IO asks for makes no sense."""
+
+    status = 400
+    code = "bad_request"
+    message = "The request makes no sense."
+
+
+class ForbiddenOrigin(RelayError):
+    """A web page asks that `CORS_ALLOWED_ORIGINS` does not name."""
+
+    status = 403
+    code = "forbidden_origin"
+    message = "Pages of this origin may not connect."
+
+
+class BadAuth(RelayError):
+    """The `auth` of a connect holds what the relay does not know."""
+
+    status = 400
+    code = "bad_auth"
+    message = "auth holds what this relay does not know."
 
 
 class IncompleteBody(RelayError):
@@ -73,12 +101,28 @@ class TooManyConnections(RelayError):
     message = "The relay holds as many connections as it may."
 
 
+class ShuttingDown(RelayError):
+    """The process is about to end; another will take its place."""
+
+    status = 503
+    code = "shutting_down"
+    message = "The relay is stopping. Another will be here in a moment."
+
+
 class StoreUnavailable(RelayError):
     """The store does not answer."""
 
     status = 503
     code = "store_unavailable"
     message = "The relay's store does not answer."
+
+
+class ClientTooSlow(RelayError):
+    """The client reads more slowly than calls come: its queue is full."""
+
+    status = 503
+    code = "client_too_slow"
+    message = "The client for this token does not keep up."
 
 
 class ClientGone(Exception):

@@ -12,18 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 import msgspec
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import MultiPartParser
 from werkzeug.http import parse_options_header
 
+from .engine.protocol import Packet
+
 # A JSON body nested deeper is carried as text. CPython 3.11's own parser gives up near 1,000 levels, and a
 # client that parses the message has frames of its own on that stack.
 MAX_JSON_DEPTH = 500
+
+# JSON with a longer run of digits is carried as text: python-engineio's client refuses longer integers.
+MAX_INTEGER_DIGITS = 99
 
 # A form with more fields is carried as text. Werkzeug's limit for the parts of a multipart form is the same.
 MAX_FORM_FIELDS = 1000
@@ -41,6 +46,10 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 
 # Where a value is bytes, a Socket.IO message holds `{"_placeholder": true, "num": n}` and the bytes follow.
 _PLACEHOLDER = "_placeholder"
+
+# An id has to be unique, not secret: a random prefix for each process, and a number.
+_ID_PREFIX = secrets.token_hex(8) + "-"
+_id_numbers = count(1)
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -70,7 +79,7 @@ class Call:
     headers: dict[str, str]
     body: bytes
     received_at: float
-    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    id: str = field(default_factory=lambda: f"{_ID_PREFIX}{next(_id_numbers):x}")
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, Any], token: str, body: bytes, received_at: float) -> "Call":
@@ -79,7 +88,7 @@ class Call:
             token=token,
             method=environ["REQUEST_METHOD"],
             path=_path_after(token, environ),
-            query=environ.get("QUERY_STRING", ""),
+            query=_as_sent(environ.get("QUERY_STRING", ""), environ),
             headers=_headers(environ),
             body=body,
             received_at=received_at,
@@ -91,11 +100,11 @@ class Event:
     """A request object, ready for the wire.
 
     Fields:
-        text: the object as JSON, with Socket.IO's placeholders where `attachments` belong.
+        json: the object as JSON, with Socket.IO's placeholders where `attachments` belong.
         attachments: the bytes that the placeholders stand for, in their order.
     """
 
-    text: str
+    json: bytes
     attachments: tuple[bytes, ...] = ()
 
 
@@ -121,14 +130,15 @@ def request_event(call: Call, *, raw: bool = False) -> Event:
         "query": call.query,
         "received_at": call.received_at,
     }
-    return Event(_encode(members).decode(), body.attachments)
+    return Event(_encode(members), body.attachments)
 
 
-def event_packets(namespace: str, event: Event) -> list[str | bytes]:
-    """Return the Socket.IO packets (protocol 5) of a `request` event: one text, then its attachments."""
+def event_packets(namespace: str, event: Event) -> list[Packet]:
+    """Return the packets of a `request` event (Socket.IO protocol 5): one of text, then its attachments."""
     if not event.attachments:
-        return [f'2{namespace},["request",{event.text}]']
-    return [f'5{len(event.attachments)}-{namespace},["request",{event.text}]', *event.attachments]
+        return [Packet(b'42%b,["request",%b]' % (namespace.encode(), event.json))]
+    text = b'45%d-%b,["request",%b]' % (len(event.attachments), namespace.encode(), event.json)
+    return [Packet(text), *[Packet(attachment, binary=True) for attachment in event.attachments]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +177,7 @@ def _parse_body(body: bytes, content_type: str) -> _Body:
 
 
 def _parse_json(body: bytes) -> _Body | None:
-    """Return a JSON body, or None where it is not JSON (RFC 8259), not UTF-8 or nested too deep."""
+    """Return a JSON body, or None where it is not JSON (RFC 8259), not UTF-8, or more than clients can parse."""
     body = body.removeprefix(_UTF8_BOM)
     try:
         body.decode()  # msgspec does not look into the strings that it passes over
@@ -179,34 +189,38 @@ def _parse_json(body: bytes) -> _Body | None:
             params = {}
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    if _deeper_than(MAX_JSON_DEPTH, body):
+    if b"0" * (MAX_INTEGER_DIGITS + 1) in body.translate(_DIGITS_AS_ZEROS):
+        outside = _outside_strings(body)
+        if b"0" * (MAX_INTEGER_DIGITS + 1) in outside.translate(_DIGITS_AS_ZEROS):
+            return None
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(body) > MAX_JSON_DEPTH:
         return None
     return _Body(msgspec.Raw(body), params)
 
 
-def _deeper_than(limit: int, json: bytes) -> bool:
-    """Say whether valid JSON is nested deeper than `limit`, without recursion."""
-    if json.count(b"[") + json.count(b"{") <= limit:
-        return False
-    without_escapes = json.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_strings = b"".join(without_escapes.split(b'"')[::2])
-    brackets = outside_strings.translate(_BRACKETS_ONLY, _NOT_BRACKETS)
+def _depth(json: bytes) -> int:
+    """Return how deep valid JSON is nested, without recursion."""
+    brackets = _outside_strings(json).translate(_BRACKETS_ONLY, _NOT_BRACKETS)
     for _ in range(3):  # what is wide but shallow, as large documents are, all but vanishes here
         brackets = brackets.replace(b"[]", b"")
-    return max(accumulate(1 if bracket == _OPENING else -1 for bracket in brackets), default=0) + 3 > limit
+    return max(accumulate(1 if bracket == _OPENING else -1 for bracket in brackets), default=0) + 3
+
+
+def _outside_strings(json: bytes) -> bytes:
+    without_escapes = json.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(without_escapes.split(b'"')[::2])
 
 
 _OPENING = ord("[")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _BRACKETS_ONLY = bytes.maketrans(b"{}", b"[]")
+_DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0000000000")
 
 
 def _parse_form(body: bytes) -> _Body | None:
     """Return an urlencoded form, or None where it has too many fields or is not UTF-8 inside."""
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
-        )
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         return None
     fields = _collect(pairs)
@@ -233,9 +247,10 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
         data = _placeholder(len(attachments))
         uploads.append((name, {"filename": file.filename, "content_type": file.content_type, "data": data}))
         attachments.append(file.stream.read())
-    if len(attachments) > MAX_ATTACHMENTS or (attachments and _PLACEHOLDER in fields):
-        return None
-    return _Body(_collect([*form.items(multi=True), *uploads]), fields, tuple(attachments))
+    members = _collect([*form.items(multi=True), *uploads])
+    if None in members or len(attachments) > MAX_ATTACHMENTS or (attachments and _PLACEHOLDER in members):
+        return None  # a part without a name, or what a message cannot hold
+    return _Body(members, fields, tuple(attachments))
 
 
 def _placeholder(num: int) -> dict[str, Any]:
@@ -264,11 +279,22 @@ def _header_name(key: str) -> str:
 
 
 def _path_after(token: str, environ: Mapping[str, Any]) -> str:
-    target: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    target = _as_sent(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "", environ)
     target = target.partition("?")[0].partition("#")[0]
     _, found, path = target.partition(f"/go/{token}")
-    if found:
-        return path
-    # The caller percent-encoded what it need not. WSGI's text is one character a byte.
-    _, _, path = environ.get("PATH_INFO", "").partition(f"/go/{token}")
-    return quote(path.encode("latin-1"), safe="/:@!$&'()*+,;=~")
+    if not found:  # the caller percent-encoded what it need not: /v1/go/<token>/path, in segments
+        path = "".join(f"/{segment}" for segment in target.split("/")[4:])
+    return path
+
+
+def _as_sent(text: str, environ: Mapping[str, Any]) -> str:
+    """Return WSGI text (one character a byte) as the text that the bytes are, if they are UTF-8."""
+    if text.isascii():
+        return text
+    data = text.encode("latin-1")
+    if "werkzeug.socket" in environ:
+        data = data.decode().encode("latin-1")  # Werkzeug's server encodes its text once more
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

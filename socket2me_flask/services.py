@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Flask, current_app
 
+from .front import Front
 from .reaper import Reaper
 from .relay import Relay
 from .sockets import Sockets
@@ -23,6 +24,7 @@ class Services:
     relay: Relay
     sockets: Sockets
     reaper: Reaper
+    front: Front
 
 
 def set_services(app: Flask, services: Services) -> None:

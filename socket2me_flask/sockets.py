@@ -3,21 +3,22 @@
 A token is a namespace. python-socketio can't forget a namespace once it is registered, so none ever is: one
 pair of catch-all handlers serves them all.
 
-A client counts as attached only after its CONNECT was answered, which no handler of Flask-SocketIO sees:
-`_Manager.connect` is the place in python-socketio where that has just happened.
+A client is attached when its CONNECT was answered, not before: what is sent to it earlier would reach it even
+if it were refused.
 """
 
 import logging
 from collections.abc import Mapping
-from threading import Lock
 from typing import Any
 
-import flask
-import socketio as python_socketio
+from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 
-from .errors import ClientGone
+from .engine import Engine, Limits, OutboxFull, SessionClosed
+from .engine.protocol import Packet
+from .errors import BadAuth, ClientGone, ClientTooSlow, RelayError, UnknownToken
 from .messages import Call, event_packets, request_event
+from .register import Register
 from .relay import Relay
 from .stores import TokenStore
 from .tokens import is_token
@@ -27,132 +28,163 @@ log = logging.getLogger(__name__)
 # What a client may ask for in `auth`, and the values that each takes; the first is the default.
 AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw")}
 
+# Socket.IO's EVENT and BINARY_EVENT.
+_EVENT_TYPES = ("2", "5")
+
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
-# engine.io-client acts on a CLOSE before the messages of the same long-polling answer, so one that comes too
-# soon would hide the goodbye, and the client would reconnect.
 GOODBYE_SECONDS = 2
 
 
 class SocketClient:
     """One accepted client on one namespace: what `relay.Client` asks for."""
 
-    def __init__(self, sockets: "Sockets", sid: str, namespace: str, *, raw: bool) -> None:
+    __slots__ = ("_raw", "_sid", "_sockets", "namespace", "transport_id")
+
+    def __init__(self, sockets: "Sockets", sid: str, namespace: str, transport_id: str, *, raw: bool) -> None:
         self.namespace = namespace
-        self.transport_id: str = sockets.server.manager.eio_sid_from_sid(sid, namespace)
+        self.transport_id = transport_id
         self._sockets = sockets
         self._sid = sid
         self._raw = raw
-        self._lock = Lock()  # keeps an event and its attachments together where threads serve
 
     def send(self, call: Call) -> None:
-        engine = self._sockets.server.eio
-        packets = event_packets(self.namespace, request_event(call, raw=self._raw))
-        with self._lock:
-            transport = engine.sockets.get(self.transport_id)
-            if transport is None or transport.closed:
-                raise ClientGone
-            for packet in packets:
-                engine.send(self.transport_id, packet)
+        session = self._sockets.engine.sessions.get(self.transport_id)
+        if session is None:
+            raise ClientGone
+        try:
+            session.send(event_packets(self.namespace, request_event(call, raw=self._raw)))
+        except SessionClosed:
+            raise ClientGone from None
+        except OutboxFull:
+            self._say("too_slow")
+            session.close("it does not read as fast as calls come")
+            raise ClientTooSlow(retry_after_seconds=self._sockets.retry_after_seconds) from None
+
+    def flush(self) -> None:
+        session = self._sockets.engine.sessions.get(self.transport_id)
+        if session is None:
+            raise ClientGone
+        try:
+            session.flush()
+        except SessionClosed:
+            raise ClientGone from None
 
     def dismiss(self, farewell: str | None = None) -> None:
-        server = self._sockets.server
         if farewell is not None:
-            server.emit(farewell, to=self._sid, namespace=self.namespace)
+            self._say(farewell)
         # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
-        server.disconnect(self._sid, namespace=self.namespace)
-        server.start_background_task(self._sockets.close_if_unused, self.transport_id)
+        self._sockets.socketio.server.disconnect(self._sid, namespace=self.namespace)
+        self._sockets.goodbyes.add(self.transport_id)
 
-
-class _Manager(python_socketio.Manager):  # type: ignore[misc]  # python-socketio carries no types
-    """python-socketio's register of clients, which says when a connect was accepted."""
-
-    def __init__(self, sockets: "Sockets") -> None:
-        super().__init__()
-        self._sockets = sockets
-
-    def connect(self, sid: str, namespace: str) -> str:
-        sid = super().connect(sid, namespace)
-        self._sockets.accepted(sid)
-        return sid
+    def _say(self, event: str) -> None:
+        session = self._sockets.engine.sessions.get(self.transport_id)
+        if session is not None:
+            session.send_control(Packet(f'42{self.namespace},["{event}"]'.encode()))
 
 
 class Sockets:
-    """Brings the clients of all tokens to the relay, over one Flask-SocketIO server."""
+    """Flask-SocketIO on the relay's own engine. Accepts nobody before `serve` is called."""
 
-    def __init__(self, store: TokenStore, relay: Relay, settings: Mapping[str, Any]) -> None:
-        self._store = store
-        self._relay = relay
+    def __init__(self, app: Flask, settings: Mapping[str, Any]) -> None:
+        self._register = Register(self._on_accepted)
         self._connecting: dict[str, SocketClient] = {}  # sid -> client that is about to be accepted
         self._clients: dict[str, SocketClient] = {}  # sid -> client
-        self._namespaces: dict[str, set[str]] = {}  # transport -> the namespaces that it carries
+        self._store: TokenStore
+        self._relay: Relay
+        self.retry_after_seconds: int = settings["RETRY_AFTER_SECONDS"]
         self.socketio = SocketIO(
-            client_manager=_Manager(self),
+            app,
+            client_manager=self._register,
             namespaces="*",
             manage_session=False,
             async_handlers=False,  # clients send no events that anybody handles: no thread for each
-            cors_allowed_origins=settings["CORS_ALLOWED_ORIGINS"],
-            cors_credentials=False,
-            max_http_buffer_size=settings["MAX_CLIENT_MESSAGE_BYTES"],
-            ping_interval=settings["PING_INTERVAL_SECONDS"],
-            ping_timeout=settings["PING_TIMEOUT_SECONDS"],
         )
-        self.socketio.on("connect", namespace="/")(lambda auth: None)  # accepted, and carries no events
-        self.socketio.on("connect", namespace="*")(self._on_connect)
-        self.socketio.on("disconnect", namespace="*")(self._on_disconnect)
+        server = self.socketio.server
+        self.engine = Engine(
+            Limits(
+                sessions=settings["MAX_CONNECTIONS"],
+                message_bytes=settings["MAX_CLIENT_MESSAGE_BYTES"],
+                outbox_packets=settings["CLIENT_QUEUE_LIMIT_REQUESTS"],
+                outbox_bytes=settings["CLIENT_QUEUE_LIMIT_BYTES"],
+                ping_interval_seconds=settings["PING_INTERVAL_SECONDS"],
+                ping_timeout_seconds=settings["PING_TIMEOUT_SECONDS"],
+                retry_after_seconds=self.retry_after_seconds,
+            ),
+            async_mode=server.async_mode,
+            cors_allowed_origins=settings["CORS_ALLOWED_ORIGINS"],
+        )
+        self.engine.handlers.update(server.eio.handlers)
+        self._handle_packet = server.eio.handlers["message"]
+        self.engine.on("message", self._on_message)
+        self.engine.on("disconnect", self._on_transport_gone)
+        server.eio = self.engine
+        self.goodbyes = self.engine.timer(GOODBYE_SECONDS, self._close_if_unused)
 
-    @property
-    def server(self) -> Any:
-        """The python-socketio server."""
-        return self.socketio.server
+    def serve(self, store: TokenStore, relay: Relay) -> None:
+        """Accept the clients of live tokens and bring them to the relay.
 
-    @property
-    def connections(self) -> int:
-        """How many transports are open, whether or not they joined a namespace."""
-        return len(self.server.eio.sockets)
+        The handlers are registered below Flask-SocketIO's decorators, which open a request context for each
+        event: 60 us a connect, and garbage that waits for the collector. Nothing here needs one.
+        """
+        self._store = store
+        self._relay = relay
+        server = self.socketio.server
+        server.on("connect", lambda sid, environ, auth: None, namespace="/")  # accepted; it carries no events
+        server.on("connect", self._on_connect, namespace="*")
+        server.on("disconnect", self._on_disconnect, namespace="*")
 
-    def close_if_unused(self, transport_id: str) -> None:
-        """Close a transport that no token uses any more, after its client had time to do so itself."""
-        self.socketio.sleep(GOODBYE_SECONDS)
-        if transport_id not in self._namespaces:
-            self.server.eio.disconnect(transport_id)
+    def _on_connect(self, namespace: str, sid: str, environ: object, auth: Any) -> None:
+        # An exception that leaves a connect handler makes python-socketio answer nothing at all.
+        try:
+            self._prepare(sid, namespace, auth)
+        except RelayError as error:
+            raise ConnectionRefusedError(str(error), {"code": error.code}) from None
+        except Exception:
+            log.exception("a connect failed")
+            raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
-    def accepted(self, sid: str) -> None:
-        """Attach a client whose CONNECT was just answered."""
+    def _prepare(self, sid: str, namespace: str, auth: Any) -> None:
+        token = namespace[1:]
+        if not is_token(token) or not self._store.is_live(token):
+            raise UnknownToken
+        options = _parse_auth(auth)
+        transport_id = self._register.eio_sid_from_sid(sid, namespace)
+        assert transport_id is not None
+        self._connecting[sid] = SocketClient(self, sid, namespace, transport_id, raw=options["body"] == "raw")
+
+    def _on_accepted(self, sid: str) -> None:
         client = self._connecting.pop(sid, None)
         if client is None:
             return  # the namespace "/"
         self._clients[sid] = client
-        self._namespaces.setdefault(client.transport_id, set()).add(client.namespace)
-        self._relay.attach(client.namespace[1:], client)
-
-    def _on_connect(self, auth: Any = None) -> None:
-        # An exception that leaves a connect handler makes python-socketio answer nothing at all.
         try:
-            self._refuse_or_prepare(flask.request.sid, flask.request.namespace, auth)  # type: ignore[attr-defined]
-        except ConnectionRefusedError:
-            raise
+            self._relay.attach(client.namespace[1:], client)
         except Exception:
-            log.exception("a connect failed")
-            raise ConnectionRefusedError("The relay failed.", {"code": "internal_error"}) from None
+            log.exception("a client was not attached")
+            client.dismiss()
 
-    def _refuse_or_prepare(self, sid: str, namespace: str, auth: Any) -> None:
-        token = namespace[1:]
-        if not is_token(token) or not self._store.is_live(token):
-            raise ConnectionRefusedError(
-                "No such token. It was never issued, or it has expired.", {"code": "unknown_token"}
-            )
-        options = _parse_auth(auth)
-        self._connecting[sid] = SocketClient(self, sid, namespace, raw=options["body"] == "raw")
+    def _on_disconnect(self, namespace: str, sid: str, reason: str) -> None:
+        client = self._clients.pop(sid, None)
+        if client is not None:
+            self._relay.detach(client.namespace[1:], client)
 
-    def _on_disconnect(self, reason: str) -> None:
-        client = self._clients.pop(flask.request.sid, None)  # type: ignore[attr-defined]
-        if client is None:
+    def _on_message(self, transport_id: str, data: str | bytes) -> None:
+        # Nobody handles events of clients. python-socketio would: one named `connect` runs the connect handler.
+        if isinstance(data, bytes) or data[:1] in _EVENT_TYPES:
             return
-        namespaces = self._namespaces[client.transport_id]
-        namespaces.discard(client.namespace)
-        if not namespaces:
-            del self._namespaces[client.transport_id]
-        self._relay.detach(client.namespace[1:], client)
+        self._handle_packet(transport_id, data)
+
+    def _on_transport_gone(self, transport_id: str, reason: str) -> None:
+        # python-socketio's own handler looks at every namespace there is. Instead, each namespace of this
+        # transport is left as if the client had said so.
+        for namespace in self._register.namespaces_of(transport_id):
+            self._handle_packet(transport_id, f"1{namespace},")
+        self._register.forget(transport_id)
+        self.socketio.server.environ.pop(transport_id, None)
+
+    def _close_if_unused(self, transport_id: str) -> None:
+        if not any(namespace != "/" for namespace in self._register.namespaces_of(transport_id)):
+            self.engine.disconnect(transport_id)
 
 
 def _parse_auth(auth: Any) -> dict[str, str]:
@@ -161,13 +193,11 @@ def _parse_auth(auth: Any) -> dict[str, str]:
     if auth is None:
         return options
     if not isinstance(auth, dict):
-        raise ConnectionRefusedError("auth must be an object.", {"code": "bad_auth"})
+        raise BadAuth("auth must be an object.")
     for name, value in auth.items():
         if name not in AUTH_VALUES:
-            known = ", ".join(AUTH_VALUES)
-            raise ConnectionRefusedError(f"auth takes {known}; this one is not known.", {"code": "bad_auth"})
+            raise BadAuth(f"auth takes {', '.join(AUTH_VALUES)}, and nothing else.")
         if value not in AUTH_VALUES[name]:
-            known = " or ".join(AUTH_VALUES[name])
-            raise ConnectionRefusedError(f"auth.{name} must be {known}.", {"code": "bad_auth"})
+            raise BadAuth(f"auth.{name} must be {' or '.join(AUTH_VALUES[name])}.")
         options[name] = value
     return options

@@ -1,6 +1,7 @@
 """Fixtures: the application in this process, and real relays in processes of their own."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from flask import Flask
@@ -38,9 +39,15 @@ def http(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-@pytest.fixture(scope="session", params=["gunicorn", "procfile", "flask"])
+WITH_C_PARSER = pytest.param(
+    "gunicorn-fast",
+    marks=pytest.mark.skipif(find_spec("gunicorn_h1c") is None, reason="the extra `fast` is not installed"),
+)
+
+
+@pytest.fixture(scope="session", params=["gunicorn", WITH_C_PARSER, "procfile", "flask"])
 def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A relay run in each of the three ways, at its default settings."""
+    """A relay run in each of the three ways, under gunicorn with each parser, at its default settings."""
     with Server(request.param) as server:
         yield server
 

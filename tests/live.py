@@ -40,9 +40,14 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def command_for(runner: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment of one of the three ways to run the relay."""
-    if runner == "gunicorn":
-        return shlex.split("gunicorn -k eventlet wsgi:app"), {"PORT": str(port)}
+    """Return the command and the environment of one of the three ways to run the relay.
+
+    `gunicorn-fast` is gunicorn with its C parser, the extra `fast`.
+    """
+    if runner in ("gunicorn", "gunicorn-fast"):
+        parser = "fast" if runner == "gunicorn-fast" else "python"
+        command = shlex.split("gunicorn -k eventlet wsgi:app")
+        return command, {"PORT": str(port), "GUNICORN_CMD_ARGS": f"--http-parser={parser}"}
     if runner == "procfile":
         line = (ROOT / "Procfile").read_text().strip()
         return shlex.split(line.removeprefix("web: ")), {"PORT": str(port)}
@@ -54,8 +59,8 @@ def command_for(runner: str, port: int) -> tuple[list[str], dict[str, str]]:
 class Server:
     """A relay in a process of its own."""
 
-    def __init__(self, runner: str = "gunicorn", **settings: object) -> None:
-        self.port = free_port()
+    def __init__(self, runner: str = "gunicorn", port: int | None = None, **settings: object) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command, environment = command_for(runner, self.port)
         self._log = []
@@ -116,20 +121,24 @@ def clean_environment() -> dict[str, str]:
     from socket2me_flask.config import SETTINGS
 
     ours = {setting.name for setting in SETTINGS}
-    kept = {
-        k: v for k, v in os.environ.items() if k not in ours and not k.startswith(("FLASK_", "GUNICORN_"))
-    }
+    kept = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith(("FLASK_", "GUNICORN_"))}
     return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
 
 class WebSocket:
     """A bare Engine.IO connection over WebSocket, for what no library would do."""
 
-    def __init__(self, server: Server) -> None:
-        self._socket = websocket.create_connection(
-            f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket", timeout=DEADLINE_SECONDS
-        )
+    def __init__(self, server: Server, token: str | None = None, **options: object) -> None:
+        url = f"ws://127.0.0.1:{server.port}/socket.io/?EIO=4&transport=websocket"
+        self._socket = websocket.create_connection(url, timeout=DEADLINE_SECONDS, **options)
         assert self.receive().startswith("0{")
+        if token is not None:
+            self.send(f"40/{token},")
+            assert self.receive().startswith(f'40/{token},{{"sid":')
+
+    @property
+    def socket(self) -> socket.socket:
+        return self._socket.sock
 
     def send(self, packet: str) -> None:
         self._socket.send(packet)
@@ -247,6 +256,11 @@ class NodeListener(Listener):
             said = json.loads(line)
             if said["token"] is not None:
                 self.hear(said["event"], *_with_bytes(said["data"]))
+
+    def kill(self) -> None:
+        """End the client's process without a word."""
+        self._process.kill()
+        self.close()
 
     def close(self) -> None:
         self._process.stdin.close()

@@ -18,6 +18,9 @@ class Recorder:
     def send(self, call):
         self.calls.append(call)
 
+    def flush(self):
+        pass
+
     def dismiss(self, farewell=None):
         pass
 
@@ -79,7 +82,7 @@ def test_what_does_not_live_is_one_404(http, clock, path):
     """Never issued, expired, no token at all: nobody can tell which."""
     expired = http.get("/v1/new").text
     clock.now += 86_400
-    dead = (expired, new_token(), "x", "%00", "A" * 24, "a" * 500)
+    dead = (expired, new_token(), "x", "%00", "", "/x", "A" * 24, "a" * 500, "a%0Ab")
     (error,) = {http.get(path.format(token)).data for token in dead}
     assert json.loads(error)["error"] == {
         "code": "unknown_token",
@@ -90,22 +93,36 @@ def test_what_does_not_live_is_one_404(http, clock, path):
 
 def test_go_forwards_and_answers_ok(http, recorder):
     """The client gets the call, the caller OK."""
-    answer = http.post(
-        f"/v1/go/{recorder.token}/a%20b//c?x=%20y", data=b"\x00hello", content_type="image/png"
-    )
+    answer = http.post(f"/v1/go/{recorder.token}/a%20b//c?x=%20y", data=b"\x00hello", content_type="image/png")
     assert (answer.status_code, answer.text, answer.mimetype) == (200, "OK", "text/plain")
     (call,) = recorder.calls
     assert (call.method, call.path, call.query, call.body) == ("POST", "/a%20b//c", "x=%20y", b"\x00hello")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
-@pytest.mark.parametrize("tail", ["", "/", "/a", "//"])
+@pytest.mark.parametrize("tail", ["", "/", "/a", "//", "/a%0Ab"])
 def test_go_takes_every_method_on_every_path(http, recorder, method, tail):
     """No method is answered by the framework, no path redirected."""
     answer = http.open(f"/v1/go/{recorder.token}{tail}", method=method)
     assert answer.status_code == 200
     assert answer.text == ("" if method == "HEAD" else "OK")
     assert [(call.method, call.path) for call in recorder.calls] == [(method, tail)]
+
+
+def test_go_that_asks_for_an_upgrade_is_forwarded_like_any_other(http, recorder):
+    """No header changes what a call is; a failed one is answered in the same shape."""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert http.get(f"/v1/go/{recorder.token}", headers=upgrade).status_code == 200
+    assert recorder.calls[0].headers["upgrade"] == "websocket"
+    assert http.get(f"/v1/go/{new_token()}", headers=upgrade).json["error"]["code"] == "unknown_token"
+
+
+def test_go_by_a_percent_encoded_token(http, recorder):
+    """What the caller encodes although it need not is the same call."""
+    path = f"/v1/go/%{ord(recorder.token[0]):02X}{recorder.token[1:]}/x%2Fy"
+    answer = http.post(path, environ_overrides={"RAW_URI": path})
+    assert answer.status_code == 200
+    assert recorder.calls[0].path == "/x%2Fy"
 
 
 def test_go_with_nobody_connected(http):
@@ -123,6 +140,14 @@ def test_a_body_over_the_limit(app, http, recorder):
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "body_too_large")
     assert recorder.calls == []
     assert http.post(f"/v1/go/{recorder.token}", data=b"x" * limit).status_code == 200
+
+
+def test_a_body_with_a_length_and_in_chunks(http, recorder):
+    """400: nobody can tell where such a body ends."""
+    both = {"CONTENT_LENGTH": "3", "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = http.post(f"/v1/go/{recorder.token}", data=b"hello", environ_overrides=both)
+    assert (answer.status_code, answer.json["error"]["code"]) == (400, "incomplete_body")
+    assert recorder.calls == []
 
 
 def test_a_body_that_ends_early(http, recorder):

@@ -28,7 +28,7 @@ def received(the_call, raw=False):
             return {key: fill(inner) for key, inner in value.items()}
         return [fill(inner) for inner in value] if isinstance(value, list) else value
 
-    return fill(json.loads(event.text))
+    return fill(json.loads(event.json))
 
 
 def nested(depth):
@@ -77,6 +77,9 @@ BODIES = {
     "json null": (b"null", "application/json", None, {}),
     "json 64 bits": (b'{"id":9223372036854775807}', "application/json", {"id": 2**63 - 1}, {"id": 2**63 - 1}),
     "json 80 bits": (b'{"id":1208925819614629174706175}', "application/json", {"id": 2**80 - 1}, {"id": 2**80 - 1}),
+    "json 99 digits": (b"[%s]" % (b"9" * 99), "application/json", [10**99 - 1], {}),
+    "json 100 digits": (b"[%s]" % (b"9" * 100), "application/json", "[%s]" % ("9" * 100), {}),
+    "json 100 digits in a string": (b'["%s"]' % (b"9" * 100), "application/json", ["9" * 100], {}),
     "json many digits": (b"[3.14159265358979323846264338327950288]", "application/json", [3.141592653589793], {}),
     "json behind a byte order mark": (b'\xef\xbb\xbf{"a":1}', "application/json", {"a": 1}, {"a": 1}),
     "json with any text": ('{"ü€😀":"\\u0000\\n\u2028"}'.encode(), "application/json", {"ü€😀": "\0\n\u2028"}, {"ü€😀": "\0\n\u2028"}),
@@ -93,6 +96,7 @@ BODIES = {
     "json wide": (b"[" + b"[]," * 5000 + b"{}]", "application/json", [[]] * 5000 + [{}], {}),
     "json with brackets in strings": (json.dumps(["[{\\\"" * 1000]).encode(), "application/json", ["[{\\\"" * 1000], {}),
     "form": (b"a=1&b=x%20y+z&c=", "application/x-www-form-urlencoded", {"a": "1", "b": "x y z", "c": ""}, {"a": "1", "b": "x y z", "c": ""}),
+    "form of raw UTF-8": ("name=grüße".encode(), "application/x-www-form-urlencoded", {"name": "grüße"}, {"name": "grüße"}),
     "form that repeats a field": (b"a=1&a=2", "application/x-www-form-urlencoded", {"a": ["1", "2"]}, {"a": ["1", "2"]}),
     "form that names the token": (b"token=evil", "application/x-www-form-urlencoded", {"token": "evil"}, {}),
     "form that is not UTF-8 inside": (b"a=%ff", "application/x-www-form-urlencoded", "a=%ff", {}),
@@ -123,7 +127,7 @@ def test_json_nested_to_the_limit_is_parsed(shape):
     for _ in range(MAX_JSON_DEPTH):
         body = shape % body
     event = request_event(call(body.encode(), "application/json"))
-    assert f'"body":{body},' in event.text
+    assert f'"body":{body},'.encode() in event.json
     assert received(call(f"[{body}]".encode(), "application/json"))["body"] == f"[{body}]"
 
 
@@ -145,9 +149,7 @@ def test_no_body_no_key(content_type, raw):
 
 def test_params_merge_and_later_ones_win():
     """Query, then body, then, always, the token of the URL."""
-    request = received(
-        call(b'{"b":2,"token":"evil"}', "application/json", query="a=1&b=1&c=1&c=2&token=evil&e")
-    )
+    request = received(call(b'{"b":2,"token":"evil"}', "application/json", query="a=1&b=1&c=1&c=2&token=evil&e"))
     assert request["params"] == {"a": "1", "b": 2, "c": ["1", "2"], "e": "", "token": TOKEN}
 
 
@@ -190,6 +192,10 @@ def test_a_multipart_form_with_more_files_than_a_message_can_hold():
     [
         (b"--XX\r\nbroken", "multipart/form-data; boundary=XX"),
         (b"hello\xff", "multipart/form-data"),
+        (
+            b"--XX\r\nContent-Disposition: form-data\r\n\r\nx\r\n--XX--\r\n",
+            "multipart/form-data; boundary=XX",
+        ),
         (multipart((b'name="a"', b"\xff\xfe"))[0], "multipart/form-data; boundary=XX"),
         (multipart(*[(b'name="a"', b"1")] * 1001)[0], "multipart/form-data; boundary=XX"),
     ],
@@ -202,19 +208,24 @@ def test_a_multipart_form_that_cannot_be_read(body, content_type):
 def test_nobody_can_forge_a_placeholder():
     """A query or a form cannot make a client take a field for a place where bytes belong."""
     event = request_event(call(b"\x00", "image/png", query="_placeholder=true&num=0"))
-    assert json.loads(event.text)["params"] == {"num": "0", "token": TOKEN}
-    body, content_type = multipart((b'name="_placeholder"', b"1"), (b'name="f"; filename="x"', b"data"))
-    assert received(call(body, content_type))["body"] == body
+    assert json.loads(event.json)["params"] == {"num": "0", "token": TOKEN}
+    for parts in (
+        ((b'name="_placeholder"', b"1"), (b'name="f"; filename="x"', b"data")),
+        ((b'name="_placeholder"; filename="x"', b"data"), (b'name="num"', b"0")),
+    ):
+        body, content_type = multipart(*parts)
+        assert received(call(body, content_type))["body"] == body
 
 
 def test_a_text_event_is_one_packet():
-    """Socket.IO protocol 5: type, namespace, data."""
-    assert event_packets("/t", Event('{"a":1}')) == ['2/t,["request",{"a":1}]']
+    """Engine.IO message; Socket.IO protocol 5: type, namespace, data."""
+    assert event_packets("/t", Event(b'{"a":1}')) == [(b'42/t,["request",{"a":1}]', False)]
 
 
 def test_a_binary_event_is_a_packet_and_its_attachments():
     """Socket.IO protocol 5: the number of attachments, then each of them."""
-    assert event_packets("/t", Event("{}", (b"a", b"b"))) == ['52-/t,["request",{}]', b"a", b"b"]
+    packets = event_packets("/t", Event(b"{}", (b"a", b"b")))
+    assert packets == [(b'452-/t,["request",{}]', False), (b"a", True), (b"b", True)]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +238,11 @@ def test_a_binary_event_is_a_packet_and_its_attachments():
         (f"/v1/go/{TOKEN}//a/../%2e%2F", "//a/../%2e%2F"),
         (f"http://host/v1/go/{TOKEN}/a", "/a"),
         (f"/v1/go/{TOKEN}/go/{TOKEN}", f"/go/{TOKEN}"),
-        (f"/v1/%67o/{TOKEN}/a b", "/a%20b"),
+        (f"/v1/%67o/{TOKEN}/a/b%20c", "/a/b%20c"),
+        (f"/v1/go/%6D{TOKEN[1:]}/x%2Fy", "/x%2Fy"),
+        (f"/v1/go/%6D{TOKEN[1:]}", ""),
+        (f"/v1/go/{TOKEN}/\xc3\xbc", "/ü"),
+        (f"/v1/go/{TOKEN}/\xfc", "/ü"),
     ],
 )
 def test_the_path_is_what_follows_the_token(target, path):

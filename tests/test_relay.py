@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from socket2me_flask.errors import ClientGone, NobodyConnected, TooManyHeld, UnknownToken
+from socket2me_flask.errors import ClientGone, NobodyConnected, ShuttingDown, TooManyHeld, UnknownToken
 from socket2me_flask.messages import Call
 from socket2me_flask.reaper import Reaper
 from socket2me_flask.relay import Relay
@@ -27,6 +27,10 @@ class FakeClient:
             raise ClientGone
         self.calls.append(call.path)
 
+    def flush(self):
+        if self.gone:
+            raise ClientGone
+
     def dismiss(self, farewell=None):
         self.farewells.append(farewell)
 
@@ -45,6 +49,7 @@ def make_relay(store):
             max_held_requests=max_held_requests,
             max_held_bytes=max_held_bytes,
             retry_after_seconds=7,
+            give_way=lambda: None,
         )
 
     return make
@@ -195,6 +200,80 @@ def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_nex
     relay.attach(token, fresh)
     caller.join()
     assert (caller.heard, fresh.calls) == ("OK", ["/a"])
+
+
+def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, token):
+    """Its own caller hears of it; the client is attached, and the calls behind it arrive."""
+
+    class Fussy(FakeClient):
+        def send(self, call):
+            if call.path == "/bad":
+                raise TypeError("a fault of ours")
+            super().send(call)
+
+    relay, client = make_relay(hold_seconds=LONG), Fussy()
+    bad = Caller(relay, call_for(token, "/bad"))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    good = Caller(relay, call_for(token, "/good"))
+    wait_until(lambda: relay._held_requests == 2, "the call is held")
+    relay.attach(token, client)
+    bad.join()
+    good.join()
+    assert isinstance(bad.heard, TypeError)
+    assert (good.heard, client.calls) == ("OK", ["/good"])
+    relay.forward(call_for(token, "/next"))
+    assert client.calls == ["/good", "/next"]
+
+
+def test_a_token_that_expires_during_the_hold_is_unknown(make_relay, token, clock):
+    """404, as for any token that has expired."""
+    relay = make_relay(hold_seconds=0.2)
+    caller = Caller(relay, call_for(token))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    clock.now += 61
+    caller.join()
+    assert isinstance(caller.heard, UnknownToken)
+
+
+def test_a_relay_that_stops_holds_nothing(make_relay, token):
+    """Held calls hear at once that the relay stops, and when to come back."""
+    relay = make_relay(hold_seconds=LONG)
+    callers = [Caller(relay, call_for(token)) for _ in range(3)]
+    wait_until(lambda: relay._held_requests == 3, "the calls are held")
+    relay.drain()
+    for caller in callers:
+        caller.join()
+        assert isinstance(caller.heard, ShuttingDown)
+        assert caller.heard.retry_after_seconds == 7
+
+
+def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_relay, token):
+    """What others queue meanwhile goes out in one piece with it, in the order of acceptance."""
+    relay, client = make_relay(), FakeClient()
+    order = []
+    client.flush = lambda: order.append(list(client.calls))
+    relay._give_way = lambda: client.send(call_for(token, "/other"))
+    relay.attach(token, client)
+    relay.forward(call_for(token, "/a"))
+    assert order == [["/a", "/other"]]
+
+
+def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog):
+    """A sweep that cannot dismiss one client still dismisses the rest."""
+
+    class Stubborn(FakeClient):
+        def dismiss(self, farewell=None):
+            raise OSError("stays")
+
+    relay, clients = make_relay(), [Stubborn(), FakeClient(), Stubborn(), FakeClient()]
+    for client in clients:
+        token = new_token()
+        store.add(token, 10)
+        relay.attach(token, client)
+    clock.now += 20
+    assert relay.expire() == 4
+    assert [len(client.farewells) for client in clients] == [0, 1, 0, 1]
+    assert "a client was not dismissed" in caplog.text
 
 
 def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, store, clock):

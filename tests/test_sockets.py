@@ -79,7 +79,8 @@ def test_a_disconnect_detaches_and_leaves_nothing(connect, token, app):
     client.disconnect(f"/{token}")
     assert services.relay._clients == {}
     assert services.sockets._clients == {}
-    assert services.sockets._namespaces == {}
+    assert services.sockets._register._members == {}
+    assert services.sockets._register._joined == {}
 
 
 def test_a_refused_client_leaves_nothing(connect, token, app):

@@ -4,15 +4,12 @@ from flask import Flask
 from werkzeug.routing import PathConverter
 
 from . import errors, forward, health, tokens
-from .connections import ConnectionCap
-
-__all__ = ["ConnectionCap", "register"]
 
 
 class _AnyPath(PathConverter):
     """What follows a token: anything, `""` and `//` too."""
 
-    regex = ".*"
+    regex = "(?s:.*)"
     part_isolating = False
 
 

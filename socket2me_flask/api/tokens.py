@@ -22,7 +22,7 @@ def new() -> Response:
     return Response(token, mimetype="text/plain")
 
 
-@blueprint.get("/refresh/<token>")
+@blueprint.get("/refresh/<anypath:token>")
 def refresh(token: str) -> Response:
     """Let a token live for its whole time again."""
     if not is_token(token) or not get_services().store.refresh(token):

@@ -1,0 +1,11 @@
+"""Engine.IO for very many clients that mostly listen: the transport below python-socketio.
+
+`Engine` takes the place of python-engineio's server. It speaks the same protocol (4) to the same clients, over
+long-polling and WebSocket. What is different: an idle client costs a watched socket and no green thread; one
+timer pings them all; what waits for a client has a bound; and nothing a peer sends is trusted.
+"""
+
+from .server import Engine, Limits
+from .session import OutboxFull, Session, SessionClosed
+
+__all__ = ["Engine", "Limits", "OutboxFull", "Session", "SessionClosed"]

@@ -1,0 +1,61 @@
+"""Engine.IO protocol 4: packets, and how the two transports write them. Bytes in, bytes out, no I/O.
+
+https://github.com/socketio/engine.io-protocol
+"""
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .websocket import Opcode, frame
+
+OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = (b"0", b"1", b"2", b"3", b"4", b"5", b"6")
+
+_SEPARATOR = b"\x1e"
+
+
+class Packet(NamedTuple):
+    """One packet: of text, its type first, or the bytes of a binary message."""
+
+    data: bytes
+    binary: bool = False
+
+
+class BadPacket(Exception):
+    """What a client sent is not a packet."""
+
+
+def encode_payload(packets: Iterable[Packet]) -> bytes:
+    """Return packets as the body of an HTTP answer."""
+    return _SEPARATOR.join(b"b" + b64encode(packet.data) if packet.binary else packet.data for packet in packets)
+
+
+def decode_payload(body: bytes) -> list[Packet]:
+    """Return the packets in the body of a POST. Raises `BadPacket`."""
+    return [_decode_text(part) for part in body.split(_SEPARATOR)]
+
+
+def encode_frames(packets: Iterable[Packet]) -> bytes:
+    """Return packets as WebSocket frames, one each."""
+    return b"".join([frame(Opcode.BINARY if packet.binary else Opcode.TEXT, packet.data) for packet in packets])
+
+
+def decode_message(opcode: int, payload: bytes) -> Packet:
+    """Return the packet in a WebSocket message. Raises `BadPacket`."""
+    if opcode == Opcode.BINARY:
+        return Packet(payload, binary=True)
+    if not payload:
+        raise BadPacket("an empty packet")
+    return Packet(payload)
+
+
+def _decode_text(part: bytes) -> Packet:
+    if not part:
+        raise BadPacket("an empty packet")
+    if part[:1] != b"b":
+        return Packet(part)
+    try:
+        return Packet(b64decode(part[1:], validate=True), binary=True)
+    except Base64Error:
+        raise BadPacket("a binary packet that is not base64") from None

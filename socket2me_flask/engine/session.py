@@ -1,0 +1,282 @@
+"""One Engine.IO session: what waits for its client, what its client sent, and the transport between them.
+
+Nothing here blocks but `wait_for_mail`, which is for a long-polling request. What the client has not read yet
+waits in the outbox, whose size has a bound.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import protocol
+from .connection import Connection
+from .protocol import BadPacket, Packet
+from .websocket import CloseCode
+
+if TYPE_CHECKING:
+    from .server import Engine
+
+log = logging.getLogger(__name__)
+
+# What the relay itself has to say to a client whose outbox is full may take this much more.
+CONTROL_BYTES = 65_536
+
+# A client that polls gets at most this many bytes of packets in an answer, and at least one packet; and at most
+# as many packets as python-engineio's client takes (`Payload.max_decode_packets`): of more, it takes none.
+POLL_BYTES = 1_000_000
+POLL_PACKETS = 16
+
+# How many packets of one client are handled before others have their turn, and how many may wait for theirs
+# before its WebSocket is read no further.
+WORK_PACKETS = 50
+INBOX_PACKETS = 500
+
+
+# The outbox of everybody for whom nothing waits, which is nearly everybody nearly always. Never changed.
+_NOTHING: list[Packet] = []
+
+
+class SessionClosed(Exception):
+    """The session has ended: nothing was queued."""
+
+
+class OutboxFull(Exception):
+    """The client reads too slowly: nothing was queued."""
+
+
+class Session:
+    """A client's session, from its handshake until it is closed.
+
+    It polls until it has a `connection`, which carries everything from then on.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_inbox",
+        "_outbox",
+        "_outbox_bytes",
+        "_poll",
+        "closed",
+        "connection",
+        "id",
+        "is_pong_due",
+        "is_upgrading",
+        "lock",
+        "pinged_at",
+    )
+
+    def __init__(self, engine: "Engine", session_id: str) -> None:
+        self.id = session_id
+        self.lock = engine.loop.lock()
+        self.connection: Connection | None = None
+        self.is_upgrading = False  # a connection was tried and works; polls bring nothing until it takes over
+        self.closed = False
+        self.pinged_at = 0.0
+        self.is_pong_due = False
+        self._engine = engine
+        self._outbox = _NOTHING
+        self._outbox_bytes = 0
+        self._inbox: list[Packet | None] | None = None  # None in it: the session has ended
+        self._poll: threading.Event | None = None  # while a request waits for packets
+
+    # To the client
+
+    def send(self, packets: Sequence[Packet]) -> None:
+        """Queue an event; `flush` sends it. Raises `SessionClosed` or `OutboxFull`."""
+        size = sum([len(packet.data) for packet in packets])
+        with self.lock:
+            if self.closed:
+                raise SessionClosed
+            limits = self._engine.limits
+            if len(self._outbox) >= limits.outbox_packets or self._waiting_bytes + size > limits.outbox_bytes:
+                raise OutboxFull
+            self._queue(packets, size)
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the client takes it. Raises `SessionClosed` if it proves to be gone."""
+        with self.lock:
+            self._flush()
+            if self.closed:
+                raise SessionClosed
+
+    def send_control(self, packet: Packet) -> None:
+        """Send what the protocols demand. A client that does not even read that is cut off."""
+        with self.lock:
+            if self.closed:
+                return
+            self._queue([packet], len(packet.data))
+            self._flush()
+            too_much = self._waiting_bytes > self._engine.limits.outbox_bytes + CONTROL_BYTES
+        if too_much:
+            self.abort("the client does not read")
+
+    def ping(self, now: float) -> None:
+        """Ask the client whether it is still there."""
+        self.pinged_at = now
+        self.is_pong_due = True
+        self.send_control(Packet(protocol.PING))
+
+    @property
+    def _waiting_bytes(self) -> int:
+        return self._outbox_bytes + (self.connection.unsent_bytes if self.connection is not None else 0)
+
+    def _flush(self) -> None:
+        if not self._outbox:
+            return
+        if self.connection is None:
+            if self._poll is not None:
+                self._poll.set()
+        elif not self.connection.unsent_bytes:
+            self.connection.write(protocol.encode_frames(self._take_all()))
+
+    def _take_all(self) -> list[Packet]:
+        packets, self._outbox, self._outbox_bytes = self._outbox, _NOTHING, 0
+        return packets
+
+    def _queue(self, packets: Sequence[Packet], size: int) -> None:
+        if self._outbox is _NOTHING:
+            self._outbox = []
+        self._outbox += packets
+        self._outbox_bytes += size
+
+    # Long-polling
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether a request waits for packets."""
+        return self._poll is not None
+
+    def wait_for_mail(self, timeout_seconds: float) -> None:
+        """Return when there is something for the client, when the session ends, or when `release` is called."""
+        with self.lock:
+            if self._outbox or self.closed:
+                return
+            self._poll = threading.Event()
+        self._poll.wait(timeout_seconds)
+        self._poll = None
+
+    def release(self) -> None:
+        """Let a request that waits return as it is."""
+        if self._poll is not None:
+            self._poll.set()
+
+    def take_for_poll(self) -> list[Packet]:
+        """Return what one answer may hold of the outbox."""
+        with self.lock:
+            count = size = 0
+            for packet in self._outbox[:POLL_PACKETS]:
+                size += len(packet.data)
+                if count and size > POLL_BYTES:
+                    size -= len(packet.data)
+                    break
+                count += 1
+            packets = self._outbox[:count]
+            self._outbox = self._outbox[count:] or _NOTHING
+            self._outbox_bytes -= size
+            return packets
+
+    def pause(self, paused: bool) -> None:
+        """Keep packets back from polls while a WebSocket is about to take over, or no longer."""
+        with self.lock:
+            self.is_upgrading = paused
+            if paused:
+                self.release()
+
+    def carry_by(self, connection: Connection) -> None:
+        """Move to a WebSocket for good."""
+        with self.lock:
+            self.is_upgrading = False
+            self.connection = connection
+            if self.closed:
+                connection.abort()
+            self._flush()
+
+    # From the client
+
+    def receive(self, packet: Packet) -> None:
+        """Take a packet. Raises `BadPacket` for one that a client does not send."""
+        kind = protocol.MESSAGE if packet.binary else packet.data[:1]
+        if kind == protocol.MESSAGE:
+            self._put(packet)
+        elif kind == protocol.PONG:
+            self.is_pong_due = False
+        elif kind == protocol.CLOSE:
+            self.abort("the client closed")
+        else:
+            raise BadPacket("a packet of a type that a client does not send")
+
+    def work(self) -> None:
+        """Bring the application some of what the client sent, in order. One thread at a time does it."""
+        for _ in range(WORK_PACKETS):
+            with self.lock:
+                if not self._inbox:
+                    self._inbox = None
+                    return
+                packet = self._inbox.pop(0)
+                if self.connection is not None and len(self._inbox) < INBOX_PACKETS:
+                    self.connection.pause_reading(False)
+            if packet is None:
+                self._engine.on_departed(self)
+            elif not self.closed:
+                self._engine.on_packet(self, packet)
+        self._engine.schedule(self)
+
+    def _put(self, packet: Packet | None) -> None:
+        with self.lock:
+            if self._inbox is not None:
+                self._inbox.append(packet)
+                if self.connection is not None and len(self._inbox) >= INBOX_PACKETS:
+                    self.connection.pause_reading(True)
+                return
+            self._inbox = [packet]
+        self._engine.schedule(self)
+
+    # What its connection tells
+
+    def on_message(self, opcode: int, payload: bytes) -> None:
+        """Take a message of the WebSocket. Raises `BadPacket`."""
+        self.receive(protocol.decode_message(opcode, payload))
+
+    def on_drained(self) -> None:
+        """Send on: the client has taken all that was written."""
+        self._flush()
+
+    def on_lost(self, reason: str) -> None:
+        """End the session: its connection is gone, or was closed because of what the client sent."""
+        with self.lock:
+            self._end(reason)
+            self._take_all()
+        self._engine.forget(self)
+        if self.connection is not None and self.connection.is_open:
+            self._engine.linger(self.connection)
+
+    # The end
+
+    def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
+        """End the session from this side. The client gets what is queued before it hears of the end."""
+        with self.lock:
+            if not self._end(reason):
+                return
+            if self.connection is not None:
+                self.connection.close(code, protocol.encode_frames(self._take_all()))
+                self._engine.forget(self)
+        self._engine.linger(self.connection or self)
+
+    def abort(self, reason: str = "it was told to go and did not") -> None:
+        """End the session, and its connection, at once."""
+        with self.lock:
+            self._end(reason)
+            self._take_all()
+            if self.connection is not None:
+                self.connection.abort()
+        self._engine.forget(self)
+
+    def _end(self, reason: str) -> bool:
+        if self.closed:
+            return False
+        self.closed = True
+        log.debug("a session ended: %s", reason)
+        self.release()
+        self._put(None)
+        return True

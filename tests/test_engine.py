@@ -1,0 +1,187 @@
+"""Engine.IO: packets, sessions and their bounds, without a server."""
+
+import pytest
+
+from socket2me_flask.engine import Engine, Limits, OutboxFull, SessionClosed, protocol
+from socket2me_flask.engine.protocol import BadPacket, Packet
+from socket2me_flask.engine.server import Timer
+from socket2me_flask.engine.session import CONTROL_BYTES, POLL_BYTES, POLL_PACKETS, Session
+
+
+@pytest.fixture
+def engine():
+    limits = Limits(
+        sessions=10,
+        message_bytes=1000,
+        outbox_packets=100,
+        outbox_bytes=10_000_000,
+        ping_interval_seconds=25,
+        ping_timeout_seconds=20,
+        retry_after_seconds=5,
+    )
+    engine = Engine(limits, async_mode="threading")
+    engine.on("disconnect", lambda sid, reason: None)
+    engine.scheduled = []
+    engine.schedule = engine.scheduled.append
+    return engine
+
+
+@pytest.fixture
+def session(engine):
+    session = Session(engine, "s")
+    engine.sessions["s"] = session
+    return session
+
+
+def event(size=10):
+    return Packet(b"4" + b"x" * (size - 1))
+
+
+def test_a_payload_there_and_back():
+    """Engine.IO 4: packets are separated by 0x1e, bytes are base64 behind a `b`."""
+    packets = [Packet("4grüße".encode()), Packet(bytes(range(256)), binary=True), Packet(b"3")]
+    payload = protocol.encode_payload(packets)
+    assert payload.startswith("4grüße\x1eb".encode())
+    assert protocol.decode_payload(payload) == packets
+
+
+@pytest.mark.parametrize("body", [b"", b"4a\x1e", b"b*", b"b="])
+def test_what_is_no_payload(body):
+    """Each part is a packet, or all of it is refused."""
+    with pytest.raises(BadPacket):
+        protocol.decode_payload(body)
+
+
+def test_seventeen_packets_in_a_post_are_seventeen_packets():
+    """There is no number at which they are dropped."""
+    assert len(protocol.decode_payload(b"\x1e".join([b"4x"] * 17))) == 17
+
+
+def test_frames_are_text_or_binary():
+    """One frame a packet."""
+    assert protocol.encode_frames([Packet(b"4a"), Packet(b"\x00", binary=True)]) == b"\x81\x024a\x82\x01\x00"
+
+
+def test_a_poll_gets_what_pythons_client_takes(session):
+    """At most 16 packets: python-engineio's client refuses longer payloads whole."""
+    for number in range(40):
+        session.send([Packet(b"4%d" % number)])
+    taken = []
+    while packets := session.take_for_poll():
+        assert len(packets) <= POLL_PACKETS == 16
+        taken += packets
+    assert [packet.data for packet in taken] == [b"4%d" % number for number in range(40)]
+    assert session._outbox_bytes == 0
+
+
+def test_a_poll_is_cut_by_size_and_gets_at_least_one_packet(session):
+    """Large events come one by one, however large."""
+    for size in (10, POLL_BYTES, POLL_BYTES + 1, 10, 10):
+        session.send([event(size)])
+    sizes = []
+    while packets := session.take_for_poll():
+        sizes.append([len(packet.data) for packet in packets])
+    assert sizes == [[10], [POLL_BYTES], [POLL_BYTES + 1], [10, 10]]
+
+
+def test_an_outbox_has_a_bound_in_packets(session):
+    """The event that does not fit is not queued, the others are."""
+    for _ in range(100):
+        session.send([event()])
+    with pytest.raises(OutboxFull):
+        session.send([event()])
+    assert len(session._outbox) == 100
+
+
+def test_an_outbox_has_a_bound_in_bytes(session):
+    """Attachments count."""
+    session.send([event(5_000_000)])
+    with pytest.raises(OutboxFull):
+        session.send([event(10), Packet(b"x" * 5_000_001, binary=True)])
+    session.send([event(5_000_000)])
+
+
+def test_a_client_that_reads_nothing_at_all_is_cut_off(session):
+    """What the relay itself has to say may exceed the bound, but not for ever."""
+    session.send([event(10_000_000)])
+    for _ in range(CONTROL_BYTES // 10):
+        session.send_control(event(10))
+    assert not session.closed
+    session.send_control(event(10))
+    assert session.closed
+
+
+def test_a_closed_session_takes_nothing(session, engine):
+    """Whoever sends hears of it: nothing is lost silently."""
+    session.abort()
+    with pytest.raises(SessionClosed):
+        session.send([event()])
+    with pytest.raises(SessionClosed):
+        session.flush()
+    assert engine.sessions == {}
+
+
+def test_the_application_hears_messages_and_the_end_in_order(session, engine):
+    """A message is never handled after the end of its session was, nor two at a time."""
+    heard = []
+    engine.handlers["message"] = lambda sid, data: heard.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    session.receive(Packet(b"4one"))
+    session.receive(Packet(b"\x00", binary=True))
+    assert engine.scheduled == [session]
+    session.work()
+    session.receive(Packet(b"4late"))
+    session.abort()
+    session.work()
+    assert heard == ["one", b"\x00", "the end"]
+
+
+def test_a_message_that_makes_the_application_stumble_ends_the_session(session, engine):
+    """A peer's fault is no traceback and no session that looks alive."""
+
+    def stumble(sid, data):
+        raise KeyError(data)
+
+    engine.handlers["message"] = stumble
+    session.receive(Packet(b"4?"))
+    session.work()
+    assert session.closed
+
+
+@pytest.mark.parametrize("packet", [b"0{}", b"2", b"2probe", b"5", b"6", b"7", b"x"])
+def test_packets_that_a_client_does_not_send(session, packet):
+    """Open, ping, upgrade and noop are not a client's to send here."""
+    with pytest.raises(BadPacket):
+        session.receive(Packet(packet))
+
+
+def test_one_client_cannot_keep_the_worker_to_itself(session, engine):
+    """After some packets it is the others' turn."""
+    heard = []
+    engine.handlers["message"] = lambda sid, data: heard.append(data)
+    for _ in range(120):
+        session.receive(Packet(b"4x"))
+    turns = 0
+    while engine.scheduled:
+        engine.scheduled.pop().work()
+        turns += 1
+    assert (len(heard), turns) == (120, 3)
+
+
+def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):
+    """Items come due one after the other; a renewed one waits again."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    acted = []
+    timer = Timer(10, acted.append)
+    for item in "abcd":
+        timer.add(item)
+        now[0] += 1
+    timer.discard("b")
+    timer.add("a")  # at 4
+    now[0] = 12
+    timer.run(lambda: None)
+    assert acted == ["c"]
+    now[0] = 14
+    timer.run(lambda: None)
+    assert acted == ["c", "d", "a"]
