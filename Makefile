@@ -8,7 +8,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt Makefile
 
-.PHONY: serve try-it test lint fix clean
+.PHONY: serve try-it test lint fix bench clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -22,7 +22,7 @@ try-it:
 	@echo '  curl --retry 3 -d hello=world $(URL)/v1/go/$$TOKEN'
 
 test: $(VENV)/.can-test tests/js/node_modules lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 4
 
 lint: $(VENV)/.can-test
 	$(BIN)/ruff format --check -q
@@ -33,12 +33,15 @@ fix: $(VENV)/.can-test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+bench: $(VENV)/.can-test
+	$(BIN)/python benchmarks/table.py
+
 clean:
 	rm -rf $(VENV) tests/js/node_modules
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socket2me needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python cannot make a virtual environment. On Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make a virtual environment. On Debian: apt install python3-venv" >&2; exit 1; }
 
 $(VENV)/.can-serve: $(VENV)/bin/python $(INSTALLS)
 	@echo 'Installing into $(VENV) ...'
@@ -48,6 +51,7 @@ $(VENV)/.can-serve: $(VENV)/bin/python $(INSTALLS)
 $(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)
 	@echo 'Installing into $(VENV) ...'
 	@$(BIN)/python -m pip install -q -e '.[test]'
+	@$(BIN)/python -m pip install -q -e '.[fast]' || echo 'No C compiler: going on without the extra "fast".'
 	@touch $@ $(VENV)/.can-serve
 
 tests/js/node_modules: tests/js/package.json

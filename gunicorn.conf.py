@@ -17,6 +17,7 @@ eventlet.monkey_patch()
 
 import os  # noqa: E402
 import resource  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 
 from socket2me_flask import get_services  # noqa: E402
@@ -47,8 +48,8 @@ worker_connections = _open_files - _settings["MAX_CONNECTIONS"] - 50
 # A caller that comes often saves a connection; an idle one goes soon.
 keepalive = 15
 
-# What is on its way when the process is told to stop has been answered well before; idle callers are cut off.
-graceful_timeout = 4
+# What is on its way when the process is told to stop has been answered before; idle callers are cut off.
+graceful_timeout = 3
 
 # Longer than the default, for webhooks with long queries.
 limit_request_line = 8190
@@ -62,11 +63,19 @@ control_socket_disable = True
 
 
 def post_worker_init(worker):
-    """Drain as soon as the worker is told to stop, while it still accepts and can answer 503."""
+    """When told to stop, drain before the worker stops accepting: until then new calls are answered 503."""
+    is_told = False
+
+    def on_sigterm(signum, frame):
+        nonlocal is_told
+        is_told = True
 
     def drain_when_told():
-        while worker.alive:
+        while worker.alive and not is_told:
             eventlet.sleep(0.1)
+        worker.cfg.set("keepalive", 0)  # gunicorn closes each connection after its next answer
         get_services(worker.wsgi).front.drain()
+        worker.alive = False
 
+    signal.signal(signal.SIGTERM, on_sigterm)
     eventlet.spawn(drain_when_told)

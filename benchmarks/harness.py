@@ -1,20 +1,21 @@
-"""What the benchmarks share: servers on a core of their own, callers and clients over bare sockets on another.
+"""What the benchmarks share: servers on a core of their own, callers and clients on another.
 
-Callers and clients are written against the wire and not with a library, so that the load costs little and what
-is measured is the server.
+Callers and clients speak over bare sockets and not with a library, so that the load costs little and what is
+measured is the server.
 """
 
 import base64
 import json
 import os
+import resource
 import selectors
-import shlex
 import signal
 import socket
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -22,46 +23,63 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SERVER_CORE, LOAD_CORE = 0, 1
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Row:
+    """One measured figure, and the bound that it is held against, where there is one."""
+
+    name: str
+    value: float
+    unit: str
+    bound: float | None = None
+
+    def __str__(self) -> str:
+        bound = "" if self.bound is None else f"<= {self.bound:g}"
+        verdict = "" if self.bound is None else "met" if self.value <= self.bound else "MISSED"
+        return f"{self.name:<62} {self.value:>10.4g} {self.unit:<10} {bound:<9} {verdict}"
 
 
 def use_load_core() -> None:
-    """Keep this process, which makes the load, off the server's core."""
-    if os.cpu_count() > 1:
+    """Keep this process, which makes the load, off the server's core, and let it have many connections."""
+    if (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {LOAD_CORE})
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Server:
     """A server under `gunicorn -k eventlet` on its own core; `app` is `wsgi:app` or the yardstick."""
 
-    def __init__(self, app: str = "wsgi:app", **settings: object) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, app: str = "wsgi:app", port: int | None = None, **settings: object) -> None:
+        if port is None:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         gunicorn = Path(sys.executable).with_name("gunicorn")
-        pythonpath = ROOT / "benchmarks"
+        self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [*shlex.split("taskset -c"), str(SERVER_CORE), gunicorn, "-k", "eventlet", app],
+            ["taskset", "-c", str(SERVER_CORE), gunicorn, "-k", "eventlet", app],
             cwd=ROOT,
             env={
                 **os.environ,
-                "PORT": str(self.port),
-                "PYTHONPATH": str(pythonpath),
+                "PORT": str(port),
+                "PYTHONPATH": str(ROOT / "benchmarks"),
                 **{name: str(value) for name, value in settings.items()},
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
             start_new_session=True,
         )
-        os.set_blocking(self.process.stderr.fileno(), False)
-        self.pid = self._worker()
+        self.pid = self._wait_for_worker()
 
-    def _worker(self) -> int:
+    def _wait_for_worker(self) -> int:
         """Return the process that serves, once it does."""
         while True:
             if self.process.poll() is not None:
-                raise RuntimeError(self.process.stderr.read().decode())
+                raise RuntimeError(self.log())
             try:
                 with socket.create_connection(("127.0.0.1", self.port)) as probe:
                     probe.sendall(b"GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n")
@@ -73,27 +91,49 @@ class Server:
             return int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
 
     def cpu_seconds(self) -> float:
-        """Return the user and system time that the worker has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        """Return the user and system time that the worker has used. It has one thread."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def memory_bytes(self) -> int:
         """Return the worker's resident memory."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def seconds_until_idle(self, most_seconds: float) -> float:
+        """Wait until the worker uses less than 5 % of its core; return how long that took."""
+        started = time.perf_counter()
+        while time.perf_counter() - started < most_seconds:
+            before = self.cpu_seconds()
+            time.sleep(0.5)
+            if self.cpu_seconds() - before < 0.025:
+                break
+        return time.perf_counter() - started
 
     def log(self) -> str:
-        """Return what the server has written since this was last asked."""
-        return (self.process.stderr.read() or b"").decode()
+        """Return what the server has written."""
+        self._log.seek(0)
+        return self._log.read().decode()
 
     def new_token(self) -> str:
-        return urllib.request.urlopen(f"{self.url}/v1/new").read().decode()
+        with urllib.request.urlopen(f"{self.url}/v1/new") as answer:
+            return answer.read().decode()
 
-    def stop(self) -> int:
+    def new_tokens(self, count: int) -> list[str]:
+        """Return tokens, asked for over one connection."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            tokens = []
+            for _ in range(count):
+                connection.sendall(b"GET /v1/new HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while len(answer.partition(b"\r\n\r\n")[2]) < 24:
+                    answer += connection.recv(4096)
+                tokens.append(answer[-24:].decode())
+            return tokens
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.send_signal(sig)
         status = self.process.wait(60)
-        self.process.stderr.close()
+        self._log.close()
         return status
 
     def __enter__(self) -> "Server":
@@ -101,6 +141,27 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class Crowd:
+    """Many idle clients in a process of their own, which can be killed so that they vanish at once."""
+
+    def __init__(self, server: Server, tokens: list[str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "benchmarks" / "crowd.py", str(server.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.process.stdin.write("\n".join(tokens))
+        self.process.stdin.close()
+        if self.process.stdout.readline() != "ready\n":
+            raise RuntimeError("the crowd did not connect")
+
+    def vanish(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def payload(size: int = 1024) -> bytes:
@@ -143,8 +204,8 @@ class Client:
 
     def __init__(self, port: int, token: str, auth: str = "") -> None:
         self.received = 0
-        self.bytes = 0
-        self.numbers: list[int] = []  # the `n` of each event's query, where it has one
+        self.attachment_bytes = 0
+        self.ids: list[int] = []  # the number in the id of each event, which says in which order they came
         self.closed = False
         self._buffer = bytearray()
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -200,17 +261,15 @@ class Client:
 
     def _on_frame(self, buffer: bytearray, start: int, length: int, opcode: int) -> None:
         if opcode == 2:
-            self.bytes += length
+            self.attachment_bytes += length
         elif opcode == 8:
             self.closed = True
         elif buffer[start] == 0x32:  # an Engine.IO ping
             self.send(b"3")
         elif buffer[start + 1] in b"25":
             self.received += 1
-            self.bytes += length
-            at = buffer.find(b'"query":"n=', start, start + length)
-            if at >= 0:
-                self.numbers.append(int(buffer[at + 11 : buffer.index(b'"', at + 11)]))
+            at = buffer.rindex(b'"id":"', start, start + length)
+            self.ids.append(int(buffer[buffer.index(b"-", at) + 1 : buffer.index(b'"', at + 6)], 16))
 
     def close(self) -> None:
         self.socket.close()
@@ -223,7 +282,7 @@ class Result:
     answers: dict[int, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    accepted_numbers: list[int] = field(default_factory=list)
+    unanswered: int = 0
 
     @property
     def ok(self) -> int:
@@ -240,30 +299,35 @@ class _Caller:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_at = 0.0
-        self.number = -1
+        self.closed = False
         self._buffer = b""
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def send(self, request: bytes, number: int) -> None:
-        self.number = number
+    def send(self, request: bytes) -> None:
         self.sent_at = time.perf_counter()
         self.socket.sendall(request)
 
     def on_readable(self) -> int | None:
         """Return the status of the answer, once it is whole."""
-        data = self.socket.recv(65536)
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
         if not data:
-            raise ConnectionError("the server closed a caller's connection")
+            self.closed = True
+            return None
         self._buffer += data
         head, found, body = self._buffer.partition(b"\r\n\r\n")
         if not found:
             return None
-        at = head.lower().index(b"content-length:") + 15
+        head = head.lower()
+        at = head.index(b"content-length:") + 15
         if len(body) < int(head[at:].split(b"\r\n", 1)[0]):
             return None
         self._buffer = b""
+        self.closed = b"connection: close" in head
         return int(head[9:12])
 
 
@@ -275,11 +339,12 @@ def load(
     requests: int | None = None,
     seconds: float | None = None,
     clients: list[Client] = (),
-    numbered: bool = False,
+    until_closed: bool = False,
 ) -> Result:
     """Send `request` over keep-alive connections, a number of times or for a time, while clients listen.
 
-    With `numbered`, the text `n=000000000` in the request becomes the number of the request.
+    With `until_closed`, a connection that the server closes is no error: an answer that was due on it counts
+    as `unanswered`.
     """
     selector = selectors.DefaultSelector()
     callers = [_Caller(port) for _ in range(connections)]
@@ -289,56 +354,51 @@ def load(
     sent = 0
     started = time.perf_counter()
 
-    def more() -> bool:
-        if requests is not None:
-            return sent < requests
-        return time.perf_counter() - started < seconds
-
-    def send(caller: _Caller) -> None:
-        nonlocal sent
-        sent += 1
-        caller.send(request.replace(b"n=000000000", b"n=%09d" % sent, 1) if numbered else request, sent)
+    def may_send() -> bool:
+        return sent < requests if requests is not None else time.perf_counter() - started < seconds
 
     waiting = 0
     for caller in callers:
-        if more():
-            send(caller)
+        if may_send():
+            caller.send(request)
+            sent += 1
             waiting += 1
     while waiting:
         for key, _ in selector.select():
             peer = key.fileobj
-            if isinstance(peer, Client):
-                peer.on_readable()
-                if peer.closed:
-                    selector.unregister(peer)
-                continue
             status = peer.on_readable()
-            if status is None:
+            if peer.closed:
+                selector.unregister(peer)
+            if isinstance(peer, Client):
                 continue
-            result.latencies.append(time.perf_counter() - peer.sent_at)
-            result.answers[status] = result.answers.get(status, 0) + 1
-            if more():
-                send(peer)
-            else:
+            if status is not None:
+                result.latencies.append(time.perf_counter() - peer.sent_at)
+                result.answers[status] = result.answers.get(status, 0) + 1
+            if peer.closed:
+                if not until_closed:
+                    raise ConnectionError("the server closed a caller's connection")
+                result.unanswered += status is None
                 waiting -= 1
+            elif status is not None:
+                if may_send():
+                    peer.send(request)
+                    sent += 1
+                else:
+                    waiting -= 1
     result.seconds = time.perf_counter() - started
     for caller in callers:
-        selector.unregister(caller)
         caller.socket.close()
-    drain(clients, lambda: False, quiet_seconds=0.3)
+    drain(clients, quiet_seconds=0.3)
     return result
 
 
-def drain(clients: list[Client], done, quiet_seconds: float) -> None:
-    """Let clients read until `done()` or nothing came for `quiet_seconds`."""
+def drain(clients: list[Client], quiet_seconds: float) -> None:
+    """Let clients read until nothing has come for a while."""
     selector = selectors.DefaultSelector()
     for client in clients:
         if not client.closed:
             selector.register(client, selectors.EVENT_READ)
-    while not done() and selector.get_map():
-        ready = selector.select(quiet_seconds)
-        if not ready:
-            return
+    while selector.get_map() and (ready := selector.select(quiet_seconds)):
         for key, _ in ready:
             key.fileobj.on_readable()
             if key.fileobj.closed:

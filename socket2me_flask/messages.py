@@ -114,7 +114,7 @@ def request_event(call: Call, *, raw: bool = False) -> Event:
     With `raw`, `body` is the exact bytes and nothing is parsed: `params` holds the query and the token.
     """
     body = _Body.unparsed(call.body) if raw else _parse_body(call.body, call.headers.get("content-type", ""))
-    params = _collect(parse_qsl(call.query, keep_blank_values=True, encoding="utf-8", errors="replace"))
+    params = _collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
     params.update(body.params)
     if body.attachments:
         # A client would take such a member for a place where bytes belong; `query` still has it.
@@ -157,15 +157,14 @@ class _Body:
 def _parse_body(body: bytes, content_type: str) -> _Body:
     if not body:
         return _Body(None)
-    mimetype, options = parse_options_header(content_type)
-    mimetype = mimetype.lower()
+    mimetype, boundary = _media_type(content_type)
     parsed = None
     if mimetype == "application/json" or mimetype.endswith("+json"):
         parsed = _parse_json(body)
     elif mimetype == _FORM:
         parsed = _parse_form(body)
     elif mimetype == _MULTIPART:
-        parsed = _parse_multipart(body, options.get("boundary", ""))
+        parsed = _parse_multipart(body, boundary)
     if parsed is not None:
         return parsed
     if _TEXTUAL.fullmatch(mimetype):
@@ -174,6 +173,12 @@ def _parse_body(body: bytes, content_type: str) -> _Body:
         except UnicodeDecodeError:
             pass
     return _Body.unparsed(body)
+
+
+@lru_cache(maxsize=128)  # providers send few; anybody can send any
+def _media_type(content_type: str) -> tuple[str, str]:
+    mimetype, options = parse_options_header(content_type)
+    return mimetype.lower(), options.get("boundary", "")
 
 
 def _parse_json(body: bytes) -> _Body | None:

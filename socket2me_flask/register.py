@@ -6,50 +6,67 @@ touches that record only. It is passed to python-socketio as its `client_manager
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import socketio
 
-
-@dataclass(slots=True)
-class _Member:
-    transport_id: str
-    namespace: str
-    is_accepted: bool = False
-    is_leaving: bool = False
+M = TypeVar("M", bound="Member")
 
 
-class Register(socketio.Manager):  # type: ignore[misc]  # python-socketio carries no types
-    """Who is in which namespace. `on_accepted` is called with the sid of a client whose CONNECT was answered."""
+class Member:
+    """A client in a namespace."""
 
-    def __init__(self, on_accepted: Callable[[str], None]) -> None:
+    __slots__ = ("is_accepted", "is_leaving", "namespace", "sid", "transport_id")
+
+    def __init__(self, sid: str, transport_id: str, namespace: str) -> None:
+        self.sid = sid
+        self.transport_id = transport_id
+        self.namespace = namespace
+        self.is_accepted = False
+        self.is_leaving = False
+
+
+class Register(socketio.Manager, Generic[M]):  # type: ignore[misc]  # python-socketio carries no types
+    """Who is in which namespace.
+
+    `new_member` makes a member of a sid, a transport and a namespace; `on_accepted` is called with one whose
+    CONNECT was answered.
+    """
+
+    def __init__(self, new_member: Callable[[str, str, str], M], on_accepted: Callable[[M], None]) -> None:
         super().__init__()
+        self._new_member = new_member
         self._on_accepted = on_accepted
-        self._members: dict[str, _Member] = {}  # by sid
-        self._joined: dict[str, dict[str, str]] = {}  # transport -> namespace -> sid
+        self._members: dict[str, M] = {}  # by sid
+        self._by_transport: dict[str, tuple[M, ...]] = {}
 
-    def namespaces_of(self, transport_id: str) -> list[str]:
-        """Return the namespaces that a transport has joined, or is about to."""
-        return list(self._joined.get(transport_id, ()))
+    def __getitem__(self, sid: str) -> M:
+        return self._members[sid]
+
+    def on_transport(self, transport_id: str) -> tuple[M, ...]:
+        """Return the clients on a transport, with those that are about to be accepted."""
+        return self._by_transport.get(transport_id, ())
 
     def forget(self, transport_id: str) -> None:
         """Drop what is left of a transport that has gone: connects that were never accepted."""
-        for sid in self._joined.pop(transport_id, {}).values():
-            self._members.pop(sid, None)
+        for member in self._by_transport.pop(transport_id, ()):
+            self._members.pop(member.sid, None)
+
+    # What python-socketio calls
 
     def pre_connect(self, eio_sid: str, namespace: str) -> str | None:
-        joined = self._joined.setdefault(eio_sid, {})
-        if namespace in joined:
+        if self.sid_from_eio_sid(eio_sid, namespace) is not None:
             return None
         sid: str = self.server.eio.generate_id()
-        joined[namespace] = sid
-        self._members[sid] = _Member(eio_sid, namespace)
+        member = self._new_member(sid, eio_sid, namespace)
+        self._members[sid] = member
+        self._by_transport[eio_sid] = (*self.on_transport(eio_sid), member)
         return sid
 
     def connect(self, sid: str, namespace: str) -> str:
-        self._members[sid].is_accepted = True
-        self._on_accepted(sid)
+        member = self._members[sid]
+        member.is_accepted = True
+        self._on_accepted(member)
         return sid
 
     def is_connected(self, sid: str, namespace: str) -> bool:
@@ -65,27 +82,30 @@ class Register(socketio.Manager):  # type: ignore[misc]  # python-socketio carri
         return member.transport_id
 
     def disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
-        self.callbacks.pop(sid, None)
         member = self._members.pop(sid, None)
         if member is None:
             return
-        joined = self._joined.get(member.transport_id, {})
-        joined.pop(namespace, None)
-        if not joined:
-            self._joined.pop(member.transport_id, None)
+        others = tuple(other for other in self.on_transport(member.transport_id) if other is not member)
+        if others:
+            self._by_transport[member.transport_id] = others
+        else:
+            self._by_transport.pop(member.transport_id, None)
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
-        return self._joined.get(eio_sid, {}).get(namespace)
+        for member in self.on_transport(eio_sid):  # nearly always one
+            if member.namespace == namespace:
+                return member.sid
+        return None
 
     def eio_sid_from_sid(self, sid: str, namespace: str) -> str | None:
         member = self._members.get(sid)
         return None if member is None else member.transport_id
 
     def get_namespaces(self) -> list[str]:
-        return [namespace for joined in self._joined.values() for namespace in joined]
+        return [member.namespace for member in self._members.values()]
 
     def get_participants(self, namespace: str, room: str | None) -> Iterator[tuple[str, str]]:
         """Return a client by its sid. There are no other rooms: a namespace has one client."""
         member = self._members.get(room or "")
         if member is not None:
-            yield room, member.transport_id  # type: ignore[misc]
+            yield member.sid, member.transport_id

@@ -9,16 +9,17 @@ if it were refused.
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 
-from .engine import Engine, Limits, OutboxFull, SessionClosed
+from .engine import Engine, Limits, OutboxFull, Session, SessionClosed
 from .engine.protocol import Packet
 from .errors import BadAuth, ClientGone, ClientTooSlow, RelayError, UnknownToken
 from .messages import Call, event_packets, request_event
-from .register import Register
+from .register import Member, Register
 from .relay import Relay
 from .stores import TokenStore
 from .tokens import is_token
@@ -35,24 +36,28 @@ _EVENT_TYPES = ("2", "5")
 GOODBYE_SECONDS = 2
 
 
-class SocketClient:
-    """One accepted client on one namespace: what `relay.Client` asks for."""
+class SocketClient(Member):
+    """One client on one namespace: what `relay.Client` asks for."""
 
-    __slots__ = ("_raw", "_sid", "_sockets", "namespace", "transport_id")
+    __slots__ = ("_sockets", "is_raw", "is_wanted")
 
-    def __init__(self, sockets: "Sockets", sid: str, namespace: str, transport_id: str, *, raw: bool) -> None:
-        self.namespace = namespace
-        self.transport_id = transport_id
+    def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
+        super().__init__(sid, transport_id, namespace)
         self._sockets = sockets
-        self._sid = sid
-        self._raw = raw
+        self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
+        self.is_raw = False
+
+    @property
+    def token(self) -> str:
+        """The token whose calls it is to get."""
+        return self.namespace[1:]
 
     def send(self, call: Call) -> None:
-        session = self._sockets.engine.sessions.get(self.transport_id)
+        session = self._session()
         if session is None:
             raise ClientGone
         try:
-            session.send(event_packets(self.namespace, request_event(call, raw=self._raw)))
+            session.send(event_packets(self.namespace, request_event(call, raw=self.is_raw)))
         except SessionClosed:
             raise ClientGone from None
         except OutboxFull:
@@ -61,7 +66,7 @@ class SocketClient:
             raise ClientTooSlow(retry_after_seconds=self._sockets.retry_after_seconds) from None
 
     def flush(self) -> None:
-        session = self._sockets.engine.sessions.get(self.transport_id)
+        session = self._session()
         if session is None:
             raise ClientGone
         try:
@@ -73,11 +78,14 @@ class SocketClient:
         if farewell is not None:
             self._say(farewell)
         # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
-        self._sockets.socketio.server.disconnect(self._sid, namespace=self.namespace)
+        self._sockets.socketio.server.disconnect(self.sid, namespace=self.namespace)
         self._sockets.goodbyes.add(self.transport_id)
 
+    def _session(self) -> Session | None:
+        return self._sockets.engine.sessions.get(self.transport_id)
+
     def _say(self, event: str) -> None:
-        session = self._sockets.engine.sessions.get(self.transport_id)
+        session = self._session()
         if session is not None:
             session.send_control(Packet(f'42{self.namespace},["{event}"]'.encode()))
 
@@ -86,9 +94,7 @@ class Sockets:
     """Flask-SocketIO on the relay's own engine. Accepts nobody before `serve` is called."""
 
     def __init__(self, app: Flask, settings: Mapping[str, Any]) -> None:
-        self._register = Register(self._on_accepted)
-        self._connecting: dict[str, SocketClient] = {}  # sid -> client that is about to be accepted
-        self._clients: dict[str, SocketClient] = {}  # sid -> client
+        self._register = Register(partial(SocketClient, self), self._on_accepted)
         self._store: TokenStore
         self._relay: Relay
         self.retry_after_seconds: int = settings["RETRY_AFTER_SECONDS"]
@@ -118,6 +124,7 @@ class Sockets:
         self.engine.on("message", self._on_message)
         self.engine.on("disconnect", self._on_transport_gone)
         server.eio = self.engine
+        server.environ = _NoEnvirons()
         self.goodbyes = self.engine.timer(GOODBYE_SECONDS, self._close_if_unused)
 
     def serve(self, store: TokenStore, relay: Relay) -> None:
@@ -136,37 +143,33 @@ class Sockets:
     def _on_connect(self, namespace: str, sid: str, environ: object, auth: Any) -> None:
         # An exception that leaves a connect handler makes python-socketio answer nothing at all.
         try:
-            self._prepare(sid, namespace, auth)
+            self._prepare(self._register[sid], auth)
         except RelayError as error:
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
             log.exception("a connect failed")
             raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
-    def _prepare(self, sid: str, namespace: str, auth: Any) -> None:
-        token = namespace[1:]
-        if not is_token(token) or not self._store.is_live(token):
+    def _prepare(self, client: SocketClient, auth: Any) -> None:
+        if not is_token(client.token) or not self._store.is_live(client.token):
             raise UnknownToken
         options = _parse_auth(auth)
-        transport_id = self._register.eio_sid_from_sid(sid, namespace)
-        assert transport_id is not None
-        self._connecting[sid] = SocketClient(self, sid, namespace, transport_id, raw=options["body"] == "raw")
+        client.is_raw = options["body"] == "raw"
+        client.is_wanted = True
 
-    def _on_accepted(self, sid: str) -> None:
-        client = self._connecting.pop(sid, None)
-        if client is None:
-            return  # the namespace "/"
-        self._clients[sid] = client
+    def _on_accepted(self, client: SocketClient) -> None:
+        if not client.is_wanted:
+            return
         try:
-            self._relay.attach(client.namespace[1:], client)
+            self._relay.attach(client.token, client)
         except Exception:
             log.exception("a client was not attached")
             client.dismiss()
 
     def _on_disconnect(self, namespace: str, sid: str, reason: str) -> None:
-        client = self._clients.pop(sid, None)
-        if client is not None:
-            self._relay.detach(client.namespace[1:], client)
+        client = self._register[sid]
+        if client.is_wanted:
+            self._relay.detach(client.token, client)
 
     def _on_message(self, transport_id: str, data: str | bytes) -> None:
         # Nobody handles events of clients. python-socketio would: one named `connect` runs the connect handler.
@@ -177,14 +180,26 @@ class Sockets:
     def _on_transport_gone(self, transport_id: str, reason: str) -> None:
         # python-socketio's own handler looks at every namespace there is. Instead, each namespace of this
         # transport is left as if the client had said so.
-        for namespace in self._register.namespaces_of(transport_id):
-            self._handle_packet(transport_id, f"1{namespace},")
+        for client in self._register.on_transport(transport_id):
+            self._handle_packet(transport_id, f"1{client.namespace},")
         self._register.forget(transport_id)
-        self.socketio.server.environ.pop(transport_id, None)
 
     def _close_if_unused(self, transport_id: str) -> None:
-        if not any(namespace != "/" for namespace in self._register.namespaces_of(transport_id)):
+        if not any(client.is_wanted for client in self._register.on_transport(transport_id)):
             self.engine.disconnect(transport_id)
+
+
+class _NoEnvirons(dict[str, Any]):
+    """What python-socketio keeps of the request that opened each session, for handlers: here, nothing."""
+
+    def __setitem__(self, transport_id: str, environ: object) -> None:
+        pass
+
+    def __missing__(self, transport_id: str) -> dict[str, Any]:
+        return _NO_ENVIRON
+
+
+_NO_ENVIRON: dict[str, Any] = {}
 
 
 def _parse_auth(auth: Any) -> dict[str, str]:

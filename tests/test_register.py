@@ -5,7 +5,7 @@ import inspect
 import pytest
 import socketio
 
-from socket2me_flask.register import Register
+from socket2me_flask.register import Member, Register
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def accepted():
 
 @pytest.fixture
 def register(accepted):
-    register = Register(accepted.append)
+    register = Register(Member, accepted.append)
     server = socketio.Server(client_manager=register, namespaces="*", async_mode="threading", monitor_clients=False)
     register.sent = []
     server._send_packet = lambda transport_id, packet: register.sent.append(packet.encode())
@@ -28,14 +28,14 @@ def test_a_client_from_connect_to_disconnect(register, accepted):
     assert not register.is_connected(sid, "/a")
     assert register.sid_from_eio_sid("t", "/a") == sid
     register.connect(sid, "/a")
-    assert accepted == [sid]
+    assert accepted == [register[sid]]
     assert register.is_connected(sid, "/a")
     assert register.eio_sid_from_sid(sid, "/a") == "t"
     assert list(register.get_participants("/a", sid)) == [(sid, "t")]
     assert register.pre_disconnect(sid, "/a") == "t"
     assert not register.is_connected(sid, "/a")
     register.disconnect(sid, "/a")
-    assert (register._members, register._joined) == ({}, {})
+    assert (register._members, register._by_transport) == ({}, {})
 
 
 def test_a_transport_joins_a_namespace_once(register):
@@ -44,14 +44,14 @@ def test_a_transport_joins_a_namespace_once(register):
     assert register.pre_connect("t", "/a") is None
     assert register.pre_connect("t", "/b")
     assert register.pre_connect("u", "/a")
-    assert register.namespaces_of("t") == ["/a", "/b"]
+    assert [member.namespace for member in register.on_transport("t")] == ["/a", "/b"]
 
 
 def test_what_is_left_of_a_transport_can_be_dropped(register):
     """A connect that was never accepted stays nowhere."""
     register.pre_connect("t", "/a")
     register.forget("t")
-    assert (register._members, register._joined) == ({}, {})
+    assert (register._members, register._by_transport) == ({}, {})
 
 
 def test_python_socketio_accepts_after_it_answered(register, accepted):
@@ -59,7 +59,7 @@ def test_python_socketio_accepts_after_it_answered(register, accepted):
     server = register.server
     order = []
     server.on("connect", lambda namespace, sid, environ, auth: order.append("handler"), namespace="*")
-    register._on_accepted = lambda sid: order.append(("accepted", len(register.sent)))
+    register._on_accepted = lambda member: order.append(("accepted", len(register.sent)))
     server.environ["t"] = {}
     server._handle_eio_message("t", "0/a,")
     assert order == ["handler", ("accepted", 1)]

@@ -49,6 +49,7 @@ class Connection:
     __slots__ = (
         "_lock",
         "_loop",
+        "_max_message_bytes",
         "_reader",
         "_unsent",
         "_writing",
@@ -57,7 +58,6 @@ class Connection:
         "is_open",
         "is_paused",
         "socket",
-        "watch",
     )
 
     def __init__(
@@ -70,14 +70,14 @@ class Connection:
         max_message_bytes: int,
     ) -> None:
         self.socket = sock
-        self.watch: Watch | None = None
         self.owner = owner
         self.is_open = True  # until the socket is closed: a connection that says goodbye still is
         self.is_closing = False
         self.is_paused = False
         self._loop = loop
         self._lock = lock
-        self._reader = FrameReader(max_message_bytes)
+        self._max_message_bytes = max_message_bytes
+        self._reader: FrameReader | None = None  # only while a message is incomplete
         self._unsent: bytes | memoryview = b""
         self._writing: Watch | None = None
 
@@ -110,10 +110,10 @@ class Connection:
                 return
             self.is_open = False
             self.is_closing = True
-            for watch in (self.watch, self._writing):
-                if watch is not None:
-                    watch.cancel()
-            self.watch = self._writing = None
+            self._loop.leave(self)
+            if self._writing is not None:
+                self._writing.cancel()
+                self._writing = None
             self._unsent = b""
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
@@ -126,7 +126,7 @@ class Connection:
             self.is_paused = paused
             self._loop.pause(self)
 
-    def on_readable(self, fileno: int | None = None) -> None:
+    def on_readable(self) -> None:
         """Read what is there and bring on what it completes."""
         if not self.is_open:
             return
@@ -139,9 +139,11 @@ class Connection:
         if not data:
             self._lose("the connection ended")
         elif not self.is_closing:
+            reader = self._reader or FrameReader(self._max_message_bytes)
             try:
-                for opcode, payload in self._reader.feed(data):
+                for opcode, payload in reader.feed(data):
                     self._on_message(opcode, payload)
+                self._reader = reader if reader.is_amid_message else None
             except ProtocolError as error:
                 self._refuse(error.code, str(error))
             except BadPacket as error:

@@ -5,12 +5,15 @@ something to read or room to write. Callbacks run on the hub itself, so they nev
 """
 
 import contextlib
+import logging
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
@@ -24,11 +27,10 @@ class Reader(Protocol):
     """What reads when it is told that there is something to read."""
 
     socket: socket.socket
-    watch: Watch | None
     is_open: bool
     is_paused: bool
 
-    def on_readable(self, fileno: int | None = None) -> None:
+    def on_readable(self) -> None:
         """Read what is there. Does not block."""
 
 
@@ -46,6 +48,9 @@ class Loop(Protocol):
 
     def pause(self, reader: Reader) -> None:
         """Take note that `reader.is_paused` has changed."""
+
+    def leave(self, reader: Reader) -> None:
+        """Attend to `reader` no more: its socket is about to be closed."""
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         """Call back when there is room to write, again and again until it returns False."""
@@ -66,6 +71,7 @@ class GreenLoop:
         from eventlet import hubs
 
         self._hubs = hubs
+        self._readers: _Readers | None = None
 
     def lock(self) -> contextlib.AbstractContextManager[Any]:
         return _NO_LOCK  # nothing that it would guard gives way to another green thread
@@ -77,16 +83,21 @@ class GreenLoop:
         return connection
 
     def attend(self, reader: Reader) -> Exception:
+        if self._readers is None:
+            self._readers = _Readers(self._hubs.get_hub())
         if reader.is_open:
-            reader.watch = _HubWatch(self._hubs.get_hub(), "read", reader.socket, reader.on_readable)
+            self._readers.add(reader)
         return StopIteration()
 
     def pause(self, reader: Reader) -> None:
-        if reader.watch is not None:
-            reader.watch.cancel()
-            reader.watch = None
-        if not reader.is_paused:
+        if reader.is_paused:
+            self.leave(reader)
+        else:
             self.attend(reader)
+
+    def leave(self, reader: Reader) -> None:
+        if self._readers is not None:
+            self._readers.remove(reader)
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         def write(_: int) -> None:
@@ -114,12 +125,64 @@ class GreenLoop:
             watch.cancel()
 
 
+class _Readers:
+    """All that is attended to, behind one listener of the hub.
+
+    A listener of its own for each would cost each client 400 bytes, and the hub would call back a thousand of
+    them in a row when a crowd leaves. Where there is no epoll, each has one all the same.
+    """
+
+    BATCH = 100  # then whoever else has something to do has a turn
+
+    def __init__(self, hub: Any) -> None:
+        from eventlet.patcher import original
+
+        select = original("select")  # eventlet takes epoll away from the one that is imported
+        self._hub = hub
+        self._readers: dict[int, Reader] = {}
+        self._watches: dict[int, _HubWatch] = {}
+        self._epoll: Any = select.epoll() if hasattr(select, "epoll") else None
+        if self._epoll is not None:
+            self._readable = select.EPOLLIN
+            _HubWatch(hub, "read", self._epoll, self._on_epoll)
+
+    def add(self, reader: Reader) -> None:
+        fileno = reader.socket.fileno()
+        self._readers[fileno] = reader
+        if self._epoll is not None:
+            self._epoll.register(fileno, self._readable)
+        else:
+            self._watches[fileno] = _HubWatch(self._hub, "read", reader.socket, self._on_readable)
+
+    def remove(self, reader: Reader) -> None:
+        fileno = reader.socket.fileno()
+        if self._readers.pop(fileno, None) is None:
+            return
+        if self._epoll is not None:
+            self._epoll.unregister(fileno)
+        else:
+            self._watches.pop(fileno).cancel()
+
+    def _on_epoll(self, _: int) -> None:
+        for fileno, _events in self._epoll.poll(0, self.BATCH):
+            self._on_readable(fileno)
+
+    def _on_readable(self, fileno: int) -> None:
+        reader = self._readers.get(fileno)
+        if reader is None:
+            return  # one before it in this batch ended it
+        try:
+            reader.on_readable()
+        except Exception:
+            log.exception("a connection failed")  # and is read again: it is not the hub's to end it
+
+
 class _HubWatch:
     """A listener of eventlet's hub that calls back on the hub's own green thread."""
 
     __slots__ = ("_hub", "_listener")
 
-    def __init__(self, hub: Any, kind: str, connection: socket.socket, callback: Callable[[int], None]) -> None:
+    def __init__(self, hub: Any, kind: str, connection: Any, callback: Callable[[int], None]) -> None:
         self._hub = hub
         self._listener = hub.add(kind, connection.fileno(), callback, _ignore, None)
         # A listener remembers who made it, which would keep a green thread in memory that has ended.
@@ -156,6 +219,9 @@ class ThreadLoop:
         return ConnectionError()
 
     def pause(self, reader: Reader) -> None:
+        pass  # `attend` looks
+
+    def leave(self, reader: Reader) -> None:
         pass  # `attend` looks
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:

@@ -7,9 +7,10 @@ It is a python-engineio `Server` to those who use it (python-socketio): the same
 import json
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -43,9 +44,6 @@ WORKERS = 8
 # How often the timers are looked at.
 TICK_SECONDS = 0.25
 
-# python-socketio keeps the environ of each session for its handlers. Those of the relay need nothing of it.
-_NO_ENVIRON: dict[str, Any] = {}
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -74,7 +72,7 @@ class Timer:
     def __init__(self, seconds: float, action: Callable[[Any], None]) -> None:
         self._seconds = seconds
         self._action = action
-        self._due: OrderedDict[Any, float] = OrderedDict()  # the first one due comes first
+        self._due: dict[Any, float] = {}  # in the order in which they are due
 
     def add(self, item: Any, since: float | None = None) -> None:
         """Add an item whose time runs from now, or from a moment no earlier than those of the items before."""
@@ -88,12 +86,14 @@ class Timer:
     def run(self, give_way: Callable[[], None]) -> None:
         """Act on what is due, giving way to others now and then."""
         now = time.monotonic()
-        done = 0
-        while (item := next(iter(self._due), None)) is not None and self._due[item] <= now:
-            del self._due[item]
-            self._action(item)
-            done += 1
-            if done % 100 == 0:
+        try:
+            due = [item for item, when in takewhile(lambda entry: entry[1] <= now, self._due.items())]
+        except RuntimeError:
+            return  # another thread has changed it just now: the next run is soon
+        for number, item in enumerate(due, 1):
+            if self._due.pop(item, None) is not None:
+                self._action(item)
+            if number % 100 == 0:
                 give_way()
 
 
@@ -269,7 +269,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             "maxPayload": self.limits.message_bytes,
         }
         session.send_control(Packet(protocol.OPEN + json.dumps(handshake, separators=(",", ":")).encode()))
-        self.handlers["connect"](session.id, _NO_ENVIRON)
+        self.handlers["connect"](session.id, environ)
         self._pings.add(session)
         if session.connection is not None:
             raise self.loop.attend(session.connection)

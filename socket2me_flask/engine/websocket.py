@@ -103,6 +103,11 @@ class FrameReader:
         self._fragments_bytes = 0
         self._fragments_opcode = 0
 
+    @property
+    def is_amid_message(self) -> bool:
+        """Whether there is the beginning of a message."""
+        return bool(self._buffer) or self._fragments is not None
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Take bytes and return the messages that they complete, as opcode and payload.
 

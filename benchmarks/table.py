@@ -1,0 +1,26 @@
+"""Runs every benchmark and prints one table: `make bench`."""
+
+import platform
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import fairness
+import flat
+import forwarding
+import idle
+import large
+import stopping
+from harness import use_load_core
+
+if __name__ == "__main__":
+    use_load_core()
+    parser = "gunicorn_h1c " + version("gunicorn_h1c") if find_spec("gunicorn_h1c") else "without gunicorn_h1c"
+    print(f"Python {platform.python_version()}, gunicorn {version('gunicorn')}, {parser}\n")
+    missed = False
+    for benchmark in (forwarding, fairness, flat, idle, large, stopping):
+        for row in benchmark.run():
+            print(row, flush=True)
+            missed = missed or "MISSED" in str(row)
+        print()
+    sys.exit(missed)
