@@ -20,7 +20,7 @@ import resource  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 
-from socket2me_flask import get_services  # noqa: E402
+from socket2me_flask import get_services, logs, strict_http  # noqa: E402
 from socket2me_flask.config import from_env  # noqa: E402
 from socket2me_flask.errors import ConfigError  # noqa: E402
 
@@ -44,9 +44,11 @@ workers = 1
 # again. Clients do not count: the relay takes a WebSocket out of gunicorn's hands, and answers 503 at
 # MAX_CONNECTIONS. So this is for callers, and for clients that poll.
 worker_connections = _open_files - _settings["MAX_CONNECTIONS"] - 50
+if worker_connections < 10:
+    sys.exit(f"socket2me: this process may open {_open_files} files (ulimit -n), which is too few to serve with.")
 
-# A caller that comes often saves a connection; an idle one goes soon.
-keepalive = 15
+# A caller that comes often saves a connection; an idle one goes soon, and so does one that sends its head slowly.
+keepalive = _settings["KEEPALIVE_SECONDS"]
 
 # What is on its way when the process is told to stop has been answered before; idle callers are cut off.
 graceful_timeout = 3
@@ -60,6 +62,17 @@ forwarder_headers = ""
 
 # Nobody administers the relay over a socket in the home folder.
 control_socket_disable = True
+
+
+# What HTTP forbids and gunicorn's parsers let pass.
+pre_request = strict_http.check
+
+
+def on_starting(server):
+    """Keep tokens out of what gunicorn logs, and what peers do that is no news."""
+    for logger in (server.log.error_log, server.log.access_log):
+        logger.addFilter(logs.QuietPeers())
+        logger.addFilter(logs.Redact())
 
 
 def post_worker_init(worker):

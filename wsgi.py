@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from socket2me_flask import create_app, get_services
+from socket2me_flask import create_app, get_services, logs
 from socket2me_flask.errors import ConfigError
 
 try:
@@ -11,9 +11,13 @@ try:
 except ConfigError as error:
     sys.exit(f"socket2me: {error}")
 
+services = get_services(app)
+logs.configure(services.settings["LOG_LEVEL"])
+
 # What is here now stays as long as the process: the garbage collector need not look at it again and again.
 gc.collect()
 gc.freeze()
 
-services = get_services(app)
-services.sockets.socketio.start_background_task(services.reaper.run)
+engine = services.sockets.engine
+engine.start()
+engine.start_background_task(services.reaper.run)

@@ -3,18 +3,26 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import api, config
+from .answers import ErrorAnswers
 from .api.forward import FastPath
 from .front import Front, Turns
+from .limits import FastRate, NoRate, SharedRate
+from .origins import Origins
 from .reaper import Reaper
 from .relay import Relay
 from .services import Services, get_services, set_services
 from .sockets import Sockets
 from .stores import MemoryStore
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["create_app", "get_services"]
 
@@ -31,23 +39,51 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     settings = config.from_env(os.environ, overrides)
     app = Flask(__name__, static_folder=None)
     flask_app = app.wsgi_app
-    store = MemoryStore(clock)
-    sockets = Sockets(app, settings)
+    answers = ErrorAnswers(settings["RETRY_AFTER_SECONDS"])
+    store = MemoryStore(clock, max_tokens=settings["MAX_TOKENS"])
+    origins = Origins(settings["CORS_ALLOWED_ORIGINS"])
+    sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
     turns = Turns(engine.sleep)
+    rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
     relay = Relay(
         store,
         hold_seconds=settings["HOLD_SECONDS"],
         max_held_requests=settings["MAX_HELD_REQUESTS"],
+        max_held_requests_per_token=settings["MAX_HELD_REQUESTS_PER_TOKEN"],
         max_held_bytes=settings["MAX_HELD_BYTES"],
-        retry_after_seconds=settings["RETRY_AFTER_SECONDS"],
+        rate=FastRate(rate) if rate else NoRate(),
         give_way=turns.give_way,
     )
     sockets.serve(store, relay)
-    reaper = Reaper(relay, interval_seconds=settings["REAPER_INTERVAL_SECONDS"], sleep=engine.sleep)
-    fast_path = FastPath(flask_app, relay, max_body_bytes=settings["MAX_BODY_BYTES"])
-    front = Front(fast_path, engine, relay, turns, retry_after_seconds=settings["RETRY_AFTER_SECONDS"])
-    set_services(app, Services(settings, store, relay, sockets, reaper, front))
+    behind_proxies = partial(_behind_proxies, hops=settings["TRUSTED_PROXY_HOPS"])
+    front = Front(
+        behind_proxies(engine.handle_request),
+        FastPath(behind_proxies(flask_app), relay, engine.bodies, max_body_bytes=settings["MAX_BODY_BYTES"]),
+        engine,
+        relay,
+        turns,
+        answers,
+        send_timeout_seconds=settings["SEND_TIMEOUT_SECONDS"],
+    )
+    services = Services(
+        settings=settings,
+        store=store,
+        relay=relay,
+        sockets=sockets,
+        reaper=Reaper(relay, interval_seconds=settings["REAPER_INTERVAL_SECONDS"], sleep=engine.sleep),
+        front=front,
+        bodies=engine.bodies,
+        answers=answers,
+        origins=origins,
+        new_rate=SharedRate(new_rate, "new") if new_rate else NoRate(),
+    )
+    set_services(app, services)
     api.register(app)
     app.wsgi_app = front  # type: ignore[method-assign]
     return app
+
+
+def _behind_proxies(wsgi_app: "WSGIApplication", hops: int) -> "WSGIApplication":
+    """Believe the last `hops` entries of X-Forwarded-For, -Proto and -Host, and no others: anybody sends them."""
+    return ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops) if hops else wsgi_app

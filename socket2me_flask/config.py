@@ -1,10 +1,14 @@
 """The settings: one table, read from the environment. Knows nothing of the rest of the relay."""
 
+import re
 import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import limits
+from limits import RateLimitItem
 
 from .errors import ConfigError
 
@@ -65,6 +69,36 @@ def _parse_origins(text: str) -> str | list[str] | None:
     return origins or None
 
 
+def _parse_rate(text: str) -> RateLimitItem | None:
+    if text == "0":
+        return None
+    (rate,) = limits.parse_many(text)  # which reads several, and 0 as 1
+    if rate.amount < 1 or re.search(r"\b0+\b", text):
+        raise ValueError
+    return rate
+
+
+def _parse_keys(text: str) -> list[str]:
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    if not keys:
+        raise ValueError  # not "anybody may ask": somebody meant to set one
+    return keys
+
+
+def _parse_switch(text: str) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+
+
+def _parse_level(text: str) -> str:
+    levels = {"DEBUG", "INFO", "WARNING", "ERROR"}
+    (level,) = levels & {text.upper()}
+    return level
+
+
+_RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
+_KEYS = Kind("keys separated by commas", _parse_keys)
+_SWITCH = Kind("true or false", _parse_switch)
+_LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
 
 # More than these is a slip of the keyboard.
@@ -73,20 +107,41 @@ HUGE = 2**31 - 1
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("PORT", 8000, _whole_number(1, 65535), "The port. Set: on all interfaces. Not set: 8000, this machine only."),
+    Setting("LOG_LEVEL", "INFO", _LEVEL, "How much is logged."),
+    # Tokens
     Setting("TOKEN_EXPIRE_SECONDS", 86400.0, _seconds(1), "How long a token lives after it was issued or refreshed."),
+    Setting("MAX_TTL_SECONDS", 604800.0, _seconds(1), "The longest life that a token with a secret may be asked for."),
     Setting("REAPER_INTERVAL_SECONDS", 10.0, _seconds(0.05), "How often expired tokens are removed and their clients disconnected."),
+    Setting("MAX_TOKENS", 100_000, _whole_number(0, MANY), "How many tokens may live at once; a new one is answered 503. 0: no limit."),
+    # Who may ask
+    Setting("API_KEYS", (), _KEYS, "Keys of which new tokens need one, as Authorization: Bearer. Not set: anybody may ask."),
+    Setting("REQUIRE_SECRET", False, _SWITCH, "Whether every token has a secret: GET /v1/new is answered 403."),
+    Setting("CORS_ALLOWED_ORIGINS", None, _ORIGINS, "Which web pages may connect and ask for tokens. Not set: only the relay's own origin."),
+    Setting("TRUSTED_PROXY_HOPS", 0, _whole_number(0, 10), "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: nobody is believed."),
+    Setting("RATE_LIMIT_NEW", limits.parse("60/minute"), _RATE, "How often an address may ask for a token; more is answered 429. 0: no limit."),
+    # Calls
+    Setting("RATE_LIMIT_REQUESTS", limits.parse("60000/minute"), _RATE, "How often a token may be called; more is answered 429. 0: no limit."),
+    Setting("MAX_BODY_BYTES", 2_048_000, _whole_number(0, HUGE), "The largest body of a call; a larger one is answered 413."),
+    Setting("BODY_TIMEOUT_SECONDS", 10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."),
+    Setting("MAX_READING_BYTES", 256_000_000, _whole_number(65_536, HUGE), "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Bodies up to 64 KB always have room."),
     Setting("HOLD_SECONDS", 2.0, _seconds(0), "How long a call waits for a client to connect before it is answered 503."),
+    Setting("MAX_HELD_REQUESTS_PER_TOKEN", 100, _whole_number(0, MANY), "How many calls may wait for one client."),
     Setting("MAX_HELD_REQUESTS", 1000, _whole_number(0, MANY), "How many calls may wait for their clients at once, over all tokens."),
     Setting("MAX_HELD_BYTES", 64_000_000, _whole_number(0, HUGE), "How many bytes of bodies may wait for their clients, over all tokens."),
     Setting("RETRY_AFTER_SECONDS", 5, _whole_number(1, 86_400), "The Retry-After that goes with a 503."),
-    Setting("MAX_BODY_BYTES", 2_048_000, _whole_number(0, HUGE), "The largest body of a call; a larger one is answered 413."),
-    Setting("MAX_CONNECTIONS", None, _whole_number(1, MANY), "How many clients may be connected at once; the next is answered 503. Not set: 20,000, or four fifths of the files that the process may open."),
+    Setting("KEEPALIVE_SECONDS", 10, _whole_number(1, 3600), "How long a caller's connection may be idle, and how long the head of a request may take."),
+    Setting("SEND_TIMEOUT_SECONDS", 30, _whole_number(1, 3600), "How long a caller may take to read a piece of its answer."),
+    # Clients
+    Setting("MAX_CONNECTIONS", None, _whole_number(0, MANY), "How many clients may be connected at once; the next is answered 503. Not set: 20,000, if they are no more than four fifths of the files that the process may open. 0: those four fifths."),
+    Setting("MAX_CONNECTIONS_PER_ADDRESS", None, _whole_number(0, MANY), "How many clients may be connected at once from one address. Not set: 1,000, or half of MAX_CONNECTIONS if that is less. 0: no limit."),
+    Setting("MAX_NAMESPACES_PER_CONNECTION", 50, _whole_number(0, MANY), "How many tokens one connection may try to join. 0: no limit."),
+    Setting("JOIN_TIMEOUT_SECONDS", 10.0, _seconds(0.1), "How long a connection may take to join a token before it is closed."),
     Setting("CLIENT_QUEUE_LIMIT_REQUESTS", 1000, _whole_number(1, MANY), "How many requests may wait for a client that reads slowly; at the next it is disconnected."),
     Setting("CLIENT_QUEUE_LIMIT_BYTES", 16_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for a client that reads slowly; at more it is disconnected."),
+    Setting("MAX_QUEUED_BYTES", 512_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected."),
     Setting("MAX_CLIENT_MESSAGE_BYTES", 65_536, _whole_number(1024, HUGE), "The largest message that a client may send."),
     Setting("PING_INTERVAL_SECONDS", 25, _whole_number(1, 3600), "How often a client is asked whether it is still there."),
     Setting("PING_TIMEOUT_SECONDS", 20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."),
-    Setting("CORS_ALLOWED_ORIGINS", None, _ORIGINS, "Which web pages may connect. Not set: only the relay's own origin."),
 )  # fmt: skip
 
 
@@ -103,7 +158,7 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
             continue
         try:
             settings[setting.name] = setting.kind.parse(text)
-        except ValueError:
+        except (ValueError, KeyError):
             raise ConfigError(
                 f"{setting.name}={text!r} is not accepted: it takes {setting.kind.accepts}."
             ) from None
@@ -112,6 +167,8 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
             raise ConfigError(f"{name} is not a setting.")
     settings |= overrides or {}
     settings["MAX_CONNECTIONS"] = _connections(settings["MAX_CONNECTIONS"])
+    if settings["MAX_CONNECTIONS_PER_ADDRESS"] is None:
+        settings["MAX_CONNECTIONS_PER_ADDRESS"] = max(1, min(1000, settings["MAX_CONNECTIONS"] // 2))
     return settings
 
 
@@ -121,6 +178,8 @@ def _connections(wanted: int | None) -> int:
     possible = open_files * 4 // 5
     if wanted is None:
         return min(20_000, possible)
+    if wanted == 0:
+        return possible
     if wanted > possible:
         raise ConfigError(
             f"MAX_CONNECTIONS={wanted} is not accepted: of the {open_files} files that this process may open "

@@ -1,7 +1,7 @@
 """What can go wrong, who is at fault, and what the caller hears.
 
-Knows nothing of Flask or Socket.IO: `api/` turns a `RelayError` into an answer. The caller is at fault
-for a status in the 400s, the relay or its client for one in the 500s.
+Knows nothing of Flask or Socket.IO: `answers.py` turns a `RelayError` into an answer. The caller is at fault for
+a status in the 400s, the relay or its client for one in the 500s.
 """
 
 
@@ -9,56 +9,36 @@ class ConfigError(Exception):
     """A setting has a value that the relay does not accept. The text names the variable."""
 
 
-class RelayError(Exception):
-    """An HTTP call that cannot be answered with `200`.
+class ClientGone(Exception):
+    """A client left while an event was on its way to it. The event was not handed over."""
 
-    `status` is the HTTP status, `code` a stable word for programs, the text a sentence for people.
-    `retry_after_seconds`, where there is one, becomes the `Retry-After` header.
+
+class RelayError(Exception):
+    """A call that cannot be answered with `200`.
+
+    `status` is the HTTP status, `code` a stable word for programs, the text a sentence for people. One that
+    `is_temporary` says when to come back (`Retry-After`), after `retry_after_seconds` if that is known.
+    `setting` names the limit that bites, where one does; it is logged. `headers` go with the answer.
     """
 
     status = 500
     code = "internal_error"
     message = "The relay failed."
+    is_temporary = False
+    setting: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, message: str | None = None, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message or self.message)
         self.retry_after_seconds = retry_after_seconds
 
-    def as_dict(self) -> dict[str, dict[str, str]]:
-        """Return the one shape in which every error is answered."""
-        return {"error": {"code": self.code, "message": str(self)}}
-
-
-class UnknownToken(RelayError):
-    """Never issued, expired or not a token at all: one answer for all, so that nobody can tell which."""
-
-    status = 404
-    code = "unknown_token"
-    message = "No such token. It was never issued, or it has expired."
-
 
 class BadRequest(RelayError):
-    """What a client of Engine.IO asks for makes no sense."""
+    """What is asked for makes no sense. The text says why."""
 
     status = 400
     code = "bad_request"
     message = "The request makes no sense."
-
-
-class ForbiddenOrigin(RelayError):
-    """A web page asks that `CORS_ALLOWED_ORIGINS` does not name."""
-
-    status = 403
-    code = "forbidden_origin"
-    message = "Pages of this origin may not connect."
-
-
-class BadAuth(RelayError):
-    """The `auth` of a connect holds what the relay does not know."""
-
-    status = 400
-    code = "bad_auth"
-    message = "auth holds what this relay does not know."
 
 
 class IncompleteBody(RelayError):
@@ -69,61 +49,169 @@ class IncompleteBody(RelayError):
     message = "The body ended early or is not framed correctly."
 
 
+class BadAuth(RelayError):
+    """The `auth` of a connect holds what the relay does not know."""
+
+    status = 400
+    code = "bad_auth"
+    message = "auth holds what this relay does not know."
+
+
+class Unauthorized(RelayError):
+    """The call needs a key or a secret, and has none or a wrong one. The text says which."""
+
+    status = 401
+    code = "unauthorized"
+    message = "This needs Authorization: Bearer, and a right one."
+    headers = (("WWW-Authenticate", "Bearer"),)
+
+
+class Forbidden(RelayError):
+    """Nobody may do this here. The text says why."""
+
+    status = 403
+    code = "forbidden"
+    message = "This is not allowed here."
+
+
+class ForbiddenOrigin(Forbidden):
+    """A web page asks that `CORS_ALLOWED_ORIGINS` does not name."""
+
+    code = "forbidden_origin"
+    message = "Pages of this origin may not connect."
+
+
+class UnknownToken(RelayError):
+    """Never issued, expired or not a token at all: one answer for all, so that nobody can tell which."""
+
+    status = 404
+    code = "unknown_token"
+    message = "No such token. It was never issued, or it has expired."
+
+
+class BodyTimeout(RelayError):
+    """The body did not arrive within `BODY_TIMEOUT_SECONDS`."""
+
+    status = 408
+    code = "body_timeout"
+    message = "The body did not arrive in time."
+    setting = "BODY_TIMEOUT_SECONDS"
+
+
 class BodyTooLarge(RelayError):
     """The body is over `MAX_BODY_BYTES`."""
 
     status = 413
     code = "body_too_large"
     message = "The body is larger than this relay accepts."
+    setting = "MAX_BODY_BYTES"
 
 
-class NobodyConnected(RelayError):
-    """The token lives, but no client came within `HOLD_SECONDS`."""
+class TooManyRequests(RelayError):
+    """A rate is exceeded. The text says which, `retry_after_seconds` when it is not any more."""
+
+    status = 429
+    code = "too_many_requests"
+    is_temporary = True
+
+    def __init__(self, setting: str, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.setting = setting
+
+
+class Unavailable(RelayError):
+    """Not now, but perhaps in a moment."""
 
     status = 503
+    is_temporary = True
+
+
+class NobodyConnected(Unavailable):
+    """The token lives, but no client came within `HOLD_SECONDS`."""
+
     code = "nobody_connected"
     message = "No client is connected for this token."
 
 
-class TooManyHeld(RelayError):
+class TooManyHeld(Unavailable):
     """As many calls as `MAX_HELD_REQUESTS` or `MAX_HELD_BYTES` allow are waiting for their clients."""
 
-    status = 503
     code = "too_many_held"
     message = "No client is connected for this token, and too many calls are waiting for theirs."
+    setting = "MAX_HELD_REQUESTS or MAX_HELD_BYTES"
 
 
-class TooManyConnections(RelayError):
-    """As many clients as `MAX_CONNECTIONS` allows are connected."""
+class TooManyHeldOfToken(TooManyHeld):
+    """As many calls as `MAX_HELD_REQUESTS_PER_TOKEN` allows are waiting for this one client."""
 
-    status = 503
+    message = "No client is connected for this token, and too many of its calls are waiting."
+    setting = "MAX_HELD_REQUESTS_PER_TOKEN"
+
+
+class TooManyBytes(Unavailable):
+    """As many bytes of bodies that are being read have arrived as `MAX_READING_BYTES` allows."""
+
+    code = "too_many_bytes"
+    message = "The relay is reading as many bodies as it may."
+    setting = "MAX_READING_BYTES"
+
+
+class ClientTooSlow(Unavailable):
+    """The client reads more slowly than calls come: its queue is full."""
+
+    code = "client_too_slow"
+    message = "The client for this token does not keep up."
+    setting = "CLIENT_QUEUE_LIMIT_REQUESTS or CLIENT_QUEUE_LIMIT_BYTES"
+
+
+class TooManyQueued(Unavailable):
+    """As many bytes wait for all clients as `MAX_QUEUED_BYTES` allows."""
+
+    code = "too_many_queued"
+    message = "The relay holds as many bytes for its clients as it may."
+    setting = "MAX_QUEUED_BYTES"
+
+
+class TooManyTokens(Unavailable):
+    """As many tokens live as `MAX_TOKENS` allows."""
+
+    code = "too_many_tokens"
+    message = "The relay holds as many tokens as it may."
+    setting = "MAX_TOKENS"
+
+
+class TooManyConnections(Unavailable):
+    """As many clients are connected as `MAX_CONNECTIONS` allows."""
+
     code = "too_many_connections"
     message = "The relay holds as many connections as it may."
+    setting = "MAX_CONNECTIONS"
 
 
-class ShuttingDown(RelayError):
+class TooManyConnectionsOfAddress(TooManyConnections):
+    """As many clients are connected from one address as `MAX_CONNECTIONS_PER_ADDRESS` allows."""
+
+    message = "The relay holds as many connections from your address as it may."
+    setting = "MAX_CONNECTIONS_PER_ADDRESS"
+
+
+class TooManyNamespaces(Unavailable):
+    """One connection has joined as many namespaces as `MAX_NAMESPACES_PER_CONNECTION` allows."""
+
+    code = "too_many_namespaces"
+    message = "This connection has joined as many namespaces as it may."
+    setting = "MAX_NAMESPACES_PER_CONNECTION"
+
+
+class ShuttingDown(Unavailable):
     """The process is about to end; another will take its place."""
 
-    status = 503
     code = "shutting_down"
     message = "The relay is stopping. Another will be here in a moment."
 
 
-class StoreUnavailable(RelayError):
+class StoreUnavailable(Unavailable):
     """The store does not answer."""
 
-    status = 503
     code = "store_unavailable"
     message = "The relay's store does not answer."
-
-
-class ClientTooSlow(RelayError):
-    """The client reads more slowly than calls come: its queue is full."""
-
-    status = 503
-    code = "client_too_slow"
-    message = "The client for this token does not keep up."
-
-
-class ClientGone(Exception):
-    """A client left while an event was on its way to it. The event was not handed over."""

@@ -1,10 +1,10 @@
 """The door: what goes to the engine, what goes to Flask, that everybody has a turn, and when it is closed."""
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from .answers import ErrorAnswers
 from .engine import Engine
 from .errors import ShuttingDown
 from .relay import Relay
@@ -32,7 +32,7 @@ class Turns:
 
 
 class Front:
-    """The outermost WSGI application.
+    """The outermost WSGI application. `to_engine` and `to_api` are what lies behind it.
 
     A connection that always has another request ready would never give way to the others by itself, so each
     request does once: while it is forwarded, or else at its end.
@@ -40,18 +40,22 @@ class Front:
 
     def __init__(
         self,
-        wsgi_app: "WSGIApplication",
+        to_engine: "WSGIApplication",
+        to_api: "WSGIApplication",
         engine: Engine,
         relay: Relay,
         turns: Turns,
+        answers: ErrorAnswers,
         *,
-        retry_after_seconds: int,
+        send_timeout_seconds: int,
     ) -> None:
-        self._wsgi_app = wsgi_app
+        self._to_engine = to_engine
+        self._to_api = to_api
         self._engine = engine
         self._relay = relay
         self._turns = turns
-        self._retry_after_seconds = retry_after_seconds
+        self._answers = answers
+        self._send_timeout_seconds = send_timeout_seconds
         self._in_flight = 0
         self._is_draining = False
 
@@ -59,14 +63,19 @@ class Front:
         turns = self._turns
         before = turns.count
         path = environ["PATH_INFO"]
+        if "gunicorn.socket" in environ:
+            # One that does not read its answer would be waited for without end.
+            environ["gunicorn.socket"].settimeout(self._send_timeout_seconds)
         if path.startswith(ENGINE_PATH):
-            answer: Iterable[bytes] = self._engine.handle_request(environ, start_response)
+            answer = self._to_engine(environ, start_response)
         elif self._is_draining and path != "/healthz":
-            answer = self._turn_away(start_response)
+            status, headers, body = self._answers.as_json(ShuttingDown())
+            start_response(status, headers)
+            answer = [body]
         else:
             self._in_flight += 1
             try:
-                answer = self._wsgi_app(environ, start_response)
+                answer = self._to_api(environ, start_response)
             finally:
                 self._in_flight -= 1
         if turns.count == before:  # nobody else ran meanwhile
@@ -84,14 +93,3 @@ class Front:
         while self._in_flight and time.monotonic() < deadline:
             self._engine.sleep(0.02)
         self._engine.drain()
-
-    def _turn_away(self, start_response: "StartResponse") -> Iterable[bytes]:
-        error = ShuttingDown()
-        body = json.dumps(error.as_dict()).encode()
-        headers = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Retry-After", str(self._retry_after_seconds)),
-        ]
-        start_response(f"{error.status} SERVICE UNAVAILABLE", headers)
-        return [body]

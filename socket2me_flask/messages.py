@@ -33,6 +33,12 @@ MAX_INTEGER_DIGITS = 99
 # A form with more fields is carried as text. Werkzeug's limit for the parts of a multipart form is the same.
 MAX_FORM_FIELDS = 1000
 
+# A form with more escapes (`%41`) is carried as text: to decode them would keep all other callers waiting.
+MAX_FORM_ESCAPES = 200_000
+
+# A multipart form with more headers, all parts together, or more before the first, is carried as bytes.
+MAX_PART_HEADERS_BYTES = 131_072
+
 # A message with more attachments is refused by socket.io-parser (4.2.6 accepts 10).
 MAX_ATTACHMENTS = 10
 
@@ -56,7 +62,7 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One HTTP call to `/v1/go/<token>`, as it came in.
 
@@ -95,7 +101,7 @@ class Call:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """A request object, ready for the wire.
 
@@ -141,7 +147,7 @@ def event_packets(namespace: str, event: Event) -> list[Packet]:
     return [Packet(text), *[Packet(attachment, binary=True) for attachment in event.attachments]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Body:
     """A body as the request object carries it: its value, what it adds to `params`, and its bytes."""
 
@@ -223,7 +229,9 @@ _DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0000000000")
 
 
 def _parse_form(body: bytes) -> _Body | None:
-    """Return an urlencoded form, or None where it has too many fields or is not UTF-8 inside."""
+    """Return an urlencoded form, or None where it has too many fields or escapes, or is not UTF-8 inside."""
+    if body.count(b"%") > MAX_FORM_ESCAPES:
+        return None
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
@@ -238,6 +246,8 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
     A field is text. A file is `{"filename", "content_type", "data"}` with its bytes as `data`; files are
     part of `body`, not of `params`.
     """
+    if not _has_small_headers(body, boundary.encode()):
+        return None
     parser = MultiPartParser(stream_factory=lambda *_, **__: BytesIO(), max_form_parts=MAX_FORM_FIELDS)
     try:
         form, files = parser.parse(BytesIO(body), boundary.encode(), len(body))
@@ -256,6 +266,23 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
     if None in members or len(attachments) > MAX_ATTACHMENTS or (attachments and _PLACEHOLDER in members):
         return None  # a part without a name, or what a message cannot hold
     return _Body(members, fields, tuple(attachments))
+
+
+def _has_small_headers(body: bytes, boundary: bytes) -> bool:
+    """Say whether the parts of a multipart form have so few headers that it takes no time to read them."""
+    delimiter = b"--" + boundary
+    left = MAX_PART_HEADERS_BYTES
+    at = body.find(delimiter, 0, left)
+    for _ in range(MAX_FORM_FIELDS + 1):
+        if at < 0 or body.startswith(b"--", at + len(delimiter)):
+            return at >= 0
+        end = body.find(b"\r\n\r\n", at, at + left)
+        if end < 0:
+            return False
+        left -= end - at
+        at = body.find(b"\r\n" + delimiter, end + 2)
+        at = at + 2 if at >= 0 else at
+    return False
 
 
 def _placeholder(num: int) -> dict[str, Any]:
@@ -284,8 +311,8 @@ def _header_name(key: str) -> str:
 
 
 def _path_after(token: str, environ: Mapping[str, Any]) -> str:
-    target = _as_sent(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "", environ)
-    target = target.partition("?")[0].partition("#")[0]
+    target: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    target = _as_sent(target.partition("?")[0].partition("#")[0], environ)
     _, found, path = target.partition(f"/go/{token}")
     if not found:  # the caller percent-encoded what it need not: /v1/go/<token>/path, in segments
         path = "".join(f"/{segment}" for segment in target.split("/")[4:])

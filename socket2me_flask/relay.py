@@ -11,9 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .errors import ClientGone, NobodyConnected, ShuttingDown, TooManyHeld, UnknownToken
+from .errors import (
+    ClientGone,
+    NobodyConnected,
+    RelayError,
+    ShuttingDown,
+    TooManyHeld,
+    TooManyHeldOfToken,
+    TooManyRequests,
+    UnknownToken,
+)
+from .limits import Rate
 from .messages import Call
-from .stores import TokenStore
+from .stores import TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +50,20 @@ class _Held:
     error: Exception | None = None
 
 
+@dataclass
+class TokenStats:
+    """What this process has seen of a token."""
+
+    forwarded: int = 0
+    refused: int = 0
+    last_request_at: float | None = None
+
+
 class Relay:
     """Connects calls to clients: one client a token, the newest wins.
 
     Calls for one token reach its client in the order in which they were accepted; those that were held
-    for it go first. `give_way` lets other callers have their turn.
+    for it go first. `rate` bounds the calls for each token, `give_way` lets other callers have their turn.
     """
 
     def __init__(
@@ -53,29 +72,119 @@ class Relay:
         *,
         hold_seconds: float,
         max_held_requests: int,
+        max_held_requests_per_token: int,
         max_held_bytes: int,
-        retry_after_seconds: int,
+        rate: Rate,
         give_way: Callable[[], None],
     ) -> None:
         self._store = store
-        self._give_way = give_way
         self._hold_seconds = hold_seconds
         self._max_held_requests = max_held_requests
+        self._max_held_requests_per_token = max_held_requests_per_token
         self._max_held_bytes = max_held_bytes
-        self._retry_after_seconds = retry_after_seconds
+        self._rate = rate
+        self._give_way = give_way
         self._clients: dict[str, Client] = {}
+        self._stats: dict[str, TokenStats] = {}  # of tokens with a secret: nobody else may ask
         self._held: dict[str, deque[_Held]] = {}
         self._held_requests = 0
         self._held_bytes = 0
         self._lock = threading.Lock()  # guards the step from "nobody here" to "held", and its way back
 
-    def forward(self, call: Call) -> None:
-        """Hand `call` to the token's client, waiting for one if nobody is connected.
-
-        Raises `UnknownToken`, `NobodyConnected` after the hold, or `TooManyHeld` at once.
-        """
-        if not self._store.is_live(call.token):
+    def admit(self, token: str) -> TokenRecord:
+        """Return a token that may be called now. Raises `UnknownToken` or `TooManyRequests`."""
+        record = self._store.get(token)
+        if record is None:
             raise UnknownToken
+        if record.secret_hash is not None and token not in self._stats:
+            self._stats[token] = TokenStats()
+        retry_after_seconds = self._rate.hit(token)
+        if retry_after_seconds is not None:
+            self.stats(token).refused += 1
+            raise TooManyRequests(
+                "RATE_LIMIT_REQUESTS",
+                "This token is called more often than it may be.",
+                retry_after_seconds=retry_after_seconds,
+            )
+        return record
+
+    def forward(self, call: Call, record: TokenRecord) -> None:
+        """Hand an admitted call to the token's client, waiting for one if nobody is connected.
+
+        Raises `NobodyConnected` after the hold, `TooManyHeld` at once, or `ClientTooSlow`.
+        """
+        if record.secret_hash is None:
+            self._forward(call)
+            return
+        stats = self.stats(call.token)
+        stats.last_request_at = call.received_at
+        try:
+            self._forward(call)
+        except RelayError:
+            stats.refused += 1
+            raise
+        stats.forwarded += 1
+
+    def stats(self, token: str) -> TokenStats:
+        """Return what was counted of a token with a secret; of any other, nothing is kept."""
+        return self._stats.get(token) or TokenStats()
+
+    def is_connected(self, token: str) -> bool:
+        """Say whether a client is attached."""
+        return token in self._clients
+
+    def attach(self, token: str, client: Client) -> None:
+        """Make `client` the token's one client, give it what was held, and dismiss the one before."""
+        with self._lock:
+            displaced = self._clients.get(token)
+            if not self._hand_over(token, client):
+                return
+            self._clients[token] = client
+        if displaced is not None:
+            displaced.dismiss("replaced")
+        if self._store.get(token) is None:
+            self._end(token)  # it ended since the client asked whether it lives
+
+    def detach(self, token: str, client: Client) -> None:
+        """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
+        with self._lock:
+            if self._clients.get(token) is client:
+                del self._clients[token]
+
+    def expire(self) -> int:
+        """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
+        expired = self._store.pop_expired()
+        for number, token in enumerate(expired, 1):
+            self._end(token)
+            if number % 100 == 0:
+                self._give_way()
+        return len(expired)
+
+    def delete(self, token: str) -> None:
+        """End a token now, and dismiss its client. Raises `UnknownToken`."""
+        if not self._store.remove(token):
+            raise UnknownToken
+        self._end(token)
+
+    def drain(self) -> None:
+        """Let the calls go that are held: nobody will come for them to this process any more."""
+        with self._lock:
+            for held in [held for queue in self._held.values() for held in queue]:
+                self._settle(held, ShuttingDown())
+
+    def _end(self, token: str) -> None:
+        with self._lock:
+            self._stats.pop(token, None)
+            client = self._clients.pop(token, None)
+            for held in list(self._held.get(token, ())):
+                self._settle(held, UnknownToken())
+        if client is not None:
+            try:
+                client.dismiss()
+            except Exception:
+                log.exception("a client was not dismissed")
+
+    def _forward(self, call: Call) -> None:
         client = self._clients.get(call.token)
         if client is not None:
             try:
@@ -89,46 +198,9 @@ class Relay:
         held = self._hold(call)
         if held is not None:
             if not held.settled.wait(self._hold_seconds) and not self._give_up(held):
-                if not self._store.is_live(call.token):
-                    raise UnknownToken
-                raise NobodyConnected(retry_after_seconds=self._retry_after_seconds)
+                raise NobodyConnected if self._store.get(call.token) is not None else UnknownToken
             if held.error is not None:
                 raise held.error
-
-    def attach(self, token: str, client: Client) -> None:
-        """Make `client` the token's one client, give it what was held, and dismiss the one before."""
-        with self._lock:
-            displaced = self._clients.get(token)
-            if not self._hand_over(token, client):
-                return
-            self._clients[token] = client
-        if displaced is not None:
-            displaced.dismiss("replaced")
-
-    def detach(self, token: str, client: Client) -> None:
-        """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
-        with self._lock:
-            if self._clients.get(token) is client:
-                del self._clients[token]
-
-    def expire(self) -> int:
-        """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
-        expired = self._store.pop_expired()
-        for token in expired:
-            with self._lock:
-                client = self._clients.pop(token, None)
-            if client is not None:
-                try:
-                    client.dismiss()
-                except Exception:
-                    log.exception("a client was not dismissed")
-        return len(expired)
-
-    def drain(self) -> None:
-        """Let the calls go that are held: nobody will come for them to this process any more."""
-        with self._lock:
-            for held in [held for queue in self._held.values() for held in queue]:
-                self._settle(held, ShuttingDown(retry_after_seconds=self._retry_after_seconds))
 
     def _hold(self, call: Call) -> _Held | None:
         """Queue a call for the next client, or return None if one came and took it meanwhile."""
@@ -142,14 +214,17 @@ class Relay:
                 except ClientGone:
                     del self._clients[call.token]
             if self._hold_seconds == 0:
-                raise NobodyConnected(retry_after_seconds=self._retry_after_seconds)
+                raise NobodyConnected
             if (
                 self._held_requests >= self._max_held_requests
                 or self._held_bytes + len(call.body) > self._max_held_bytes
             ):
-                raise TooManyHeld(retry_after_seconds=self._retry_after_seconds)
+                raise TooManyHeld
+            queue = self._held.setdefault(call.token, deque())
+            if len(queue) >= self._max_held_requests_per_token:
+                raise TooManyHeldOfToken
             held = _Held(call)
-            self._held.setdefault(call.token, deque()).append(held)
+            queue.append(held)
             self._held_requests += 1
             self._held_bytes += len(call.body)
             return held

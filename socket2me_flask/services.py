@@ -6,7 +6,11 @@ from typing import Any
 
 from flask import Flask, current_app
 
+from .answers import ErrorAnswers
+from .body import BodyReader
 from .front import Front
+from .limits import Rate
+from .origins import Origins
 from .reaper import Reaper
 from .relay import Relay
 from .sockets import Sockets
@@ -25,6 +29,10 @@ class Services:
     sockets: Sockets
     reaper: Reaper
     front: Front
+    bodies: BodyReader
+    answers: ErrorAnswers
+    origins: Origins
+    new_rate: Rate
 
 
 def set_services(app: Flask, services: Services) -> None:

@@ -7,7 +7,9 @@ A client is attached when its CONNECT was answered, not before: what is sent to 
 if it were refused.
 """
 
+import json
 import logging
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,22 +17,38 @@ from typing import Any
 from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 
-from .engine import Engine, Limits, OutboxFull, Session, SessionClosed
+from .answers import ErrorAnswers
+from .engine import Engine, EngineFull, Limits, OutboxFull, Session, SessionClosed
 from .engine.protocol import Packet
-from .errors import BadAuth, ClientGone, ClientTooSlow, RelayError, UnknownToken
+from .errors import (
+    BadAuth,
+    ClientGone,
+    ClientTooSlow,
+    RelayError,
+    TooManyNamespaces,
+    TooManyQueued,
+    Unauthorized,
+    UnknownToken,
+)
 from .messages import Call, event_packets, request_event
+from .origins import Origins
 from .register import Member, Register
 from .relay import Relay
 from .stores import TokenStore
-from .tokens import is_token
+from .tokens import is_secret, is_token
 
 log = logging.getLogger(__name__)
 
-# What a client may ask for in `auth`, and the values that each takes; the first is the default.
-AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw")}
+# What a client may say in `auth`, and the values that each takes: none listed, any string.
+AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw"), "secret": ()}
 
-# Socket.IO's EVENT and BINARY_EVENT.
-_EVENT_TYPES = ("2", "5")
+# A packet of Socket.IO protocol 5 that a client sends to connect or disconnect: type, namespace, query, payload.
+_PACKET = re.compile(
+    r"(?P<kind>[01])(?:(?P<namespace>/[^,?]*)(?:\?[^,]*)?(?:,(?P<payload>.*))?|(?P<root>.*))", re.DOTALL
+).fullmatch
+
+# EVENT, ACK, BINARY_EVENT, BINARY_ACK.
+_IGNORED_TYPES = ("2", "3", "5", "6")
 
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
 GOODBYE_SECONDS = 2
@@ -60,10 +78,12 @@ class SocketClient(Member):
             session.send(event_packets(self.namespace, request_event(call, raw=self.is_raw)))
         except SessionClosed:
             raise ClientGone from None
+        except EngineFull:
+            raise TooManyQueued from None
         except OutboxFull:
             self._say("too_slow")
             session.close("it does not read as fast as calls come")
-            raise ClientTooSlow(retry_after_seconds=self._sockets.retry_after_seconds) from None
+            raise ClientTooSlow from None
 
     def flush(self) -> None:
         session = self._session()
@@ -93,11 +113,12 @@ class SocketClient(Member):
 class Sockets:
     """Flask-SocketIO on the relay's own engine. Accepts nobody before `serve` is called."""
 
-    def __init__(self, app: Flask, settings: Mapping[str, Any]) -> None:
+    def __init__(self, app: Flask, settings: Mapping[str, Any], answers: ErrorAnswers, origins: Origins) -> None:
         self._register = Register(partial(SocketClient, self), self._on_accepted)
         self._store: TokenStore
         self._relay: Relay
-        self.retry_after_seconds: int = settings["RETRY_AFTER_SECONDS"]
+        self._answers = answers
+        self._max_namespaces: int = settings["MAX_NAMESPACES_PER_CONNECTION"]
         self.socketio = SocketIO(
             app,
             client_manager=self._register,
@@ -109,15 +130,20 @@ class Sockets:
         self.engine = Engine(
             Limits(
                 sessions=settings["MAX_CONNECTIONS"],
+                sessions_per_address=settings["MAX_CONNECTIONS_PER_ADDRESS"],
                 message_bytes=settings["MAX_CLIENT_MESSAGE_BYTES"],
                 outbox_packets=settings["CLIENT_QUEUE_LIMIT_REQUESTS"],
                 outbox_bytes=settings["CLIENT_QUEUE_LIMIT_BYTES"],
+                total_outbox_bytes=settings["MAX_QUEUED_BYTES"],
                 ping_interval_seconds=settings["PING_INTERVAL_SECONDS"],
                 ping_timeout_seconds=settings["PING_TIMEOUT_SECONDS"],
-                retry_after_seconds=self.retry_after_seconds,
+                join_timeout_seconds=settings["JOIN_TIMEOUT_SECONDS"],
+                body_timeout_seconds=settings["BODY_TIMEOUT_SECONDS"],
+                reading_bytes=settings["MAX_READING_BYTES"],
             ),
+            answers,
+            origins,
             async_mode=server.async_mode,
-            cors_allowed_origins=settings["CORS_ALLOWED_ORIGINS"],
         )
         self.engine.handlers.update(server.eio.handlers)
         self._handle_packet = server.eio.handlers["message"]
@@ -145,21 +171,26 @@ class Sockets:
         try:
             self._prepare(self._register[sid], auth)
         except RelayError as error:
+            self._answers.note(error)
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
             log.exception("a connect failed")
             raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
     def _prepare(self, client: SocketClient, auth: Any) -> None:
-        if not is_token(client.token) or not self._store.is_live(client.token):
+        record = self._store.get(client.token) if is_token(client.token) else None
+        if record is None:
             raise UnknownToken
         options = _parse_auth(auth)
-        client.is_raw = options["body"] == "raw"
+        if record.secret_hash is not None and not is_secret(options.get("secret"), record.secret_hash):
+            raise Unauthorized("This token has a secret, and auth.secret is not it.")
+        client.is_raw = options.get("body") == "raw"
         client.is_wanted = True
 
     def _on_accepted(self, client: SocketClient) -> None:
         if not client.is_wanted:
             return
+        self.engine.joined(client.transport_id)
         try:
             self._relay.attach(client.token, client)
         except Exception:
@@ -168,14 +199,46 @@ class Sockets:
 
     def _on_disconnect(self, namespace: str, sid: str, reason: str) -> None:
         client = self._register[sid]
+        if client.transport_id in self.engine.sessions:
+            self.engine.sessions[client.transport_id].joins -= 1
         if client.is_wanted:
+            client.is_wanted = False
             self._relay.detach(client.token, client)
+            if not self._is_used(client.transport_id):
+                self.engine.left(client.transport_id)
 
     def _on_message(self, transport_id: str, data: str | bytes) -> None:
-        # Nobody handles events of clients. python-socketio would: one named `connect` runs the connect handler.
-        if isinstance(data, bytes) or data[:1] in _EVENT_TYPES:
+        """Take a Socket.IO packet of a client. What is none raises, and ends the session.
+
+        python-socketio sees a CONNECT or a DISCONNECT that is in order, and nothing else. Nobody handles events
+        of clients; python-socketio would: one named `connect` runs the connect handler.
+        """
+        if isinstance(data, bytes) or data[:1] in _IGNORED_TYPES:
             return
-        self._handle_packet(transport_id, data)
+        match = _PACKET(data)
+        if match is None:
+            raise ValueError("no Socket.IO packet")
+        kind, namespace = match["kind"], match["namespace"] or "/"
+        payload = match["root"] if match["namespace"] is None else match["payload"]
+        if kind == "0":
+            if not self._may_join(transport_id):
+                self._refuse(transport_id, namespace, TooManyNamespaces())
+                return
+            if payload and not isinstance(json.loads(payload), dict):
+                self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
+                return
+        self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
+
+    def _may_join(self, transport_id: str) -> bool:
+        """Count an attempt to join, whether or not it will succeed."""
+        session = self.engine.sessions[transport_id]
+        session.joins += 1
+        return not self._max_namespaces or session.joins <= self._max_namespaces
+
+    def _refuse(self, transport_id: str, namespace: str, error: RelayError) -> None:
+        self._answers.note(error)
+        reason = json.dumps({"message": str(error), "data": {"code": error.code}}, separators=(",", ":"))
+        self.engine.send(transport_id, f"4{namespace},{reason}")
 
     def _on_transport_gone(self, transport_id: str, reason: str) -> None:
         # python-socketio's own handler looks at every namespace there is. Instead, each namespace of this
@@ -184,8 +247,11 @@ class Sockets:
             self._handle_packet(transport_id, f"1{client.namespace},")
         self._register.forget(transport_id)
 
+    def _is_used(self, transport_id: str) -> bool:
+        return any(client.is_wanted for client in self._register.on_transport(transport_id))
+
     def _close_if_unused(self, transport_id: str) -> None:
-        if not any(client.is_wanted for client in self._register.on_transport(transport_id)):
+        if not self._is_used(transport_id):
             self.engine.disconnect(transport_id)
 
 
@@ -203,16 +269,12 @@ _NO_ENVIRON: dict[str, Any] = {}
 
 
 def _parse_auth(auth: Any) -> dict[str, str]:
-    """Return each option of a connect's `auth`. Refuses what it does not know, never guesses."""
-    options = {name: values[0] for name, values in AUTH_VALUES.items()}
-    if auth is None:
-        return options
-    if not isinstance(auth, dict):
-        raise BadAuth("auth must be an object.")
-    for name, value in auth.items():
+    """Return the options of a connect's `auth`. Refuses what it does not know, never guesses."""
+    options = auth or {}
+    for name, value in options.items():
         if name not in AUTH_VALUES:
             raise BadAuth(f"auth takes {', '.join(AUTH_VALUES)}, and nothing else.")
-        if value not in AUTH_VALUES[name]:
-            raise BadAuth(f"auth.{name} must be {' or '.join(AUTH_VALUES[name])}.")
-        options[name] = value
-    return options
+        values = AUTH_VALUES[name]
+        if not isinstance(value, str) or (values and value not in values):
+            raise BadAuth(f"auth.{name} must be {' or '.join(values) or 'a string'}.")
+    return dict(options)

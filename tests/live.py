@@ -62,13 +62,15 @@ class Server:
     def __init__(self, runner: str = "gunicorn", port: int | None = None, **settings: object) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command, environment = command_for(runner, self.port)
+        self.giveaways: set[str] = set()  # what no log may show
+        command, environment = self.command(runner, self.port)
         self._log = []
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
             env={
                 **clean_environment(),
+                "RATE_LIMIT_NEW": "0",  # all tests have one address
                 **environment,
                 **{name: str(value) for name, value in settings.items()},
             },
@@ -80,6 +82,8 @@ class Server:
         self._reader = threading.Thread(target=lambda: self._log.extend(self.process.stdout), daemon=True)
         self._reader.start()
         wait_until(self._answers, f"{runner} serves")
+
+    command = staticmethod(command_for)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the server ended: {self.log}"
@@ -99,6 +103,9 @@ class Server:
         status = self.process.wait(timeout=40)
         self._reader.join()
         self.process.stdout.close()
+        for giveaway in self.giveaways:
+            lines = [line for line in self._log if giveaway in line]
+            assert not lines, f"the log gives a token or a secret away: {lines}"
         return status
 
     def __enter__(self) -> "Server":
@@ -110,7 +117,15 @@ class Server:
     def new(self) -> str:
         answer = requests.get(f"{self.url}/v1/new", timeout=5)
         assert answer.status_code == 200
+        self.giveaways.add(answer.text)
         return answer.text
+
+    def new_with_secret(self, **options: object) -> dict[str, Any]:
+        answer = requests.post(f"{self.url}/v1/new", json=options, timeout=5)
+        assert answer.status_code == 201
+        made: dict[str, Any] = answer.json()
+        self.giveaways |= {made["token"], made["secret"]}
+        return made
 
     def go(self, token: str, method: str = "POST", tail: str = "", **kwargs: Any) -> requests.Response:
         return requests.request(method, f"{self.url}/v1/go/{token}{tail}", timeout=20, **kwargs)

@@ -1,5 +1,6 @@
 import re
 
+import limits
 import pytest
 
 from socket2me_flask.config import SETTINGS, from_env
@@ -12,11 +13,21 @@ GOOD = {
     "HOLD_SECONDS": ("0.5", 0.5),
     "TOKEN_EXPIRE_SECONDS": (" 60 ", 60),
     "MAX_BODY_BYTES": ("0", 0),
+    "API_KEYS": ("one, two,", ["one", "two"]),
+    "REQUIRE_SECRET": ("True", True),
+    "LOG_LEVEL": ("warning", "WARNING"),
+    "RATE_LIMIT_NEW": ("0", None),
+    "RATE_LIMIT_REQUESTS": ("10 per 5 minutes", limits.parse("10/5 minutes")),
     "CORS_ALLOWED_ORIGINS": ("https://a.example, http://b:8080", ["https://a.example", "http://b:8080"]),
 }
 BAD = {
     "PORT": ["x", "0", "65536", "80.5"],
-    "MAX_CONNECTIONS": ["0", "9999999", "1e3"],
+    "MAX_CONNECTIONS": ["-1", "9999999", "1e3"],
+    "RATE_LIMIT_NEW": ["60", "60/fortnight", "-1/minute", "x", "0/minute", "5/0 minutes", "60/minute;1000/hour"],
+    "API_KEYS": [",", ", ,"],
+    "REQUIRE_SECRET": ["maybe"],
+    "LOG_LEVEL": ["loud"],
+    "TRUSTED_PROXY_HOPS": ["-1", "x"],
     "PING_INTERVAL_SECONDS": ["0", "3601"],
     "HOLD_SECONDS": ["-1", "nan", "inf", "2s"],
     "TOKEN_EXPIRE_SECONDS": ["0", "1e30"],
@@ -28,8 +39,10 @@ BAD = {
 def test_an_empty_environment_gives_the_defaults():
     """Nothing has to be set."""
     settings = from_env({})
-    assert 0 < settings.pop("MAX_CONNECTIONS") <= 20_000  # follows the files that this process may open
-    assert settings == {s.name: s.default for s in SETTINGS if s.name != "MAX_CONNECTIONS"}
+    connections = settings.pop("MAX_CONNECTIONS")
+    assert 0 < connections <= 20_000  # follows the files that this process may open
+    assert settings.pop("MAX_CONNECTIONS_PER_ADDRESS") == min(1000, connections // 2)
+    assert settings == {s.name: s.default for s in SETTINGS if s.name in settings}
     assert from_env({setting.name: "" for setting in SETTINGS}) == from_env({})
 
 
@@ -54,8 +67,17 @@ def test_every_setting_is_documented():
     """docs/settings.md has a row for each setting, with its default and its sentence."""
     page = (ROOT / "docs" / "settings.md").read_text()
     for setting in SETTINGS:
-        default = setting.default
-        if isinstance(default, float):
-            default = f"{default:g}"
-        shown = "" if default is None else f"`{default}`"
-        assert f"| `{setting.name}` | {shown} | {setting.meaning} |" in page
+        assert f"| `{setting.name}` | {shown(setting.default)} | {setting.meaning} |" in page
+
+
+def shown(default):
+    """Return a default as the page shows it."""
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return f"`{default}`".lower()
+    if isinstance(default, float):
+        return f"`{default:g}`"
+    if isinstance(default, limits.RateLimitItem):
+        return f"`{default.amount}/{default.GRANULARITY.name}`"
+    return f"`{default}`"

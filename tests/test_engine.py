@@ -2,24 +2,29 @@
 
 import pytest
 
-from socket2me_flask.engine import Engine, Limits, OutboxFull, SessionClosed, protocol
+from socket2me_flask.answers import ErrorAnswers
+from socket2me_flask.engine import Engine, EngineFull, Limits, OutboxFull, SessionClosed, protocol
 from socket2me_flask.engine.protocol import BadPacket, Packet
-from socket2me_flask.engine.server import Timer
-from socket2me_flask.engine.session import CONTROL_BYTES, POLL_BYTES, POLL_PACKETS, Session
+from socket2me_flask.engine.session import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS, Session
+from socket2me_flask.origins import Origins
 
 
 @pytest.fixture
 def engine():
     limits = Limits(
         sessions=10,
+        sessions_per_address=0,
         message_bytes=1000,
         outbox_packets=100,
         outbox_bytes=10_000_000,
+        total_outbox_bytes=15_000_000,
         ping_interval_seconds=25,
         ping_timeout_seconds=20,
-        retry_after_seconds=5,
+        join_timeout_seconds=10,
+        body_timeout_seconds=10,
+        reading_bytes=1000,
     )
-    engine = Engine(limits, async_mode="threading")
+    engine = Engine(limits, ErrorAnswers(5), Origins(None), async_mode="threading")
     engine.on("disconnect", lambda sid, reason: None)
     engine.scheduled = []
     engine.schedule = engine.scheduled.append
@@ -28,7 +33,7 @@ def engine():
 
 @pytest.fixture
 def session(engine):
-    session = Session(engine, "s")
+    session = Session(engine, "s", "127.0.0.1")
     engine.sessions["s"] = session
     return session
 
@@ -101,6 +106,25 @@ def test_an_outbox_has_a_bound_in_bytes(session):
     session.send([event(5_000_000)])
 
 
+def test_all_outboxes_have_a_bound_together(session, engine):
+    """Beyond it, who is slow gets no more; who keeps up gets little. What is read counts no more."""
+    other, third = Session(engine, "o", "127.0.0.1"), Session(engine, "t", "127.0.0.1")
+    session.send([event(9_000_000)])
+    other.send([event(5_000_000)])
+    with pytest.raises(OutboxFull):
+        other.send([event(2_000_000)])
+    with pytest.raises(EngineFull):
+        third.send([event(2_000_000)])
+    third.send([event(FAIR_BYTES - 10)])
+    third.send([event(10)])
+    session.take_for_poll()
+    assert engine.queued_bytes == 5_000_000 + FAIR_BYTES
+    other.send([event(2_000_000)])
+    other.abort()
+    third.abort()
+    assert engine.queued_bytes == 0
+
+
 def test_a_client_that_reads_nothing_at_all_is_cut_off(session):
     """What the relay itself has to say may exceed the bound, but not for ever."""
     session.send([event(10_000_000)])
@@ -166,22 +190,3 @@ def test_one_client_cannot_keep_the_worker_to_itself(session, engine):
         engine.scheduled.pop().work()
         turns += 1
     assert (len(heard), turns) == (120, 3)
-
-
-def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):
-    """Items come due one after the other; a renewed one waits again."""
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    acted = []
-    timer = Timer(10, acted.append)
-    for item in "abcd":
-        timer.add(item)
-        now[0] += 1
-    timer.discard("b")
-    timer.add("a")  # at 4
-    now[0] = 12
-    timer.run(lambda: None)
-    assert acted == ["c"]
-    now[0] = 14
-    timer.run(lambda: None)
-    assert acted == ["c", "d", "a"]

@@ -1,5 +1,6 @@
 """What the README shows is run as it is printed."""
 
+import json
 import re
 import subprocess
 
@@ -90,6 +91,15 @@ def test_make_serve_and_its_three_lines():
             serve.stdout.close()
 
 
+def test_the_call_for_a_token_with_a_secret(server):
+    """The curl line works as printed, on another port."""
+    (line,) = [line for block in blocks("sh") for line in block.splitlines() if "POST" in line]
+    command = ["bash", "-c", line.replace("http://127.0.0.1:8000", server.url)]
+    made = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout)
+    server.giveaways |= {made["token"], made["secret"]}
+    assert made["secret"].startswith("s2m_")
+
+
 def test_every_command_of_the_readme_is_one_that_a_test_runs():
     """A command that is added to the README without a test fails here."""
     run_by_tests = {
@@ -100,5 +110,5 @@ def test_every_command_of_the_readme_is_one_that_a_test_runs():
     }
     shown = {line for block in blocks("sh") for line in block.splitlines()}
     assert {
-        line for line in shown if not re.match(r"TOKEN=|\.venv/bin/python examples|curl --retry", line)
+        line for line in shown if not re.match(r"TOKEN=|\.venv/bin/python examples|curl ", line)
     } == run_by_tests

@@ -2,9 +2,19 @@
 
 import threading
 
+import limits
 import pytest
 
-from socket2me_flask.errors import ClientGone, NobodyConnected, ShuttingDown, TooManyHeld, UnknownToken
+from socket2me_flask.errors import (
+    ClientGone,
+    NobodyConnected,
+    ShuttingDown,
+    TooManyHeld,
+    TooManyHeldOfToken,
+    TooManyRequests,
+    UnknownToken,
+)
+from socket2me_flask.limits import FastRate, NoRate
 from socket2me_flask.messages import Call
 from socket2me_flask.reaper import Reaper
 from socket2me_flask.relay import Relay
@@ -42,13 +52,14 @@ def store(clock):
 
 @pytest.fixture
 def make_relay(store):
-    def make(hold_seconds=0, max_held_requests=10, max_held_bytes=1000):
+    def make(hold_seconds=0, max_held_requests=10, max_held_bytes=1000, per_token=10, rate=NoRate()):  # noqa: B008
         return Relay(
             store,
             hold_seconds=hold_seconds,
             max_held_requests=max_held_requests,
+            max_held_requests_per_token=per_token,
             max_held_bytes=max_held_bytes,
-            retry_after_seconds=7,
+            rate=rate,
             give_way=lambda: None,
         )
 
@@ -66,6 +77,10 @@ def call_for(token, path="", body=b""):
     return Call(token, "POST", path, "", {}, body, received_at=0.0)
 
 
+def forward(relay, call):
+    relay.forward(call, relay.admit(call.token))
+
+
 class Caller(threading.Thread):
     """A caller in a thread of its own, with what it heard."""
 
@@ -76,7 +91,7 @@ class Caller(threading.Thread):
 
     def run(self):
         try:
-            self.relay.forward(self.call)
+            forward(self.relay, self.call)
             self.heard = "OK"
         except Exception as error:
             self.heard = error
@@ -86,7 +101,7 @@ def test_a_call_reaches_the_client(make_relay, token):
     """A connected client gets the call at once."""
     relay, client = make_relay(), FakeClient()
     relay.attach(token, client)
-    relay.forward(call_for(token, "/a"))
+    forward(relay, call_for(token, "/a"))
     assert client.calls == ["/a"]
 
 
@@ -97,16 +112,16 @@ def test_unknown_and_expired_tokens_are_the_same(make_relay, token, clock):
     clock.now += 61
     for unknown in (token, new_token()):
         with pytest.raises(UnknownToken):
-            relay.forward(call_for(unknown))
+            forward(relay, call_for(unknown))
     assert client.calls == []
 
 
 def test_nobody_connected(make_relay, token):
     """Without a client the caller hears 503, and when to come back."""
     with pytest.raises(NobodyConnected) as caught:
-        make_relay().forward(call_for(token))
+        forward(make_relay(), call_for(token))
     assert caught.value.status == 503
-    assert caught.value.retry_after_seconds == 7
+    assert caught.value.is_temporary
 
 
 def test_the_newest_client_wins(make_relay, token):
@@ -114,7 +129,7 @@ def test_the_newest_client_wins(make_relay, token):
     relay, old, new = make_relay(), FakeClient(), FakeClient()
     relay.attach(token, old)
     relay.attach(token, new)
-    relay.forward(call_for(token, "/a"))
+    forward(relay, call_for(token, "/a"))
     assert (old.calls, old.farewells) == ([], ["replaced"])
     assert (new.calls, new.farewells) == (["/a"], [])
 
@@ -125,7 +140,7 @@ def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
     relay.attach(token, old)
     relay.attach(token, new)
     relay.detach(token, old)
-    relay.forward(call_for(token, "/a"))
+    forward(relay, call_for(token, "/a"))
     assert new.calls == ["/a"]
 
 
@@ -148,7 +163,7 @@ def test_a_hold_ends(make_relay, token):
     """After the hold the caller hears 503, and nothing of the call stays behind."""
     relay, client = make_relay(hold_seconds=0.01), FakeClient()
     with pytest.raises(NobodyConnected):
-        relay.forward(call_for(token, body=b"1234"))
+        forward(relay, call_for(token, body=b"1234"))
     assert (relay._held, relay._held_requests, relay._held_bytes) == ({}, 0, 0)
     relay.attach(token, client)
     assert client.calls == []
@@ -160,11 +175,44 @@ def test_the_number_of_held_calls_has_a_bound(make_relay, token):
     first = Caller(relay, call_for(token))
     wait_until(lambda: relay._held_requests == 1, "the call is held")
     with pytest.raises(TooManyHeld) as caught:
-        relay.forward(call_for(token))
-    assert caught.value.retry_after_seconds == 7
+        forward(relay, call_for(token))
+    assert caught.value.is_temporary
     relay.attach(token, FakeClient())
     first.join()
     assert first.heard == "OK"
+
+
+def test_one_token_cannot_take_all_places(make_relay, token, store):
+    """The calls that wait for one client have a bound of their own."""
+    relay = make_relay(hold_seconds=LONG, per_token=1)
+    store.add(other := new_token(), 60)
+    callers = [Caller(relay, call_for(token)), Caller(relay, call_for(other))]
+    wait_until(lambda: relay._held_requests == 2, "both wait")
+    with pytest.raises(TooManyHeldOfToken):
+        relay.forward(call_for(token), relay.admit(token))
+    relay.drain()
+    for caller in callers:
+        caller.join()
+
+
+def test_a_token_that_ends_while_its_client_connects_ends_the_client(make_relay, token, store):
+    """Whoever is attached late is dismissed."""
+    relay, client = make_relay(), FakeClient()
+    store.remove(token)
+    relay.attach(token, client)
+    assert client.farewells == [None]
+    assert not relay.is_connected(token)
+
+
+def test_what_was_counted_of_a_token_goes_with_it(make_relay, store):
+    """Also if a call of it was under way."""
+    relay = make_relay()
+    record = store.add(new_token(), 60, secret_hash=b"x")
+    relay.admit(record.token)
+    relay.delete(record.token)
+    with pytest.raises(NobodyConnected):
+        relay.forward(call_for(record.token), record)
+    assert relay._stats == {}
 
 
 def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
@@ -173,7 +221,7 @@ def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
     first = Caller(relay, call_for(token, body=b"123456"))
     wait_until(lambda: relay._held_requests == 1, "the call is held")
     with pytest.raises(TooManyHeld):
-        relay.forward(call_for(token, body=b"12345"))
+        forward(relay, call_for(token, body=b"12345"))
     relay.attach(token, FakeClient())
     first.join()
 
@@ -221,7 +269,7 @@ def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, to
     good.join()
     assert isinstance(bad.heard, TypeError)
     assert (good.heard, client.calls) == ("OK", ["/good"])
-    relay.forward(call_for(token, "/next"))
+    forward(relay, call_for(token, "/next"))
     assert client.calls == ["/good", "/next"]
 
 
@@ -244,7 +292,7 @@ def test_a_relay_that_stops_holds_nothing(make_relay, token):
     for caller in callers:
         caller.join()
         assert isinstance(caller.heard, ShuttingDown)
-        assert caller.heard.retry_after_seconds == 7
+        assert caller.heard.is_temporary
 
 
 def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_relay, token):
@@ -254,7 +302,7 @@ def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_r
     client.flush = lambda: order.append(list(client.calls))
     relay._give_way = lambda: client.send(call_for(token, "/other"))
     relay.attach(token, client)
-    relay.forward(call_for(token, "/a"))
+    forward(relay, call_for(token, "/a"))
     assert order == [["/a", "/other"]]
 
 
@@ -276,6 +324,69 @@ def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog
     assert "a client was not dismissed" in caplog.text
 
 
+def test_a_deleted_token_ends_at_once(make_relay, token):
+    """Its client is dismissed, its held calls hear 404, and it is unknown from then on."""
+    relay, client = make_relay(), FakeClient()
+    relay.attach(token, client)
+    relay.delete(token)
+    assert client.farewells == [None]
+    for end in (lambda: forward(relay, call_for(token)), lambda: relay.delete(token)):
+        with pytest.raises(UnknownToken):
+            end()
+
+
+def test_held_calls_of_a_deleted_token_hear_404(make_relay, token):
+    """At once, not after the hold."""
+    relay = make_relay(hold_seconds=LONG)
+    caller = Caller(relay, call_for(token))
+    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    relay.delete(token)
+    caller.join()
+    assert isinstance(caller.heard, UnknownToken)
+
+
+def test_what_was_forwarded_and_refused_is_counted_for_tokens_with_a_secret(make_relay, store):
+    """And for nobody else: nobody else may ask."""
+    relay = make_relay()
+    token, open_token = new_token(), new_token()
+    store.add(token, 60, secret_hash=b"x")
+    store.add(open_token, 60)
+    for each in (token, open_token):
+        with pytest.raises(NobodyConnected):
+            forward(relay, call_for(each))
+        relay.attach(each, FakeClient())
+        forward(relay, call_for(each))
+        forward(relay, call_for(each))
+    stats = relay.stats(token)
+    assert (stats.forwarded, stats.refused, stats.last_request_at) == (2, 1, 0.0)
+    assert list(relay._stats) == [token]
+    relay.delete(token)
+    assert relay._stats == {}
+
+
+def test_a_token_is_called_as_often_as_it_may_be(make_relay, token, store, clock):
+    """One call more is refused, until the window is over; other tokens have their own count."""
+    relay = make_relay(rate=FastRate(limits.parse("3/minute"), clock))
+    other = new_token()
+    store.add(other, 1000)
+    relay.attach(token, FakeClient())
+    relay.attach(other, FakeClient())
+    for _ in range(3):
+        forward(relay, call_for(token))
+    clock.now += 20
+    with pytest.raises(TooManyRequests) as caught:
+        forward(relay, call_for(token))
+    assert (caught.value.status, caught.value.setting) == (429, "RATE_LIMIT_REQUESTS")
+    assert caught.value.retry_after_seconds == 40
+    forward(relay, call_for(other))
+    clock.now += 39
+    with pytest.raises(TooManyRequests):
+        forward(relay, call_for(token))
+    store.refresh(token)
+    clock.now += 1
+    forward(relay, call_for(token))
+
+
 def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, store, clock):
     """A sweep disconnects whose token expired, and nobody else."""
     relay, client, other_client = make_relay(), FakeClient(), FakeClient()
@@ -288,7 +399,7 @@ def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, 
     clock.now += 62
     assert reaper.sweep() == 1
     assert (client.farewells, other_client.farewells) == ([None], [])
-    relay.forward(call_for(other, "/a"))
+    forward(relay, call_for(other, "/a"))
     assert other_client.calls == ["/a"]
 
 

@@ -66,7 +66,7 @@ def test_an_error_inside_the_handler_refuses(connect, token, app, caplog):
     def fail(_):
         raise TypeError("our own fault")
 
-    get_services(app).store.is_live = fail
+    get_services(app).store.get = fail
     assert not connect(f"/{token}").is_connected(f"/{token}")
     assert "our own fault" in caplog.text
 

@@ -1,28 +1,23 @@
-"""The one error shape: `{"error": {"code", "message"}}`, or one plain line for a caller that wants text."""
+"""Flask's part of the one error shape, and the headers that every answer of Flask's has."""
 
 import logging
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from ..answers import SECURITY_HEADERS
 from ..errors import RelayError
+from ..services import get_services
 
 log = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
-    """Answer every error of `app` in the one shape."""
-    app.register_error_handler(RelayError, answer)
+    """Answer every error of `app` in the one shape, and give every answer its headers."""
+    app.register_error_handler(RelayError, _answer)
     app.register_error_handler(HTTPException, _answer_http_exception)
     app.register_error_handler(Exception, _answer_surprise)
-
-
-def answer(error: RelayError) -> Response:
-    """Return the answer to a call that failed. Needs a request context."""
-    response = _shape(error.status, error.code, str(error))
-    if error.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(error.retry_after_seconds)
-    return response
+    app.after_request(_add_security_headers)
 
 
 def prefers(mimetype: str, other: str) -> bool:
@@ -31,26 +26,35 @@ def prefers(mimetype: str, other: str) -> bool:
     return bool(accept) and accept[mimetype] > accept[other]
 
 
+def _answer(error: RelayError) -> Response:
+    """Answer in JSON, or one plain line for a caller that rates text higher."""
+    answers = get_services().answers
+    if prefers("text/plain", "application/json"):
+        answers.note(error)
+        response = Response(f"{error}\n", error.status, answers.headers(error), mimetype="text/plain")
+    else:
+        status, headers, body = answers.as_json(error)
+        response = Response(body, status, headers)
+    return response
+
+
 def _answer_http_exception(error: HTTPException) -> Response:
-    response = error.get_response()
-    code = error.name.lower().replace(" ", "_")
-    shaped = _shape(response.status_code, code, error.description or error.name)
-    for name in ("Allow", "Retry-After"):
-        if name in response.headers:
-            shaped.headers[name] = response.headers[name]
-    return shaped
+    original = error.get_response()
+    shaped = RelayError(error.description)
+    shaped.status = original.status_code
+    shaped.code = error.name.lower().replace(" ", "_")
+    shaped.headers = tuple(
+        (name, original.headers[name]) for name in ("Allow", "Retry-After") if name in original.headers
+    )
+    return _answer(shaped)
 
 
 def _answer_surprise(error: Exception) -> Response:
     log.error("a call failed", exc_info=error)
-    return answer(RelayError())
+    return _answer(RelayError())
 
 
-def _shape(status: int, code: str, message: str) -> Response:
-    if prefers("text/plain", "application/json"):
-        response = Response(f"{message}\n", mimetype="text/plain")
-    else:
-        response = jsonify(error={"code": code, "message": message})
-    response.status_code = status
-    response.headers["Cache-Control"] = "no-store"
+def _add_security_headers(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS:
+        response.headers[name] = value
     return response

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from ..body import read_body
+from ..answers import SECURITY_HEADERS
+from ..body import BodyReader
 from ..errors import RelayError, UnknownToken
 from ..messages import Call
 from ..relay import Relay
@@ -40,16 +41,19 @@ def forward(tail: str) -> Response:
     if not is_token(token):
         raise UnknownToken
     services = get_services()
-    _forward(request.environ, token, services.relay, services.settings["MAX_BODY_BYTES"])
+    _forward(request.environ, token, services.relay, services.bodies, services.settings["MAX_BODY_BYTES"])
     return Response("OK", mimetype="text/plain")
 
 
 class FastPath:
     """WSGI middleware in front of Flask that forwards calls and answers `OK`."""
 
-    def __init__(self, wsgi_app: "WSGIApplication", relay: Relay, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, wsgi_app: "WSGIApplication", relay: Relay, bodies: BodyReader, *, max_body_bytes: int
+    ) -> None:
         self._wsgi_app = wsgi_app
         self._relay = relay
+        self._bodies = bodies
         self._max_body_bytes = max_body_bytes
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -57,18 +61,24 @@ class FastPath:
         if match is None or environ["REQUEST_METHOD"] not in METHODS:
             return self._wsgi_app(environ, start_response)
         try:
-            _forward(environ, match[1], self._relay, self._max_body_bytes)
+            _forward(environ, match[1], self._relay, self._bodies, self._max_body_bytes)
         except RelayError as error:
             environ[_ERROR] = error
             environ.pop("HTTP_UPGRADE", None)  # Flask would look for a route that takes WebSockets
             return self._wsgi_app(environ, start_response)
-        start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "2")])
+        start_response("200 OK", _OK_HEADERS.copy())
         return [b"OK"] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
 _PATH = re.compile(r"/v1/go/([a-z0-9]+)(?:/.*)?", re.DOTALL).fullmatch
+_OK_HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "2"), *SECURITY_HEADERS]
 
 
-def _forward(environ: "WSGIEnvironment", token: str, relay: Relay, max_body_bytes: int) -> None:
-    body = read_body(environ, max_body_bytes)
-    relay.forward(Call.from_environ(environ, token, body, time.time()))
+def _forward(environ: "WSGIEnvironment", token: str, relay: Relay, bodies: BodyReader, max_body_bytes: int) -> None:
+    try:
+        record = relay.admit(token)
+    except RelayError:
+        bodies.discard(environ)
+        raise
+    body = bodies.read(environ, max_body_bytes)
+    relay.forward(Call.from_environ(environ, token, body, time.time()), record)

@@ -1,42 +1,181 @@
-"""`/v1/new` and `/v1/refresh/<token>`: how an app comes by a token and keeps it."""
+"""`/v1/new`, `/v1/refresh/<token>` and `/v1/tokens/<token>`: how an app comes by a token, and keeps it."""
+
+import hmac
+import json
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from ..errors import UnknownToken
+from ..errors import BadRequest, Forbidden, ForbiddenOrigin, TooManyRequests, Unauthorized, UnknownToken
+from ..limits import address_key
 from ..services import get_services
-from ..tokens import is_token, new_token
+from ..stores import TokenRecord
+from ..tokens import hash_of, is_secret, is_token, new_secret, new_token
 from .errors import prefers
 
 blueprint = Blueprint("tokens", __name__)
 
+# The largest body of `POST /v1/new`, whose members fit in a line.
+MAX_OPTIONS_BYTES = 4096
+
 
 @blueprint.get("/new")
 def new() -> Response:
-    """Issue a token: plain text, or a JSON string where the caller prefers JSON."""
+    """Issue a token that whoever knows it may use: plain text, or a JSON string where the caller prefers that."""
     services = get_services()
+    if services.settings["REQUIRE_SECRET"]:
+        raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")
     token = new_token()
     if request.method != "HEAD":  # which would throw the token away
+        _check_who_asks()
         services.store.add(token, services.settings["TOKEN_EXPIRE_SECONDS"])
     if prefers("application/json", "text/plain"):
         return jsonify(token)
     return Response(token, mimetype="text/plain")
 
 
+@blueprint.post("/new")
+def new_with_secret() -> Response:
+    """Issue a token whose client, and nobody else, knows the secret to listen, refresh, inspect and delete."""
+    services = get_services()
+    options = _options(services.bodies.read(request.environ, MAX_OPTIONS_BYTES))
+    _check_who_asks()
+    secret = new_secret()
+    record = services.store.add(
+        new_token(),
+        _ttl_seconds(options.pop("ttl_seconds", None)),
+        secret_hash=hash_of(secret),
+    )
+    return _created(record, secret)
+
+
 @blueprint.get("/refresh/<anypath:token>")
 def refresh(token: str) -> Response:
-    """Let a token live for its whole time again."""
-    if not is_token(token) or not get_services().store.refresh(token):
+    """Let a token live for its whole time again. One with a secret needs it."""
+    store = get_services().store
+    _check_secret(_find(token))
+    if store.refresh(token) is None:
         raise UnknownToken
     return Response("OK", mimetype="text/plain")
+
+
+@blueprint.get("/tokens/<token>")
+def inspect(token: str) -> Response:
+    """Show a token with a secret: until when, whether somebody listens, what was forwarded by this process."""
+    record = _find_with_secret(token)
+    relay = get_services().relay
+    stats = relay.stats(token)
+    return jsonify(
+        token=token,
+        expires_at=record.expires_at,
+        connected=relay.is_connected(token),
+        forwarded=stats.forwarded,
+        refused=stats.refused,
+        last_request_at=stats.last_request_at,
+    )
+
+
+@blueprint.delete("/tokens/<token>")
+def delete(token: str) -> Response:
+    """End a token with a secret now, and disconnect its client."""
+    _find_with_secret(token)
+    get_services().relay.delete(token)
+    return Response(status=204)
 
 
 @blueprint.after_request
 def add_headers(response: Response) -> Response:
     """Keep tokens out of caches, and let the pages that may connect ask for one."""
     response.headers["Cache-Control"] = "no-store"
-    allowed = get_services().settings["CORS_ALLOWED_ORIGINS"]
-    origin = request.headers.get("Origin")
-    if allowed is not None and origin is not None and (allowed == "*" or origin in allowed):
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Vary"] = "Origin"
+    origins = get_services().origins
+    response.headers.extend(origins.headers(request.environ, "GET, POST, DELETE", "Authorization, Content-Type"))
     return response
+
+
+def _check_who_asks() -> None:
+    """Raise unless the caller may have a token now."""
+    services = get_services()
+    settings = services.settings
+    purpose = request.headers.get("Sec-Purpose", "") + request.headers.get("Purpose", "")
+    if "prefetch" in purpose or "prerender" in purpose or "preview" in purpose:
+        raise Forbidden("A page that is loaded in advance gets no token.")
+    # A link or an image has no Origin, and a page of a plain http relay no Sec-Fetch-Site.
+    crosses_sites = request.headers.get("Sec-Fetch-Site") == "cross-site" and "Origin" not in request.headers
+    if crosses_sites or not services.origins.allow(request.environ):
+        raise ForbiddenOrigin("Pages of other sites get no token, unless CORS_ALLOWED_ORIGINS names them.")
+    keys = settings["API_KEYS"]
+    bearer = _bearer()
+    # All are compared, each in constant time: how long it takes tells nothing.
+    may_ask = not keys or any([hmac.compare_digest(hash_of(bearer or ""), hash_of(key)) for key in keys])
+    retry_after_seconds = services.new_rate.hit(address_key(request.remote_addr or ""))  # a guess counts, too
+    if retry_after_seconds is not None:
+        raise TooManyRequests(
+            "RATE_LIMIT_NEW", "Your address asks for too many tokens.", retry_after_seconds=retry_after_seconds
+        )
+    if not may_ask:
+        raise Unauthorized("This relay asks for a key: Authorization: Bearer <key>.")
+
+
+def _options(body: bytes) -> dict[str, Any]:
+    """Return the options in the body of `POST /v1/new`; none at all is fine."""
+    if not body:
+        return {}
+    try:
+        options = json.loads(body)
+    except (ValueError, RecursionError):
+        options = None
+    if not isinstance(options, dict):
+        raise BadRequest("The body is a JSON object, or empty.")
+    for name in options:
+        if name not in ("ttl_seconds",):
+            raise BadRequest("The body may have ttl_seconds, and nothing else.")
+    return options
+
+
+def _ttl_seconds(wanted: Any) -> float:
+    settings = get_services().settings
+    if wanted is None:
+        default: float = min(settings["TOKEN_EXPIRE_SECONDS"], settings["MAX_TTL_SECONDS"])
+        return default
+    is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+    if not is_number or not 1 <= wanted <= settings["MAX_TTL_SECONDS"]:
+        raise BadRequest(f"ttl_seconds is a number from 1 to {settings['MAX_TTL_SECONDS']:g}.")
+    return float(wanted)
+
+
+def _created(record: TokenRecord, secret: str) -> Response:
+    response = jsonify(
+        token=record.token,
+        secret=secret,
+        url=f"{request.host_url}v1/go/{record.token}",
+        namespace=f"/{record.token}",
+        expires_at=record.expires_at,
+    )
+    response.status_code = 201
+    return response
+
+
+def _find(token: str) -> TokenRecord:
+    record = get_services().store.get(token) if is_token(token) else None
+    if record is None:
+        raise UnknownToken
+    return record
+
+
+def _find_with_secret(token: str) -> TokenRecord:
+    """Return a token that the caller has the secret of. For one without a secret there is nothing to see."""
+    record = _find(token)
+    if record.secret_hash is None:
+        raise UnknownToken
+    _check_secret(record)
+    return record
+
+
+def _check_secret(record: TokenRecord) -> None:
+    if record.secret_hash is not None and not is_secret(_bearer(), record.secret_hash):
+        raise Unauthorized("This token has a secret: Authorization: Bearer <secret>.")
+
+
+def _bearer() -> str | None:
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else None

@@ -50,6 +50,7 @@ class Connection:
         "_lock",
         "_loop",
         "_max_message_bytes",
+        "_pong_due",
         "_reader",
         "_unsent",
         "_writing",
@@ -79,6 +80,7 @@ class Connection:
         self._max_message_bytes = max_message_bytes
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self._unsent: bytes | memoryview = b""
+        self._pong_due: bytes | None = None  # to the newest ping that came while the peer did not read
         self._writing: Watch | None = None
 
     @property
@@ -153,7 +155,10 @@ class Connection:
         if self.is_closing:
             return
         if opcode == Opcode.PING:
-            self.write(frame(Opcode.PONG, payload))
+            if self._unsent:
+                self._pong_due = payload
+            else:
+                self.write(frame(Opcode.PONG, payload))
         elif opcode == Opcode.CLOSE:
             self._refuse(CloseCode.NORMAL, "the client closed")
         elif opcode != Opcode.PONG:
@@ -176,6 +181,9 @@ class Connection:
             if not self.is_open or not self._all_sent():
                 return self.is_open
             if not self.is_closing and self.is_open:
+                if self._pong_due is not None:
+                    pong, self._pong_due = frame(Opcode.PONG, self._pong_due), None
+                    self.write(pong)
                 self.owner.on_drained()  # which may write more
             if self._unsent:
                 return True

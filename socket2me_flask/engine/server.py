@@ -6,23 +6,34 @@ It is a python-engineio `Server` to those who use it (python-socketio): the same
 
 import json
 import logging
-import time
-from collections import deque
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import engineio
 
-from ..body import read_body
-from ..errors import BadRequest, ForbiddenOrigin, RelayError, ShuttingDown, TooManyConnections
+from ..answers import SECURITY_HEADERS, ErrorAnswers
+from ..body import BodyReader
+from ..errors import (
+    BadRequest,
+    ForbiddenOrigin,
+    RelayError,
+    ShuttingDown,
+    TooManyConnections,
+    TooManyConnectionsOfAddress,
+)
+from ..limits import address_key
+from ..origins import Origins
+from ..timer import Timer
 from . import protocol, websocket
 from .connection import Connection
 from .loop import GreenLoop, Loop, ThreadLoop
 from .protocol import BadPacket, Packet
 from .session import Session
+from .upgrade import Upgrade
 from .websocket import BadHandshake, CloseCode
 
 if TYPE_CHECKING:
@@ -49,73 +60,57 @@ TICK_SECONDS = 0.25
 class Limits:
     """The bounds of the engine.
 
-    sessions: how many there may be at once.
+    sessions, sessions_per_address: how many there may be at once, in all and from one address. 0 is no bound.
     message_bytes: the largest message that a client may send.
     outbox_packets, outbox_bytes: what may wait for one client.
+    total_outbox_bytes: what may wait for all of them; beyond it, only little is queued for each.
     ping_interval_seconds, ping_timeout_seconds: how often a client is asked whether it is there, and how long
         it may take to answer.
-    retry_after_seconds: when one that is turned away may come back.
+    join_timeout_seconds: how long a session may take to get a client (`Engine.joined`).
+    body_timeout_seconds, reading_bytes: how long a body may take to arrive, and how much of all bodies may be
+        read at once.
     """
 
     sessions: int
+    sessions_per_address: int
     message_bytes: int
     outbox_packets: int
     outbox_bytes: int
+    total_outbox_bytes: int
     ping_interval_seconds: int
     ping_timeout_seconds: int
-    retry_after_seconds: int
-
-
-class Timer:
-    """Does something with items, each a fixed time after it was added: the oldest is always the first due."""
-
-    def __init__(self, seconds: float, action: Callable[[Any], None]) -> None:
-        self._seconds = seconds
-        self._action = action
-        self._due: dict[Any, float] = {}  # in the order in which they are due
-
-    def add(self, item: Any, since: float | None = None) -> None:
-        """Add an item whose time runs from now, or from a moment no earlier than those of the items before."""
-        self._due.pop(item, None)
-        self._due[item] = (time.monotonic() if since is None else since) + self._seconds
-
-    def discard(self, item: Any) -> None:
-        """Take an item out, if it is in."""
-        self._due.pop(item, None)
-
-    def run(self, give_way: Callable[[], None]) -> None:
-        """Act on what is due, giving way to others now and then."""
-        now = time.monotonic()
-        try:
-            due = [item for item, when in takewhile(lambda entry: entry[1] <= now, self._due.items())]
-        except RuntimeError:
-            return  # another thread has changed it just now: the next run is soon
-        for number, item in enumerate(due, 1):
-            if self._due.pop(item, None) is not None:
-                self._action(item)
-            if number % 100 == 0:
-                give_way()
+    join_timeout_seconds: float
+    body_timeout_seconds: float
+    reading_bytes: int
 
 
 class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries no types
-    """An Engine.IO server. `cors_allowed_origins`: None (same host), `"*"`, or a list of origins."""
+    """An Engine.IO server."""
 
-    def __init__(
-        self, limits: Limits, *, async_mode: str, cors_allowed_origins: str | list[str] | None = None
-    ) -> None:
+    def __init__(self, limits: Limits, answers: ErrorAnswers, origins: Origins, *, async_mode: str) -> None:
         super().__init__(async_mode=async_mode, monitor_clients=False)
         self.limits = limits
         self.loop: Loop = GreenLoop() if async_mode == "eventlet" else ThreadLoop()
+        self.lock = self.loop.lock()  # for what all sessions count
+        self.queued_bytes = 0  # what waits for all of them
         self.sessions: dict[str, Session] = {}
-        self._origins = cors_allowed_origins
+        self._answers = answers
+        self._origins = origins
+        self._addresses: Counter[str] = Counter()
         self._work: deque[Session] = deque()
         self._workers = 0
         self._timers: list[Timer] = []
-        self._pings = self.timer(limits.ping_interval_seconds, self._ping)
-        self._pongs = self.timer(limits.ping_timeout_seconds, self._expect_pong)
+        interval, timeout = limits.ping_interval_seconds, limits.ping_timeout_seconds
+        self._first_pings = self.timer(interval, self._ping)
+        self._pongs = self.timer(timeout, self._expect_pong)
+        self._next_pings = self.timer(max(0, interval - timeout), self._ping)  # after the wait for the pong
         self._unpolled = self.timer(POLL_GAP_SECONDS, self._expect_poll)
-        self._lingering = self.timer(LINGER_SECONDS, lambda peer: peer.abort())
-        self._upgrades = self.timer(UPGRADE_SECONDS, _Upgrade.expire)
+        self._lingering = self.timer(LINGER_SECONDS, Session.abort)
+        self._upgrades = self.timer(UPGRADE_SECONDS, Upgrade.abort)
+        self._joins = self.timer(limits.join_timeout_seconds, self._expect_join)
+        self.bodies = BodyReader(
+            self.timer, timeout_seconds=limits.body_timeout_seconds, max_reading_bytes=limits.reading_bytes
+        )
         self._started = False
         self._is_draining = False
 
@@ -123,19 +118,41 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def handle_request(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Serve a client's request (WSGI). One that becomes a WebSocket ends in what the loop raises for that."""
-        headers = [("Cache-Control", "no-store")]
         try:
-            headers += self._cors_headers_for(environ)
+            if not self._origins.allow(environ):
+                raise ForbiddenOrigin
             body = self._serve(environ)
-            status, content_type = "200 OK", "text/plain; charset=UTF-8"
         except RelayError as error:
-            body = json.dumps(error.as_dict()).encode()
-            status, content_type = f"{error.status} {error.code.upper()}", "application/json"
-            if error.retry_after_seconds is not None:
-                headers.append(("Retry-After", str(error.retry_after_seconds)))
-        headers += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
-        start_response(status, headers)
+            status, headers, body = self._answers.as_json(error)
+        except (StopIteration, ConnectionError):
+            raise  # the loop's
+        except Exception:
+            log.exception("a client's request failed")
+            status, headers, body = self._answers.as_json(RelayError())
+        else:
+            status = "200 OK"
+            headers = [("Content-Type", "text/plain; charset=UTF-8"), ("Content-Length", str(len(body)))]
+            headers += [("Cache-Control", "no-store"), *SECURITY_HEADERS]
+        start_response(status, headers + self._origins.headers(environ, "GET, POST", "Content-Type"))
         return [body]
+
+    def start(self) -> None:
+        """Run the timers, in the background."""
+        if not self._started:
+            self._started = True
+            self.start_background_task(self._run_timers)
+
+    def joined(self, sid: str) -> None:
+        """Take note that a session has a client: it may stay."""
+        session = self.sessions.get(sid)
+        if session is not None:
+            self._joins.discard(session)
+
+    def left(self, sid: str) -> None:
+        """Take note that a session has no client any more: it has to get another in time."""
+        session = self.sessions.get(sid)
+        if session is not None:
+            self._joins.add(session)
 
     def send(self, sid: str, data: str | bytes) -> None:
         """Send a Socket.IO packet to a client. One that is gone gets nothing."""
@@ -188,38 +205,23 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Tell the application that a session has ended."""
         self.handlers["disconnect"](session.id, self.reason.TRANSPORT_CLOSE)
 
-    def linger(self, peer: Connection | Session) -> None:
-        """End a peer that was told to go, if it does not go by itself."""
-        self._lingering.add(peer)
+    def linger(self, session: Session) -> None:
+        """End a session that was told to go, if it does not go by itself."""
+        self._lingering.add(session)
 
     def forget(self, session: Session) -> None:
         """Drop a session: its id means nothing any more."""
-        self.sessions.pop(session.id, None)
-        for timer in (self._pings, self._pongs, self._unpolled):
+        if self.sessions.pop(session.id, None) is None:
+            return
+        for timer in (self._first_pings, self._pongs, self._next_pings, self._unpolled, self._joins):
             timer.discard(session)
+        if session.upgrade is not None:
+            session.upgrade.abort()
+        self._addresses[session.address] -= 1
+        if self._addresses[session.address] <= 0:
+            del self._addresses[session.address]
 
     # Requests
-
-    def _cors_headers_for(self, environ: "WSGIEnvironment") -> list[tuple[str, str]]:
-        """Return the headers that let a page read the answer. Raises `ForbiddenOrigin` for one that may not.
-
-        Without an `Origin` it is no browser that asks. Same host is enough: a proxy may speak TLS for us.
-        """
-        origin = environ.get("HTTP_ORIGIN")
-        if origin is None:
-            return []
-        if self._origins is None:
-            if urlsplit(origin).netloc != environ.get("HTTP_HOST"):
-                raise ForbiddenOrigin
-        elif self._origins != "*" and origin not in self._origins:
-            raise ForbiddenOrigin
-        headers = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
-        if environ["REQUEST_METHOD"] == "OPTIONS":
-            headers += [
-                ("Access-Control-Allow-Methods", "GET, POST"),
-                ("Access-Control-Allow-Headers", "Content-Type"),
-            ]
-        return headers
 
     def _serve(self, environ: "WSGIEnvironment") -> bytes:
         method = environ["REQUEST_METHOD"]
@@ -237,7 +239,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if transport == "websocket" and not (method == "GET" and websocket.is_wanted(environ)):
             raise BadRequest("This request asks for no WebSocket.")
         if self._is_draining:
-            raise ShuttingDown(retry_after_seconds=self.limits.retry_after_seconds)
+            raise ShuttingDown
         if "sid" not in query:
             return self._open(environ, query)
         session = self.sessions.get(query["sid"])
@@ -252,15 +254,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             raise BadRequest("A session is opened by GET.")
         if query.get("EIO") != "4":
             raise BadRequest("This relay speaks Engine.IO 4.")
-        if len(self.sessions) >= self.limits.sessions:
-            raise TooManyConnections(retry_after_seconds=self.limits.retry_after_seconds)
+        address = self._admit(environ)
         by_websocket = query["transport"] == "websocket"
         answer = _accept(environ) if by_websocket else b""
-        self._start()
-        session = Session(self, self.generate_id())
-        self.sessions[session.id] = session
+        self.start()
+        session = Session(self, self.generate_id(), address)
         if by_websocket:
             session.connection = self._connect(environ, session, answer)
+        self.sessions[session.id] = session
+        self._addresses[address] += 1
         handshake = {
             "sid": session.id,
             "upgrades": [] if by_websocket else ["websocket"],
@@ -270,15 +272,31 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         }
         session.send_control(Packet(protocol.OPEN + json.dumps(handshake, separators=(",", ":")).encode()))
         self.handlers["connect"](session.id, environ)
-        self._pings.add(session)
+        self._first_pings.add(session)
+        self._joins.add(session)
         if session.connection is not None:
             raise self.loop.attend(session.connection)
         self._unpolled.add(session)
         return protocol.encode_payload(session.take_for_poll())
 
+    def _admit(self, environ: "WSGIEnvironment") -> str:
+        """Return the address that a new session counts for. Raises `TooManyConnections`."""
+        limits = self.limits
+        if limits.sessions and len(self.sessions) >= limits.sessions:
+            raise TooManyConnections
+        address = sys.intern(address_key(environ.get("REMOTE_ADDR", "")))
+        if limits.sessions_per_address and self._addresses[address] >= limits.sessions_per_address:
+            raise TooManyConnectionsOfAddress
+        return address
+
     def _connect(self, environ: "WSGIEnvironment", session: Session, answer: bytes) -> Connection:
+        """Take the connection of a request and open the WebSocket. Raises `TooManyConnections`."""
+        try:
+            adopted = self.loop.adopt(environ)
+        except OSError:  # no file is left
+            raise TooManyConnections from None
         connection = Connection(
-            self.loop.adopt(environ),
+            adopted,
             self.loop,
             session.lock,
             session,
@@ -288,10 +306,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         return connection
 
     def _try_upgrade(self, session: Session, environ: "WSGIEnvironment") -> Exception:
-        """Let a session that polls try a WebSocket, and move to it when the client says so."""
+        """Let a session that polls try a WebSocket, and move to it when the client says so.
+
+        One at a time: each is an open file, and the session is what is counted.
+        """
+        if session.upgrade is not None:
+            raise BadRequest("This session tries a WebSocket already.")
         connection = self._connect(environ, session, _accept(environ))
-        connection.owner = _Upgrade(session, connection)
-        self._upgrades.add(connection.owner)
+        connection.owner = session.upgrade = Upgrade(session, connection)
+        self._upgrades.add(session.upgrade)
         return self.loop.attend(connection)
 
     def _poll(self, session: Session, environ: "WSGIEnvironment") -> bytes:
@@ -299,13 +322,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.abort("it polls twice at a time")
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
-        if not session.is_upgrading:
+        if not session.is_paused:
             with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
                 session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
         if self._is_draining:
             # Not a CLOSE: python-engineio's client would not come back after it.
-            raise ShuttingDown(retry_after_seconds=self.limits.retry_after_seconds)
-        packets = [] if session.is_upgrading else session.take_for_poll()
+            raise ShuttingDown
+        packets = [] if session.is_paused else session.take_for_poll()
         if session.closed and not packets:
             self.forget(session)
             # Alone in its answer: engine.io-client acts on it before the messages beside it.
@@ -314,7 +337,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         return protocol.encode_payload(packets or [Packet(protocol.NOOP)])
 
     def _take(self, session: Session, environ: "WSGIEnvironment") -> bytes:
-        body = read_body(environ, self.limits.message_bytes)
+        body = self.bodies.read(environ, self.limits.message_bytes)
         try:
             for packet in protocol.decode_payload(body):
                 session.receive(packet)
@@ -324,11 +347,6 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         return b"ok"
 
     # Background
-
-    def _start(self) -> None:
-        if not self._started:
-            self._started = True
-            self.start_background_task(self._run_timers)
 
     def _run_timers(self) -> None:
         while True:
@@ -340,9 +358,11 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
                     log.exception("a timer failed")
 
     def _hire(self) -> None:
-        if self._workers < WORKERS:
+        with self.lock:
+            if self._workers == WORKERS:
+                return
             self._workers += 1
-            self.start_background_task(self._run_worker)
+        self.start_background_task(self._run_worker)
 
     def _run_worker(self) -> None:
         while True:
@@ -355,13 +375,14 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             except Exception:
                 log.exception("a client's message or farewell was not handled")
             self.sleep(0)  # others have their turn after each session, however many wait
-        self._workers -= 1
+        with self.lock:
+            self._workers -= 1
         if self._work:  # it came after the last look and before the worker was counted out
             self._hire()
 
     def _ping(self, session: Session) -> None:
         if not session.closed:
-            session.ping(time.monotonic())
+            session.ping()
             self._pongs.add(session)
 
     def _expect_pong(self, session: Session) -> None:
@@ -370,43 +391,16 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if session.is_pong_due:
             session.abort("it did not answer a ping")
         else:
-            self._pings.add(session, since=session.pinged_at)
+            self._next_pings.add(session)
 
     def _expect_poll(self, session: Session) -> None:
-        if session.is_upgrading:
+        if session.is_paused:
             self._unpolled.add(session)
         elif session.connection is None:
             session.abort("it polls no more")
 
-
-class _Upgrade:
-    """A WebSocket that a session tries, from its handshake until it carries the session."""
-
-    def __init__(self, session: Session, connection: Connection) -> None:
-        self._session = session
-        self._connection = connection
-
-    def on_message(self, opcode: int, payload: bytes) -> None:
-        if payload == protocol.PING + b"probe":
-            self._connection.write(websocket.frame(websocket.Opcode.TEXT, protocol.PONG + b"probe"))
-            self._session.pause(True)
-        elif payload == protocol.UPGRADE and self._session.is_upgrading:
-            self._connection.owner = self._session
-            self._session.carry_by(self._connection)
-        else:
-            raise BadPacket("not a step of an upgrade")
-
-    def on_drained(self) -> None:
-        pass
-
-    def on_lost(self, reason: str) -> None:
-        self._session.pause(False)
-
-    def expire(self) -> None:
-        """Give up, unless the WebSocket carries the session by now."""
-        if self._connection is not self._session.connection:
-            self._connection.abort()
-            self._session.pause(False)
+    def _expect_join(self, session: Session) -> None:
+        session.close("it has no client", CloseCode.POLICY_VIOLATION)
 
 
 def _accept(environ: "WSGIEnvironment") -> bytes:

@@ -16,11 +16,15 @@ from .websocket import CloseCode
 
 if TYPE_CHECKING:
     from .server import Engine
+    from .upgrade import Upgrade
 
 log = logging.getLogger(__name__)
 
 # What the relay itself has to say to a client whose outbox is full may take this much more.
 CONTROL_BYTES = 65_536
+
+# What may wait for each client when as much waits for all of them together as may.
+FAIR_BYTES = 65_536
 
 # A client that polls gets at most this many bytes of packets in an answer, and at least one packet; and at most
 # as many packets as python-engineio's client takes (`Payload.max_decode_packets`): of more, it takes none.
@@ -45,6 +49,10 @@ class OutboxFull(Exception):
     """The client reads too slowly: nothing was queued."""
 
 
+class EngineFull(Exception):
+    """Too much waits for all clients together: nothing was queued. This one is not to blame."""
+
+
 class Session:
     """A client's session, from its handshake until it is closed.
 
@@ -52,45 +60,54 @@ class Session:
     """
 
     __slots__ = (
+        "_counted_bytes",
         "_engine",
         "_inbox",
         "_outbox",
         "_outbox_bytes",
         "_poll",
+        "address",
         "closed",
         "connection",
         "id",
+        "is_paused",
         "is_pong_due",
-        "is_upgrading",
+        "joins",
         "lock",
-        "pinged_at",
+        "upgrade",
     )
 
-    def __init__(self, engine: "Engine", session_id: str) -> None:
+    def __init__(self, engine: "Engine", session_id: str, address: str) -> None:
         self.id = session_id
+        self.address = address  # whom it counts for
         self.lock = engine.loop.lock()
         self.connection: Connection | None = None
-        self.is_upgrading = False  # a connection was tried and works; polls bring nothing until it takes over
+        self.upgrade: Upgrade | None = None  # a WebSocket that is being tried
+        self.is_paused = False  # it works; polls bring nothing until it takes over
         self.closed = False
-        self.pinged_at = 0.0
+        self.joins = 0  # how often its client tried to join a namespace
         self.is_pong_due = False
         self._engine = engine
         self._outbox = _NOTHING
         self._outbox_bytes = 0
+        self._counted_bytes = 0  # what the engine counts as waiting for this client
         self._inbox: list[Packet | None] | None = None  # None in it: the session has ended
         self._poll: threading.Event | None = None  # while a request waits for packets
 
     # To the client
 
     def send(self, packets: Sequence[Packet]) -> None:
-        """Queue an event; `flush` sends it. Raises `SessionClosed` or `OutboxFull`."""
+        """Queue an event; `flush` sends it. Raises `SessionClosed`, `OutboxFull` or `EngineFull`."""
         size = sum([len(packet.data) for packet in packets])
         with self.lock:
             if self.closed:
                 raise SessionClosed
             limits = self._engine.limits
-            if len(self._outbox) >= limits.outbox_packets or self._waiting_bytes + size > limits.outbox_bytes:
+            waiting = self._waiting_bytes
+            if len(self._outbox) >= limits.outbox_packets or waiting + size > limits.outbox_bytes:
                 raise OutboxFull
+            if self._engine.queued_bytes + size > limits.total_outbox_bytes and waiting + size > FAIR_BYTES:
+                raise OutboxFull if waiting > FAIR_BYTES else EngineFull
             self._queue(packets, size)
 
     def flush(self) -> None:
@@ -111,9 +128,8 @@ class Session:
         if too_much:
             self.abort("the client does not read")
 
-    def ping(self, now: float) -> None:
+    def ping(self) -> None:
         """Ask the client whether it is still there."""
-        self.pinged_at = now
         self.is_pong_due = True
         self.send_control(Packet(protocol.PING))
 
@@ -129,9 +145,11 @@ class Session:
                 self._poll.set()
         elif not self.connection.unsent_bytes:
             self.connection.write(protocol.encode_frames(self._take_all()))
+            self._count()
 
     def _take_all(self) -> list[Packet]:
-        packets, self._outbox, self._outbox_bytes = self._outbox, _NOTHING, 0
+        packets, self._outbox = self._outbox, _NOTHING
+        self._outbox_bytes = 0
         return packets
 
     def _queue(self, packets: Sequence[Packet], size: int) -> None:
@@ -139,6 +157,15 @@ class Session:
             self._outbox = []
         self._outbox += packets
         self._outbox_bytes += size
+        self._count()
+
+    def _count(self) -> None:
+        """Have the engine count what waits for this client now."""
+        waiting = self._waiting_bytes
+        if waiting != self._counted_bytes:
+            with self._engine.lock:
+                self._engine.queued_bytes += waiting - self._counted_bytes
+            self._counted_bytes = waiting
 
     # Long-polling
 
@@ -174,19 +201,20 @@ class Session:
             packets = self._outbox[:count]
             self._outbox = self._outbox[count:] or _NOTHING
             self._outbox_bytes -= size
+            self._count()
             return packets
 
     def pause(self, paused: bool) -> None:
         """Keep packets back from polls while a WebSocket is about to take over, or no longer."""
         with self.lock:
-            self.is_upgrading = paused
+            self.is_paused = paused
             if paused:
                 self.release()
 
     def carry_by(self, connection: Connection) -> None:
         """Move to a WebSocket for good."""
         with self.lock:
-            self.is_upgrading = False
+            self.is_paused = False
             self.connection = connection
             if self.closed:
                 connection.abort()
@@ -240,16 +268,19 @@ class Session:
 
     def on_drained(self) -> None:
         """Send on: the client has taken all that was written."""
-        self._flush()
+        with self.lock:
+            self._count()
+            self._flush()
 
     def on_lost(self, reason: str) -> None:
         """End the session: its connection is gone, or was closed because of what the client sent."""
         with self.lock:
             self._end(reason)
             self._take_all()
+            self._count()
         self._engine.forget(self)
         if self.connection is not None and self.connection.is_open:
-            self._engine.linger(self.connection)
+            self._engine.linger(self)
 
     # The end
 
@@ -260,8 +291,9 @@ class Session:
                 return
             if self.connection is not None:
                 self.connection.close(code, protocol.encode_frames(self._take_all()))
+                self._count()
                 self._engine.forget(self)
-        self._engine.linger(self.connection or self)
+        self._engine.linger(self)
 
     def abort(self, reason: str = "it was told to go and did not") -> None:
         """End the session, and its connection, at once."""
@@ -270,6 +302,7 @@ class Session:
             self._take_all()
             if self.connection is not None:
                 self.connection.abort()
+            self._count()
         self._engine.forget(self)
 
     def _end(self, reason: str) -> bool:

@@ -4,57 +4,84 @@ import heapq
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
+
+from ..errors import TooManyTokens
+from .record import TokenRecord
 
 
 class MemoryStore:
     """Keeps tokens in a dict, and in a bucket for each second in which some of them expire.
 
-    `clock` returns seconds and never needs to be the real one.
+    `clock` returns seconds and never needs to be the real one. `max_tokens` of 0 is no bound.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, max_tokens: int = 0) -> None:
         self._clock = clock
-        self._lifetimes: dict[str, tuple[float, float]] = {}  # token -> (expires at, lives for)
+        self._max_tokens = max_tokens
+        self._records: dict[str, TokenRecord] = {}
         self._buckets: dict[int, set[str]] = {}  # second -> what expires in the second before it
         self._seconds: list[int] = []  # a heap of the buckets' seconds
+        self._expired: list[str] = []  # removed, and not popped yet
         self._lock = Lock()  # `flask run` serves with threads
 
-    def add(self, token: str, ttl_seconds: float) -> None:
+    def add(self, token: str, ttl_seconds: float, *, secret_hash: bytes | None = None) -> TokenRecord:
         with self._lock:
-            self._keep(token, ttl_seconds)
+            if self._max_tokens and len(self._records) >= self._max_tokens:
+                self._sweep()
+                if len(self._records) >= self._max_tokens:
+                    raise TooManyTokens
+            record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash)
+            self._keep(record)
+            return record
 
-    def refresh(self, token: str) -> bool:
+    def get(self, token: str) -> TokenRecord | None:
+        record = self._records.get(token)
+        return record if record is not None and self._clock() < record.expires_at else None
+
+    def refresh(self, token: str) -> TokenRecord | None:
         with self._lock:
-            if not self.is_live(token):
+            record = self.get(token)
+            if record is None:
+                return None
+            self._forget(record)
+            record = replace(record, expires_at=self._clock() + record.ttl_seconds)
+            self._keep(record)
+            return record
+
+    def remove(self, token: str) -> bool:
+        with self._lock:
+            record = self.get(token)
+            if record is None:
                 return False
-            expires_at, ttl_seconds = self._lifetimes[token]
-            self._buckets[math.ceil(expires_at)].discard(token)
-            self._keep(token, ttl_seconds)
+            self._forget(record)
             return True
 
-    def is_live(self, token: str) -> bool:
-        lifetime = self._lifetimes.get(token)
-        return lifetime is not None and self._clock() < lifetime[0]
-
     def pop_expired(self) -> list[str]:
-        now = self._clock()
-        expired: list[str] = []
         with self._lock:
-            while self._seconds and self._seconds[0] <= now:
-                expired.extend(self._buckets.pop(heapq.heappop(self._seconds)))
-            for token in expired:
-                del self._lifetimes[token]
+            self._sweep()
+            expired, self._expired = self._expired, []
         return expired
 
     def ping(self) -> None:
         pass
 
-    def _keep(self, token: str, ttl_seconds: float) -> None:
-        expires_at = self._clock() + ttl_seconds
-        self._lifetimes[token] = (expires_at, ttl_seconds)
-        second = math.ceil(expires_at)
+    def _sweep(self) -> None:
+        now = self._clock()
+        while self._seconds and self._seconds[0] <= now:
+            for token in self._buckets.pop(heapq.heappop(self._seconds)):
+                del self._records[token]
+                self._expired.append(token)
+
+    def _keep(self, record: TokenRecord) -> None:
+        self._records[record.token] = record
+        second = math.ceil(record.expires_at)
         if second not in self._buckets:
             self._buckets[second] = set()
             heapq.heappush(self._seconds, second)
-        self._buckets[second].add(token)
+        self._buckets[second].add(record.token)
+
+    def _forget(self, record: TokenRecord) -> None:
+        del self._records[record.token]
+        self._buckets[math.ceil(record.expires_at)].discard(record.token)

@@ -1,0 +1,85 @@
+"""Rates: how often something may be done. Written as the `limits` library reads them, `60/minute`."""
+
+import ipaddress
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from limits import RateLimitItem
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+
+class Rate(Protocol):
+    """A bound on how often something may be done for each key."""
+
+    def hit(self, key: str) -> int | None:
+        """Count one more. Return None if it may be done, else in how many seconds it may."""
+
+
+class NoRate:
+    """No bound."""
+
+    def hit(self, key: str) -> int | None:
+        return None
+
+
+class SharedRate:
+    """A rate kept by the `limits` library, for what is seldom: it costs more the more keys there are."""
+
+    def __init__(self, item: RateLimitItem, name: str) -> None:
+        self._item = item
+        self._name = name
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    def hit(self, key: str) -> int | None:
+        if self._limiter.hit(self._item, self._name, key):
+            return None
+        reset_at = self._limiter.get_window_stats(self._item, self._name, key).reset_time
+        return max(1, math.ceil(reset_at - time.time()))
+
+
+class FastRate:
+    """A rate for the hot path: fixed windows that start together, so that the counts of a whole one go at once."""
+
+    def __init__(self, item: RateLimitItem, clock: Callable[[], float] = time.monotonic) -> None:
+        self._amount = item.amount
+        self._seconds = item.get_expiry()
+        self._clock = clock
+        self._counts: dict[str, int] = {}
+        self._ends_at = 0.0
+
+    def hit(self, key: str) -> int | None:
+        now = self._clock()
+        if now >= self._ends_at:
+            self._counts = {}
+            self._ends_at = now + self._seconds
+        count = self._counts.get(key, 0)
+        if count >= self._amount:
+            return max(1, math.ceil(self._ends_at - now))
+        self._counts[key] = count + 1
+        return None
+
+
+def address_key(address: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the /64 that an IPv6 host has to itself.
+
+    Some proxies write a port behind the address, and brackets around one of IPv6.
+    """
+    match = _WITH_PORT(address)
+    if match is not None:
+        address = match[1] or match[2]
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    return address
+
+
+_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d*)?|([\d.]+):\d*").fullmatch

@@ -1,0 +1,40 @@
+"""One timer for many: what should happen to each of them, a fixed time after it was added."""
+
+import time
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any
+
+
+class Timer:
+    """Does something with items, each `seconds` after it was added: the oldest is always the first due.
+
+    Adding and discarding cost the same however many there are. Somebody has to call `run` now and then.
+    """
+
+    def __init__(self, seconds: float, action: Callable[[Any], None]) -> None:
+        self._seconds = seconds
+        self._action = action
+        self._due: dict[Any, float] = {}  # in the order in which they are due
+
+    def add(self, item: Any) -> None:
+        """Add an item, whose time runs from now."""
+        self._due.pop(item, None)
+        self._due[item] = time.monotonic() + self._seconds
+
+    def discard(self, item: Any) -> None:
+        """Take an item out, if it is in."""
+        self._due.pop(item, None)
+
+    def run(self, give_way: Callable[[], None]) -> None:
+        """Act on what is due, giving way to others now and then."""
+        now = time.monotonic()
+        try:
+            due = [item for item, when in takewhile(lambda entry: entry[1] <= now, self._due.items())]
+        except RuntimeError:
+            return  # another thread has changed it just now: the next run is soon
+        for number, item in enumerate(due, 1):
+            if self._due.pop(item, None) is not None:
+                self._action(item)
+            if number % 100 == 0:
+                give_way()

@@ -1,0 +1,249 @@
+"""What a hostile caller can send over HTTP, to gunicorn with each of its parsers."""
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+from ..conftest import WITH_C_PARSER
+from ..live import PythonListener, Server, wait_until
+from .raw import Raw
+
+
+@pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER])
+def server(request):
+    with Server(
+        request.param,
+        BODY_TIMEOUT_SECONDS=0.5,
+        KEEPALIVE_SECONDS=1,
+        SEND_TIMEOUT_SECONDS=1,
+        HOLD_SECONDS=0,
+        MAX_READING_BYTES=3_000_000,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def token(server):
+    """A token whose client must hear of nothing that is refused."""
+    token = server.new()
+    with PythonListener(server, token) as client:
+        client.expect("connect")
+        yield token
+        client.expect_silence()
+
+
+def head(method_and_target, *headers, host="Host: x"):
+    return "\r\n".join([f"{method_and_target} HTTP/1.1", *([host] if host else []), *headers, "", ""]).encode(
+        "latin-1"
+    )
+
+
+MALFORMED = {
+    "gzip beside a length": ("Content-Length: 2", "Transfer-Encoding: gzip"),
+    "gzip alone": ("Transfer-Encoding: gzip",),
+    "identity": ("Content-Length: 2", "Transfer-Encoding: identity"),
+    "gzip, chunked": ("Transfer-Encoding: gzip, chunked",),
+    "chunked twice": ("Transfer-Encoding: chunked, chunked",),
+    "chunked in two headers": ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+    "chunked beside a length": ("Content-Length: 2", "Transfer-Encoding: chunked"),
+    "chunked beside a length, the other way round": ("Transfer-Encoding: chunked", "Content-Length: 2"),
+    "chunked behind a vertical tab": ("Transfer-Encoding: \x0bchunked",),
+    "two lengths": ("Content-Length: 2", "Content-Length: 3"),
+    "two equal lengths": ("Content-Length: 2", "Content-Length: 2"),
+    "a signed length": ("Content-Length: +2",),
+    "a negative length": ("Content-Length: -2",),
+    "a list of lengths": ("Content-Length: 2, 2",),
+    "a length in other digits": ("Content-Length: \xb2",),
+    "two hosts": ("Host: y",),
+    "two equal hosts": ("Host: x",),
+    "a control character in a value": ("X-A: a\x01b",),
+    "a bell in a value": ("X-A: \x07",),
+    "a delete in a value": ("X-A: a\x7fb",),
+    "a null in a value": ("X-A: a\x00b",),
+    "a carriage return in a value": ("X-A: a\rX-B: b",),
+    "a space in a name": ("X A: b",),
+    "no name": (": b",),
+    "a folded header": ("X-A: a", " b"),
+    "no colon": ("nonsense",),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_head_is_answered_400_and_the_connection_closed(server, token, name):
+    """Whatever follows is not taken for a request."""
+    with Raw(server.port) as raw:
+        smuggled = head(f"POST /v1/go/{token}/smuggled", "Content-Length: 0")
+        raw.send(head(f"POST /v1/go/{token}", *MALFORMED[name]) + smuggled)
+        answer = raw.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 400 ") or answer.startswith(b"HTTP/1.1 501 "), answer[:100]
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["GET *", "OPTIONS *", "GET v1/new", "GET ", "get /v1/new", "G\x01T /v1/new", "GET /a b", "CONNECT x:80"],
+)
+def test_a_request_line_that_is_none_is_answered_400_and_the_connection_closed(server, line):
+    """Only a path or a URL is a target."""
+    with Raw(server.port) as raw:
+        raw.send(head(line) + head("GET /healthz"))
+        answer = raw.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_request_without_a_host_is_answered_400(server):
+    """HTTP/1.1 has one."""
+    with Raw(server.port) as raw:
+        raw.send(head("GET /healthz", host=None))
+        assert raw.read_to_end().startswith(b"HTTP/1.1 400 ")
+
+
+CHUNKS = {
+    "no hexadecimal length": b"zz\r\nab\r\n0\r\n\r\n",
+    "a signed length": b"+2\r\nab\r\n0\r\n\r\n",
+    "a length that lies": b"1\r\nab\r\n0\r\n\r\n",
+    "a bare line feed": b"2\nab\n0\n\n",
+    "a trailer that is none": b"0\r\nnonsense\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_malformed_chunks_are_answered_400_and_the_connection_closed(server, token, name):
+    """And nobody receives half a body."""
+    with Raw(server.port) as raw:
+        raw.send(head(f"POST /v1/go/{token}", "Transfer-Encoding: chunked") + CHUNKS[name])
+        raw.socket.shutdown(socket.SHUT_WR)
+        answer = raw.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    "headers", [["X-A: " + "a" * 9000], [f"X-{number}: a" for number in range(150)]], ids=["long", "many"]
+)
+def test_a_head_that_is_too_large_is_answered_431_and_the_connection_closed(server, headers):
+    """The length of a header and their number have bounds."""
+    with Raw(server.port) as raw:
+        raw.send(head("GET /healthz", *headers))
+        assert raw.read_to_end().startswith(b"HTTP/1.1 431 ")
+
+
+def test_script_name_by_header_changes_nothing(server):
+    """Nor does any other variable of WSGI that a peer might set."""
+    with Raw(server.port) as raw:
+        raw.send(head("GET /healthz", "SCRIPT_NAME: /healthz", "PATH_INFO: /nowhere", "REMOTE_USER: root"))
+        assert raw.answer() == (200, b"OK")
+
+
+@pytest.mark.parametrize("length", [2_048_001, 10**9, 10**15])
+def test_a_body_that_is_announced_too_large_is_refused_unread(server, token, length):
+    """413 at once; the connection is closed on what is not worth reading."""
+    with Raw(server.port) as raw:
+        raw.send(head(f"POST /v1/go/{token}", f"Content-Length: {length}"))
+        if length > 4_000_000:
+            assert raw.read_to_end().startswith(b"HTTP/1.1 413 ")
+        else:
+            raw.send(b"x" * length + head("GET /healthz"))
+            assert raw.answer()[0] == 413
+            assert raw.answer() == (200, b"OK")
+
+
+def test_chunks_without_end_are_refused_before_they_fill_the_memory(server, token):
+    """413 when it is too much, and the connection closed if it goes on."""
+    with Raw(server.port) as raw:
+        raw.send(head(f"POST /v1/go/{token}", "Transfer-Encoding: chunked"))
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                raw.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        assert raw.read_to_end().startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_a_body_that_does_not_arrive_is_answered_408_and_the_connection_closed(server, token, drip):
+    """Whether it stops or comes a byte at a time."""
+    with Raw(server.port) as raw:
+        started = time.monotonic()
+        raw.send(head(f"POST /v1/go/{token}", "Content-Length: 1000") + b"half")
+        with contextlib.suppress(OSError):
+            while drip and time.monotonic() - started < 5:
+                raw.send(b"x")
+                time.sleep(0.05)
+                raw.socket.settimeout(0.001)
+                with contextlib.suppress(TimeoutError):
+                    if raw.socket.recv(1, socket.MSG_PEEK):
+                        break
+        raw.socket.settimeout(15)
+        answer = raw.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"body_timeout" in answer
+
+
+def test_a_head_that_does_not_arrive_is_not_waited_for(server):
+    """After KEEPALIVE_SECONDS the connection is closed, a byte at a time or not."""
+    with Raw(server.port) as raw:
+        raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ")
+        with contextlib.suppress(OSError):
+            for _ in range(30):
+                raw.send(b"x")
+                time.sleep(0.1)
+            raise AssertionError("still open after three seconds")
+        assert raw.read_to_end() == b""
+
+
+def test_a_caller_that_does_not_read_its_answers_is_not_waited_for(server):
+    """After SEND_TIMEOUT_SECONDS the connection is closed, and the log says nothing."""
+    with Raw(server.port) as raw:
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.socket.settimeout(5)
+        request = head("GET /v1/nothing")
+        with pytest.raises(ConnectionError):
+            while True:
+                raw.send(request * 1000)
+    assert "Traceback" not in server.log
+
+
+def test_all_bodies_together_have_a_bound(server, token):
+    """What has arrived counts, not what was announced; there is always room for a small one."""
+    lone = server.new()
+    with contextlib.ExitStack() as stack:
+        idle, first, second, small = [stack.enter_context(Raw(server.port)) for _ in range(4)]
+        idle.send(head(f"POST /v1/go/{token}", "Content-Length: 2000000"))
+        first.send(head(f"POST /v1/go/{token}", "Content-Length: 2000000") + b"x" * 1_900_000)
+        second.send(head(f"POST /v1/go/{token}", "Content-Length: 2000000") + b"x" * 1_500_000)
+        status, body = second.answer()
+        assert status == 503
+        assert b"too_many_bytes" in body
+        small.send(head(f"POST /v1/go/{lone}", "Content-Length: 60000") + b"x" * 60_000)
+        assert b"nobody_connected" in small.answer()[1]
+        assert first.answer()[0] == 408
+        assert idle.answer()[0] == 408
+
+
+def test_a_pipeline_does_not_keep_others_waiting(server):
+    """A connection that always has another request ready gives way after each."""
+    requests_ahead = 3000
+    with Raw(server.port) as greedy, Raw(server.port) as modest:
+        greedy.send(head("GET /v1/nothing") * requests_ahead)
+        modest.send(head("GET /healthz"))
+        assert modest.answer() == (200, b"OK")
+        greedy.socket.setblocking(False)
+        answered = 0
+        with contextlib.suppress(BlockingIOError):
+            while data := greedy.socket.recv(1 << 20):
+                answered += data.count(b"HTTP/1.1 404")
+        assert answered < requests_ahead
+
+
+def test_an_unknown_token_costs_no_body(server):
+    """404 before the body is read; a small one is read past, a large one ends the connection."""
+    with Raw(server.port) as raw:
+        raw.send(head("POST /v1/go/" + "z" * 24, "Content-Length: 4") + b"body" + head("GET /healthz"))
+        assert raw.answer()[0] == 404
+        assert raw.answer() == (200, b"OK")
+    with Raw(server.port) as raw:
+        raw.send(head("POST /v1/go/" + "z" * 24, "Content-Length: 5000000"))
+        assert raw.read_to_end().startswith(b"HTTP/1.1 404 ")
+    wait_until(lambda: server.process.poll() is None, "it lives")
