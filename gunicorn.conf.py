@@ -87,7 +87,9 @@ def post_worker_init(worker):
         while worker.alive and not is_told:
             eventlet.sleep(0.1)
         worker.cfg.set("keepalive", 0)  # gunicorn closes each connection after its next answer
-        get_services(worker.wsgi).front.drain()
+        services = get_services(worker.wsgi)
+        services.front.drain()
+        services.store.close()
         worker.alive = False
 
     signal.signal(signal.SIGTERM, on_sigterm)

@@ -14,12 +14,13 @@ from .answers import ErrorAnswers
 from .api.forward import FastPath
 from .front import Front, Turns
 from .limits import FastRate, NoRate, SharedRate
+from .mailboxes import Mailboxes
 from .origins import Origins
 from .reaper import Reaper
 from .relay import Relay
 from .services import Services, get_services, set_services
 from .sockets import Sockets
-from .stores import MemoryStore
+from .stores import open_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -40,18 +41,31 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     app = Flask(__name__, static_folder=None)
     flask_app = app.wsgi_app
     answers = ErrorAnswers(settings["RETRY_AFTER_SECONDS"])
-    store = MemoryStore(clock, max_tokens=settings["MAX_TOKENS"])
+    store = open_store(settings["STORE_URL"], settings, clock)
     origins = Origins(settings["CORS_ALLOWED_ORIGINS"])
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
     turns = Turns(engine.sleep)
     rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
+    mailboxes = None
+    if store.mailboxes is not None:
+        mailboxes = Mailboxes(
+            store.mailboxes,
+            redeliver_seconds=settings["REDELIVER_SECONDS"],
+            max_attempts=settings["MAX_ATTEMPTS"],
+            spawn=engine.start_background_task,
+            new_timer=engine.timer,
+        )
     relay = Relay(
         store,
         hold_seconds=settings["HOLD_SECONDS"],
         max_held_requests=settings["MAX_HELD_REQUESTS"],
         max_held_requests_per_token=settings["MAX_HELD_REQUESTS_PER_TOKEN"],
         max_held_bytes=settings["MAX_HELD_BYTES"],
+        ack_timeout_seconds=settings["ACK_TIMEOUT_SECONDS"],
+        reply_timeout_seconds=settings["REPLY_TIMEOUT_SECONDS"],
+        mailbox_max_age_seconds=settings["MAILBOX_MAX_AGE_SECONDS"],
+        mailboxes=mailboxes,
         rate=FastRate(rate) if rate else NoRate(),
         give_way=turns.give_way,
     )

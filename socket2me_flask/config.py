@@ -95,6 +95,15 @@ def _parse_level(text: str) -> str:
     return level
 
 
+def _parse_store(text: str) -> str:
+    parts = urlsplit(text)
+    is_file = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1
+    if (text != "memory://" and not is_file) or parts.query or parts.fragment:
+        raise ValueError
+    return text
+
+
+_STORE = Kind("memory://, or sqlite:///file with the path of a file", _parse_store)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys)
 _SWITCH = Kind("true or false", _parse_switch)
@@ -109,6 +118,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PORT", 8000, _whole_number(1, 65535), "The port. Set: on all interfaces. Not set: 8000, this machine only."),
     Setting("LOG_LEVEL", "INFO", _LEVEL, "How much is logged."),
     # Tokens
+    Setting("STORE_URL", "memory://", _STORE, "Where tokens and mailboxes are kept: memory://, or a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root)."),
     Setting("TOKEN_EXPIRE_SECONDS", 86400.0, _seconds(1), "How long a token lives after it was issued or refreshed."),
     Setting("MAX_TTL_SECONDS", 604800.0, _seconds(1), "The longest life that a token with a secret may be asked for."),
     Setting("REAPER_INTERVAL_SECONDS", 10.0, _seconds(0.05), "How often expired tokens are removed and their clients disconnected."),
@@ -131,6 +141,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("RETRY_AFTER_SECONDS", 5, _whole_number(1, 86_400), "The Retry-After that goes with a 503."),
     Setting("KEEPALIVE_SECONDS", 10, _whole_number(1, 3600), "How long a caller's connection may be idle, and how long the head of a request may take."),
     Setting("SEND_TIMEOUT_SECONDS", 30, _whole_number(1, 3600), "How long a caller may take to read a piece of its answer."),
+    # Delivery
+    Setting("ACK_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the acknowledgement of a client in mode ack: then it is answered 202 if the event is in a mailbox, else 504."),
+    Setting("REPLY_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the reply of a client in mode reply: then it is answered 202 if the event is in a mailbox, else 200."),
+    Setting("MAILBOX_DEFAULT", False, _SWITCH, "Whether a token from POST /v1/new has a mailbox if it does not say."),
+    Setting("MAILBOX_MAX_EVENTS", 1000, _whole_number(0, MANY), "How many events one mailbox may hold; more is answered 429. 0: no limit."),
+    Setting("MAILBOX_MAX_BYTES", 50_000_000, _whole_number(0, HUGE), "How many bytes one mailbox may hold; more is answered 429. 0: no limit."),
+    Setting("MAILBOX_TOTAL_BYTES", 1_000_000_000, _whole_number(0, 10**15), "How many bytes all mailboxes may hold; more is answered 503. 0: no limit."),
+    Setting("MAILBOX_MAX_AGE_SECONDS", 604800.0, _seconds(1), "How long an event may be in a mailbox; an older one is dropped, which the log says."),
+    Setting("REDELIVER_SECONDS", 30.0, _seconds(0.05), "How long a client may take to acknowledge an event of a mailbox before it is sent again."),
+    Setting("MAX_ATTEMPTS", 100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it is set aside."),
+    Setting("WINDOW", 1, _whole_number(1, 1000), "How many events of a mailbox may be on their way to a client that does not say. 1: in strict order."),
+    Setting("MAX_WINDOW", 100, _whole_number(1, 1000), "How many a client may ask for."),
     # Clients
     Setting("MAX_CONNECTIONS", None, _whole_number(0, MANY), "How many clients may be connected at once; the next is answered 503. Not set: 20,000, if they are no more than four fifths of the files that the process may open. 0: those four fifths."),
     Setting("MAX_CONNECTIONS_PER_ADDRESS", None, _whole_number(0, MANY), "How many clients may be connected at once from one address. Not set: 1,000, or half of MAX_CONNECTIONS if that is less. 0: no limit."),
@@ -139,7 +161,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("CLIENT_QUEUE_LIMIT_REQUESTS", 1000, _whole_number(1, MANY), "How many requests may wait for a client that reads slowly; at the next it is disconnected."),
     Setting("CLIENT_QUEUE_LIMIT_BYTES", 16_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for a client that reads slowly; at more it is disconnected."),
     Setting("MAX_QUEUED_BYTES", 512_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected."),
-    Setting("MAX_CLIENT_MESSAGE_BYTES", 65_536, _whole_number(1024, HUGE), "The largest message that a client may send."),
+    Setting("MAX_CLIENT_MESSAGE_BYTES", 262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."),
     Setting("PING_INTERVAL_SECONDS", 25, _whole_number(1, 3600), "How often a client is asked whether it is still there."),
     Setting("PING_TIMEOUT_SECONDS", 20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."),
 )  # fmt: skip
@@ -166,6 +188,10 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
         if name not in settings:
             raise ConfigError(f"{name} is not a setting.")
     settings |= overrides or {}
+    if settings["MAILBOX_DEFAULT"] and settings["STORE_URL"] == "memory://":
+        raise ConfigError(
+            "MAILBOX_DEFAULT=true needs a STORE_URL that survives the process, such as sqlite:///relay.db."
+        )
     settings["MAX_CONNECTIONS"] = _connections(settings["MAX_CONNECTIONS"])
     if settings["MAX_CONNECTIONS_PER_ADDRESS"] is None:
         settings["MAX_CONNECTIONS_PER_ADDRESS"] = max(1, min(1000, settings["MAX_CONNECTIONS"] // 2))

@@ -107,6 +107,40 @@ class BodyTooLarge(RelayError):
     setting = "MAX_BODY_BYTES"
 
 
+class BadReply(RelayError):
+    """The client replied what is no answer. The text says why."""
+
+    status = 502
+    code = "bad_reply"
+    message = "The client's reply is no answer."
+
+
+class NotAcknowledged(RelayError):
+    """The client was handed the event and did not acknowledge it within `ACK_TIMEOUT_SECONDS`."""
+
+    status = 504
+    code = "not_acknowledged"
+    message = "The client was handed this call, and did not acknowledge it in time."
+
+
+class UnknownEvent(RelayError):
+    """No event with this id is in the mailbox."""
+
+    status = 404
+    code = "unknown_event"
+    message = "No such event is in the mailbox of this token."
+
+
+class MailboxFull(RelayError):
+    """As many events or bytes are in the token's mailbox as may be."""
+
+    status = 429
+    code = "mailbox_full"
+    message = "The mailbox of this token is full."
+    setting = "MAILBOX_MAX_EVENTS or MAILBOX_MAX_BYTES"
+    is_temporary = True
+
+
 class TooManyRequests(RelayError):
     """A rate is exceeded. The text says which, `retry_after_seconds` when it is not any more."""
 
@@ -131,6 +165,21 @@ class NobodyConnected(Unavailable):
 
     code = "nobody_connected"
     message = "No client is connected for this token."
+
+
+class ClientLeft(Unavailable):
+    """The client left before it acknowledged the event."""
+
+    code = "client_left"
+    message = "The client for this token left before it acknowledged this call."
+
+
+class MailboxesFull(Unavailable):
+    """As many bytes are in all mailboxes as `MAILBOX_TOTAL_BYTES` allows."""
+
+    code = "mailboxes_full"
+    message = "The relay keeps as many bytes in mailboxes as it may."
+    setting = "MAILBOX_TOTAL_BYTES"
 
 
 class TooManyHeld(Unavailable):

@@ -114,10 +114,11 @@ class Event:
     attachments: tuple[bytes, ...] = ()
 
 
-def request_event(call: Call, *, raw: bool = False) -> Event:
+def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) -> Event:
     """Return the request object of `call`, as `docs/design.md` ("The request object") defines it.
 
-    With `raw`, `body` is the exact bytes and nothing is parsed: `params` holds the query and the token.
+    With `raw`, `body` is the exact bytes and nothing is parsed: `params` holds the query and the token. `attempt`
+    says how often it was sent from a mailbox, this time included.
     """
     body = _Body.unparsed(call.body) if raw else _parse_body(call.body, call.headers.get("content-type", ""))
     params = _collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
@@ -136,14 +137,20 @@ def request_event(call: Call, *, raw: bool = False) -> Event:
         "query": call.query,
         "received_at": call.received_at,
     }
+    if attempt is not None:
+        members["attempt"] = attempt
     return Event(_encode(members), body.attachments)
 
 
-def event_packets(namespace: str, event: Event) -> list[Packet]:
-    """Return the packets of a `request` event (Socket.IO protocol 5): one of text, then its attachments."""
+def event_packets(namespace: str, event: Event, ack_id: int | None = None) -> list[Packet]:
+    """Return the packets of a `request` event (Socket.IO protocol 5): one of text, then its attachments.
+
+    With `ack_id` the client is asked to acknowledge it by that number.
+    """
+    ack = b"" if ack_id is None else b"%d" % ack_id
     if not event.attachments:
-        return [Packet(b'42%b,["request",%b]' % (namespace.encode(), event.json))]
-    text = b'45%d-%b,["request",%b]' % (len(event.attachments), namespace.encode(), event.json)
+        return [Packet(b'42%b,%b["request",%b]' % (namespace.encode(), ack, event.json))]
+    text = b'45%d-%b,%b["request",%b]' % (len(event.attachments), namespace.encode(), ack, event.json)
     return [Packet(text), *[Packet(attachment, binary=True) for attachment in event.attachments]]
 
 

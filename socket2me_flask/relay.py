@@ -6,14 +6,17 @@ brings calls here, `sockets.py` brings clients.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from .delivery import Awaited, Client
 from .errors import (
     ClientGone,
+    ClientLeft,
     NobodyConnected,
+    NotAcknowledged,
     RelayError,
     ShuttingDown,
     TooManyHeld,
@@ -22,23 +25,12 @@ from .errors import (
     UnknownToken,
 )
 from .limits import Rate
+from .mailboxes import Mailboxes
 from .messages import Call
+from .replies import OK, Answer
 from .stores import TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
-
-
-class Client(Protocol):
-    """Whoever is connected for a token."""
-
-    def send(self, call: Call) -> None:
-        """Queue a call for the client. Raises `ClientGone` or `ClientTooSlow`: then it was not queued."""
-
-    def flush(self) -> None:
-        """Send what is queued. Raises `ClientGone` if the client proves to have left."""
-
-    def dismiss(self, farewell: str | None = None) -> None:
-        """Disconnect the client; `farewell` is an event that it hears first."""
 
 
 @dataclass(eq=False)
@@ -48,6 +40,15 @@ class _Held:
     call: Call
     settled: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
+    handed: "_Handed | None" = None
+
+
+@dataclass(slots=True)
+class _Handed:
+    """A call that was handed to a client, which is to acknowledge it if `awaited`."""
+
+    client: Client
+    awaited: Awaited | None
 
 
 @dataclass
@@ -74,6 +75,10 @@ class Relay:
         max_held_requests: int,
         max_held_requests_per_token: int,
         max_held_bytes: int,
+        ack_timeout_seconds: float,
+        reply_timeout_seconds: float,
+        mailbox_max_age_seconds: float,
+        mailboxes: Mailboxes | None,
         rate: Rate,
         give_way: Callable[[], None],
     ) -> None:
@@ -82,6 +87,9 @@ class Relay:
         self._max_held_requests = max_held_requests
         self._max_held_requests_per_token = max_held_requests_per_token
         self._max_held_bytes = max_held_bytes
+        self._timeouts = {"ack": ack_timeout_seconds, "reply": reply_timeout_seconds}
+        self._mailbox_max_age_seconds = mailbox_max_age_seconds
+        self.mailboxes = mailboxes
         self._rate = rate
         self._give_way = give_way
         self._clients: dict[str, Client] = {}
@@ -108,22 +116,27 @@ class Relay:
             )
         return record
 
-    def forward(self, call: Call, record: TokenRecord) -> None:
-        """Hand an admitted call to the token's client, waiting for one if nobody is connected.
+    def forward(self, call: Call, record: TokenRecord) -> Answer:
+        """Hand an admitted call to the token's client, and return what its caller hears.
 
-        Raises `NobodyConnected` after the hold, `TooManyHeld` at once, or `ClientTooSlow`.
+        Without a mailbox it waits for a client if nobody is connected. Raises `NobodyConnected` after the hold,
+        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `ClientLeft` or `BadReply` in the modes that
+        wait for the client; what `Mailboxes.accept` raises.
         """
         if record.secret_hash is None:
-            self._forward(call)
-            return
+            return self._forward(call)
         stats = self.stats(call.token)
         stats.last_request_at = call.received_at
         try:
-            self._forward(call)
+            if record.mailbox and self.mailboxes is not None:
+                answer = self.mailboxes.accept(call, lambda client: self._timeouts[client.mode])
+            else:
+                answer = self._forward(call)
         except RelayError:
             stats.refused += 1
             raise
         stats.forwarded += 1
+        return answer
 
     def stats(self, token: str) -> TokenStats:
         """Return what was counted of a token with a secret; of any other, nothing is kept."""
@@ -142,17 +155,26 @@ class Relay:
             self._clients[token] = client
         if displaced is not None:
             displaced.dismiss("replaced")
-        if self._store.get(token) is None:
+        record = self._store.get(token)
+        if record is None:
             self._end(token)  # it ended since the client asked whether it lives
+        elif record.mailbox and self.mailboxes is not None:
+            self.mailboxes.open(token, client)
 
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
         with self._lock:
             if self._clients.get(token) is client:
                 del self._clients[token]
+        if self.mailboxes is not None:
+            self.mailboxes.close(token, client)
 
     def expire(self) -> int:
         """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
+        if self.mailboxes is not None:
+            dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
+            if dropped:
+                log.warning("MAILBOX_MAX_AGE_SECONDS bites: %d events were dropped", dropped)
         expired = self._store.pop_expired()
         for number, token in enumerate(expired, 1):
             self._end(token)
@@ -176,6 +198,8 @@ class Relay:
         with self._lock:
             self._stats.pop(token, None)
             client = self._clients.pop(token, None)
+            if self.mailboxes is not None:
+                self.mailboxes.close(token)
             for held in list(self._held.get(token, ())):
                 self._settle(held, UnknownToken())
         if client is not None:
@@ -184,56 +208,73 @@ class Relay:
             except Exception:
                 log.exception("a client was not dismissed")
 
-    def _forward(self, call: Call) -> None:
+    def _forward(self, call: Call) -> Answer:
         client = self._clients.get(call.token)
         if client is not None:
             try:
-                client.send(call)
+                handed = _hand(call, client)
                 # Others have their turn here; what they queue for this client goes out in one piece with it.
                 self._give_way()
                 client.flush()
-                return
+                return self._answer(handed)
             except ClientGone:
                 self.detach(call.token, client)
-        held = self._hold(call)
-        if held is not None:
-            if not held.settled.wait(self._hold_seconds) and not self._give_up(held):
-                raise NobodyConnected if self._store.get(call.token) is not None else UnknownToken
-            if held.error is not None:
-                raise held.error
+        return self._answer(self._hold(call))
 
-    def _hold(self, call: Call) -> _Held | None:
-        """Queue a call for the next client, or return None if one came and took it meanwhile."""
+    def _answer(self, handed: _Handed) -> Answer:
+        """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
+        awaited, client = handed.awaited, handed.client
+        if awaited is None:
+            return OK
+        if not awaited.wait(self._timeouts[client.mode]):
+            client.forget(awaited.ack_id)
+            if client.mode == "ack":
+                raise NotAcknowledged
+            return OK
+        if awaited.has_failed:
+            raise ClientLeft
+        return awaited.reply() if client.mode == "reply" else OK
+
+    def _hold(self, call: Call) -> _Handed:
+        """Wait for the next client to take a call, unless one came and takes it at once."""
         with self._lock:
             client = self._clients.get(call.token)
             if client is not None:
                 try:
-                    client.send(call)
+                    handed = _hand(call, client)
                     client.flush()
-                    return None
+                    return handed
                 except ClientGone:
                     del self._clients[call.token]
             if self._hold_seconds == 0:
                 raise NobodyConnected
-            if (
-                self._held_requests >= self._max_held_requests
-                or self._held_bytes + len(call.body) > self._max_held_bytes
-            ):
-                raise TooManyHeld
-            queue = self._held.setdefault(call.token, deque())
-            if len(queue) >= self._max_held_requests_per_token:
-                raise TooManyHeldOfToken
-            held = _Held(call)
-            queue.append(held)
-            self._held_requests += 1
-            self._held_bytes += len(call.body)
-            return held
+            held = self._queue(call)
+        if not held.settled.wait(self._hold_seconds) and not self._give_up(held):
+            raise NobodyConnected if self._store.get(call.token) is not None else UnknownToken
+        if held.error is not None:
+            raise held.error
+        assert held.handed is not None  # noqa: S101  # settled without an error
+        return held.handed
+
+    def _queue(self, call: Call) -> _Held:
+        if (
+            self._held_requests >= self._max_held_requests
+            or self._held_bytes + len(call.body) > self._max_held_bytes
+        ):
+            raise TooManyHeld
+        if len(self._held.get(call.token, ())) >= self._max_held_requests_per_token:
+            raise TooManyHeldOfToken
+        held = _Held(call)
+        self._held.setdefault(call.token, deque()).append(held)
+        self._held_requests += 1
+        self._held_bytes += len(call.body)
+        return held
 
     def _hand_over(self, token: str, client: Client) -> bool:
         """Give a client what is held for its token, oldest first. Return False if it left meanwhile."""
         while held := next(iter(self._held.get(token, ())), None):
             try:
-                client.send(held.call)
+                held.handed = _hand(held.call, client)
                 client.flush()
             except ClientGone:
                 return False
@@ -263,3 +304,13 @@ class Relay:
             del self._held[held.call.token]
         self._held_requests -= 1
         self._held_bytes -= len(held.call.body)
+
+
+def _hand(call: Call, client: Client) -> _Handed:
+    """Queue a call for a client, in its mode."""
+    if client.mode == "notify":
+        client.send(call)
+        return _Handed(client, None)
+    awaited = Awaited()
+    awaited.ack_id = client.send(call, awaited)
+    return _Handed(client, awaited)

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 
 from .answers import ErrorAnswers
+from .delivery import OnAck
 from .engine import Engine, EngineFull, Limits, OutboxFull, Session, SessionClosed
 from .engine.protocol import Packet
 from .errors import (
@@ -30,25 +32,32 @@ from .errors import (
     Unauthorized,
     UnknownToken,
 )
-from .messages import Call, event_packets, request_event
+from .messages import MAX_ATTACHMENTS, Call, event_packets, request_event
 from .origins import Origins
 from .register import Member, Register
 from .relay import Relay
-from .stores import TokenStore
+from .stores import MODES, TokenStore
 from .tokens import is_secret, is_token
 
 log = logging.getLogger(__name__)
 
 # What a client may say in `auth`, and the values that each takes: none listed, any string.
-AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw"), "secret": ()}
+AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw"), "secret": (), "mode": MODES}
 
 # A packet of Socket.IO protocol 5 that a client sends to connect or disconnect: type, namespace, query, payload.
 _PACKET = re.compile(
     r"(?P<kind>[01])(?:(?P<namespace>/[^,?]*)(?:\?[^,]*)?(?:,(?P<payload>.*))?|(?P<root>.*))", re.DOTALL
 ).fullmatch
 
-# EVENT, ACK, BINARY_EVENT, BINARY_ACK.
-_IGNORED_TYPES = ("2", "3", "5", "6")
+# ACK or BINARY_ACK: type, number of attachments, namespace, query, id, arguments.
+_ACK = re.compile(
+    r"(?P<kind>[36])(?:(?P<attachments>\d{1,2})-)?(?P<namespace>/[^,?]*)(?:\?[^,]*)?,(?P<id>\d{1,15})(?P<args>.*)",
+    re.DOTALL,
+).fullmatch
+_ACKS = ("3", "6")
+
+# EVENT and BINARY_EVENT.
+_IGNORED_TYPES = ("2", "5")
 
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
 GOODBYE_SECONDS = 2
@@ -57,33 +66,65 @@ GOODBYE_SECONDS = 2
 class SocketClient(Member):
     """One client on one namespace: what `relay.Client` asks for."""
 
-    __slots__ = ("_sockets", "is_raw", "is_wanted")
+    __slots__ = ("_acks", "_has_left", "_last_ack_id", "_sockets", "is_raw", "is_wanted", "mode", "window")
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
         super().__init__(sid, transport_id, namespace)
         self._sockets = sockets
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
         self.is_raw = False
+        self.mode = "notify"
+        self.window = 1
+        self._acks: dict[int, OnAck] | None = None  # who waits for which
+        self._last_ack_id = 0
+        self._has_left = False
 
     @property
     def token(self) -> str:
         """The token whose calls it is to get."""
         return self.namespace[1:]
 
-    def send(self, call: Call) -> None:
+    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
         session = self._session()
-        if session is None:
+        if session is None or self._has_left:
             raise ClientGone
+        ack_id = None if on_ack is None else self._await(on_ack)
         try:
-            session.send(event_packets(self.namespace, request_event(call, raw=self.is_raw)))
+            event = request_event(call, raw=self.is_raw, attempt=attempt)
+            session.send(event_packets(self.namespace, event, ack_id))
         except SessionClosed:
+            self.forget(ack_id)
             raise ClientGone from None
         except EngineFull:
+            self.forget(ack_id)
             raise TooManyQueued from None
         except OutboxFull:
+            self.forget(ack_id)
             self._say("too_slow")
             session.close("it does not read as fast as calls come")
             raise ClientTooSlow from None
+        return ack_id
+
+    def forget(self, ack_id: int | None) -> None:
+        if self._acks is not None and ack_id is not None:
+            self._acks.pop(ack_id, None)
+
+    def awaits(self, ack_id: int) -> bool:
+        """Say whether somebody waits for an acknowledgement."""
+        return self._acks is not None and ack_id in self._acks
+
+    def acknowledge(self, ack_id: int, args: list[Any]) -> None:
+        """Bring an acknowledgement to whoever waits for it. One that nobody waits for (any more) means nothing."""
+        on_ack = self._acks.pop(ack_id, None) if self._acks is not None else None
+        if on_ack is not None:
+            on_ack(args)
+
+    def leave(self) -> None:
+        """Send nothing more, and let go whoever waits for an acknowledgement."""
+        self._has_left = True
+        acks, self._acks = self._acks, None
+        for on_ack in (acks or {}).values():
+            on_ack(None)
 
     def flush(self) -> None:
         session = self._session()
@@ -95,11 +136,19 @@ class SocketClient(Member):
             raise ClientGone from None
 
     def dismiss(self, farewell: str | None = None) -> None:
+        self.leave()
         if farewell is not None:
             self._say(farewell)
         # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
         self._sockets.socketio.server.disconnect(self.sid, namespace=self.namespace)
         self._sockets.goodbyes.add(self.transport_id)
+
+    def _await(self, on_ack: OnAck) -> int:
+        self._last_ack_id += 1
+        if self._acks is None:
+            self._acks = {}
+        self._acks[self._last_ack_id] = on_ack
+        return self._last_ack_id
 
     def _session(self) -> Session | None:
         return self._sockets.engine.sessions.get(self.transport_id)
@@ -119,6 +168,9 @@ class Sockets:
         self._relay: Relay
         self._answers = answers
         self._max_namespaces: int = settings["MAX_NAMESPACES_PER_CONNECTION"]
+        self._window: int = settings["WINDOW"]
+        self._max_window: int = settings["MAX_WINDOW"]
+        self._incomplete: dict[str, _Incomplete] = {}  # by transport
         self.socketio = SocketIO(
             app,
             client_manager=self._register,
@@ -181,10 +233,14 @@ class Sockets:
         record = self._store.get(client.token) if is_token(client.token) else None
         if record is None:
             raise UnknownToken
-        options = _parse_auth(auth)
+        options = _parse_auth(auth, self._max_window)
         if record.secret_hash is not None and not is_secret(options.get("secret"), record.secret_hash):
             raise Unauthorized("This token has a secret, and auth.secret is not it.")
         client.is_raw = options.get("body") == "raw"
+        client.mode = options.get("mode", record.mode)
+        client.window = options.get("window", self._window)
+        if record.mailbox and client.mode == "notify":
+            raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
         client.is_wanted = True
 
     def _on_accepted(self, client: SocketClient) -> None:
@@ -203,6 +259,7 @@ class Sockets:
             self.engine.sessions[client.transport_id].joins -= 1
         if client.is_wanted:
             client.is_wanted = False
+            client.leave()
             self._relay.detach(client.token, client)
             if not self._is_used(client.transport_id):
                 self.engine.left(client.transport_id)
@@ -210,10 +267,19 @@ class Sockets:
     def _on_message(self, transport_id: str, data: str | bytes) -> None:
         """Take a Socket.IO packet of a client. What is none raises, and ends the session.
 
-        python-socketio sees a CONNECT or a DISCONNECT that is in order, and nothing else. Nobody handles events
-        of clients; python-socketio would: one named `connect` runs the connect handler.
+        Acknowledgements go to whoever waits for them. python-socketio sees a CONNECT or a DISCONNECT that is in
+        order, and nothing else. Nobody handles events of clients; python-socketio would: one named `connect` runs
+        the connect handler.
         """
-        if isinstance(data, bytes) or data[:1] in _IGNORED_TYPES:
+        if isinstance(data, bytes):
+            self._on_attachment(transport_id, data)
+            return
+        if self._incomplete:
+            self._incomplete.pop(transport_id, None)
+        if data[:1] in _ACKS:
+            self._on_ack(transport_id, data)
+            return
+        if data[:1] in _IGNORED_TYPES:
             return
         match = _PACKET(data)
         if match is None:
@@ -228,6 +294,37 @@ class Sockets:
                 self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
                 return
         self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
+
+    def _on_ack(self, transport_id: str, data: str) -> None:
+        match = _ACK(data)
+        if match is None:
+            return
+        ack_id = int(match["id"])
+        for client in self._register.on_transport(transport_id):
+            if client.namespace == match["namespace"] and client.awaits(ack_id):
+                break
+        else:
+            return  # it came late, or was never asked for: nobody reads the rest
+        args = json.loads(match["args"])
+        if not isinstance(args, list):
+            raise ValueError("no arguments of an acknowledgement")
+        attachments = int(match["attachments"] or 0)
+        if match["kind"] == "3" or not attachments:
+            client.acknowledge(ack_id, args)
+        elif attachments <= MAX_ATTACHMENTS:
+            self._incomplete[transport_id] = _Incomplete(client, ack_id, args, attachments)
+        else:
+            raise ValueError("too many attachments")
+
+    def _on_attachment(self, transport_id: str, data: bytes) -> None:
+        incomplete = self._incomplete.get(transport_id)
+        if incomplete is None:
+            return
+        incomplete.attachments.append(data)
+        if len(incomplete.attachments) == incomplete.expected:
+            del self._incomplete[transport_id]
+            args = _with_attachments(incomplete.args, incomplete.attachments)
+            incomplete.client.acknowledge(incomplete.ack_id, args)
 
     def _may_join(self, transport_id: str) -> bool:
         """Count an attempt to join, whether or not it will succeed."""
@@ -246,6 +343,7 @@ class Sockets:
         for client in self._register.on_transport(transport_id):
             self._handle_packet(transport_id, f"1{client.namespace},")
         self._register.forget(transport_id)
+        self._incomplete.pop(transport_id, None)
 
     def _is_used(self, transport_id: str) -> bool:
         return any(client.is_wanted for client in self._register.on_transport(transport_id))
@@ -253,6 +351,17 @@ class Sockets:
     def _close_if_unused(self, transport_id: str) -> None:
         if not self._is_used(transport_id):
             self.engine.disconnect(transport_id)
+
+
+@dataclass(slots=True)
+class _Incomplete:
+    """An acknowledgement whose attachments are still to come."""
+
+    client: SocketClient
+    ack_id: int
+    args: list[Any]
+    expected: int
+    attachments: list[bytes] = field(default_factory=list)
 
 
 class _NoEnvirons(dict[str, Any]):
@@ -268,12 +377,27 @@ class _NoEnvirons(dict[str, Any]):
 _NO_ENVIRON: dict[str, Any] = {}
 
 
-def _parse_auth(auth: Any) -> dict[str, str]:
+def _with_attachments(value: Any, attachments: list[bytes]) -> Any:
+    """Return a value with its attachments in the places that it has for them."""
+    if isinstance(value, list):
+        return [_with_attachments(item, attachments) for item in value]
+    if isinstance(value, dict):
+        if value.get("_placeholder") is True:
+            return attachments[value["num"]]
+        return {key: _with_attachments(item, attachments) for key, item in value.items()}
+    return value
+
+
+def _parse_auth(auth: Any, max_window: int) -> dict[str, Any]:
     """Return the options of a connect's `auth`. Refuses what it does not know, never guesses."""
     options = auth or {}
     for name, value in options.items():
+        if name == "window":
+            if type(value) is not int or not 1 <= value <= max_window:
+                raise BadAuth(f"auth.window is a whole number from 1 to {max_window}.")
+            continue
         if name not in AUTH_VALUES:
-            raise BadAuth(f"auth takes {', '.join(AUTH_VALUES)}, and nothing else.")
+            raise BadAuth(f"auth takes {', '.join(AUTH_VALUES)}, window, and nothing else.")
         values = AUTH_VALUES[name]
         if not isinstance(value, str) or (values and value not in values):
             raise BadAuth(f"auth.{name} must be {' or '.join(values) or 'a string'}.")

@@ -12,6 +12,9 @@ from socket2me_flask.tokens import is_token, new_token
 class Recorder:
     """A client that keeps the calls that it gets."""
 
+    mode = "notify"
+    window = 1
+
     def __init__(self):
         self.calls = []
 

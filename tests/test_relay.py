@@ -27,12 +27,15 @@ LONG = 30  # a hold that no test waits out
 
 
 class FakeClient:
+    mode = "notify"
+    window = 1
+
     def __init__(self):
         self.calls = []
         self.farewells = []
         self.gone = False
 
-    def send(self, call):
+    def send(self, call, on_ack=None, attempt=None):
         if self.gone:
             raise ClientGone
         self.calls.append(call.path)
@@ -59,6 +62,10 @@ def make_relay(store):
             max_held_requests=max_held_requests,
             max_held_requests_per_token=per_token,
             max_held_bytes=max_held_bytes,
+            ack_timeout_seconds=0.05,
+            reply_timeout_seconds=0.05,
+            mailbox_max_age_seconds=60,
+            mailboxes=None,
             rate=rate,
             give_way=lambda: None,
         )

@@ -53,7 +53,21 @@ def test_known_auth_is_accepted(connect, token, auth):
 
 
 @pytest.mark.parametrize(
-    "auth", [{"body": "RAW"}, {"body": None}, {"body": ["raw"]}, {"Body": "raw"}, {"mode": "ack"}, "raw", [1]]
+    "auth",
+    [
+        {"body": "RAW"},
+        {"body": None},
+        {"body": ["raw"]},
+        {"Body": "raw"},
+        {"mode": "sometimes"},
+        {"mode": 1},
+        {"window": 0},
+        {"window": 101},
+        {"window": "1"},
+        {"window": True},
+        "raw",
+        [1],
+    ],
 )
 def test_unknown_auth_is_refused(connect, token, auth):
     """Never a silent default."""

@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.routing import PathConverter
 
-from . import errors, forward, health, tokens
+from . import errors, events, forward, health, tokens
 
 
 class _AnyPath(PathConverter):
@@ -19,6 +19,7 @@ def register(app: Flask) -> None:
     app.url_map.merge_slashes = False
     app.url_map.converters["anypath"] = _AnyPath
     app.register_blueprint(tokens.blueprint, url_prefix="/v1")
+    app.register_blueprint(events.blueprint, url_prefix="/v1")
     app.register_blueprint(forward.blueprint, url_prefix="/v1")
     app.register_blueprint(health.blueprint)
     errors.register(app)

@@ -1,6 +1,6 @@
 """`/v1/go/<token>`: a caller's request on its way to the token's client.
 
-`FastPath` serves what is forwarded and answered `OK`, which is nearly all of the relay's work, without Flask's
+`FastPath` serves what is forwarded, which is nearly all of the relay's work, without Flask's
 request context, routing and response (a quarter of the time of a forwarded call). Whatever else there is to say
 is said by the blueprint.
 """
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from ..answers import SECURITY_HEADERS
 from ..body import BodyReader
 from ..errors import RelayError, UnknownToken
 from ..messages import Call
 from ..relay import Relay
+from ..replies import Answer
 from ..services import get_services
 from ..tokens import is_token
 
@@ -33,7 +33,7 @@ _ERROR = "socket2me.error"
 
 @blueprint.route("/go/<anypath:tail>", methods=METHODS, provide_automatic_options=False)
 def forward(tail: str) -> Response:
-    """Forward the call and answer `OK`, or say why the fast path could not."""
+    """Forward the call, or say why the fast path could not."""
     error: RelayError | None = request.environ.get(_ERROR)
     if error is not None:
         raise error
@@ -41,12 +41,12 @@ def forward(tail: str) -> Response:
     if not is_token(token):
         raise UnknownToken
     services = get_services()
-    _forward(request.environ, token, services.relay, services.bodies, services.settings["MAX_BODY_BYTES"])
-    return Response("OK", mimetype="text/plain")
+    answer = _forward(request.environ, token, services.relay, services.bodies, services.settings["MAX_BODY_BYTES"])
+    return Response(answer.body, answer.status, answer.headers)
 
 
 class FastPath:
-    """WSGI middleware in front of Flask that forwards calls and answers `OK`."""
+    """WSGI middleware in front of Flask that forwards calls."""
 
     def __init__(
         self, wsgi_app: "WSGIApplication", relay: Relay, bodies: BodyReader, *, max_body_bytes: int
@@ -61,24 +61,25 @@ class FastPath:
         if match is None or environ["REQUEST_METHOD"] not in METHODS:
             return self._wsgi_app(environ, start_response)
         try:
-            _forward(environ, match[1], self._relay, self._bodies, self._max_body_bytes)
+            answer = _forward(environ, match[1], self._relay, self._bodies, self._max_body_bytes)
         except RelayError as error:
             environ[_ERROR] = error
             environ.pop("HTTP_UPGRADE", None)  # Flask would look for a route that takes WebSockets
             return self._wsgi_app(environ, start_response)
-        start_response("200 OK", _OK_HEADERS.copy())
-        return [b"OK"] if environ["REQUEST_METHOD"] != "HEAD" else []
+        start_response(answer.status, answer.headers.copy())
+        return [answer.body] if environ["REQUEST_METHOD"] != "HEAD" else []
 
 
 _PATH = re.compile(r"/v1/go/([a-z0-9]+)(?:/.*)?", re.DOTALL).fullmatch
-_OK_HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "2"), *SECURITY_HEADERS]
 
 
-def _forward(environ: "WSGIEnvironment", token: str, relay: Relay, bodies: BodyReader, max_body_bytes: int) -> None:
+def _forward(
+    environ: "WSGIEnvironment", token: str, relay: Relay, bodies: BodyReader, max_body_bytes: int
+) -> Answer:
     try:
         record = relay.admit(token)
     except RelayError:
         bodies.discard(environ)
         raise
     body = bodies.read(environ, max_body_bytes)
-    relay.forward(Call.from_environ(environ, token, body, time.time()), record)
+    return relay.forward(Call.from_environ(environ, token, body, time.time()), record)

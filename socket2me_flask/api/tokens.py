@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from ..errors import BadRequest, Forbidden, ForbiddenOrigin, TooManyRequests, Unauthorized, UnknownToken
 from ..limits import address_key
 from ..services import get_services
-from ..stores import TokenRecord
+from ..stores import MODES, TokenRecord
 from ..tokens import hash_of, is_secret, is_token, new_secret, new_token
 from .errors import prefers
 
@@ -43,8 +43,9 @@ def new_with_secret() -> Response:
     secret = new_secret()
     record = services.store.add(
         new_token(),
-        _ttl_seconds(options.pop("ttl_seconds", None)),
+        _ttl_seconds(options.get("ttl_seconds")),
         secret_hash=hash_of(secret),
+        **_delivery(options),
     )
     return _created(record, secret)
 
@@ -62,12 +63,14 @@ def refresh(token: str) -> Response:
 @blueprint.get("/tokens/<token>")
 def inspect(token: str) -> Response:
     """Show a token with a secret: until when, whether somebody listens, what was forwarded by this process."""
-    record = _find_with_secret(token)
+    record = find_with_secret(token)
     relay = get_services().relay
     stats = relay.stats(token)
     return jsonify(
         token=token,
         expires_at=record.expires_at,
+        mode=record.mode,
+        mailbox=record.mailbox,
         connected=relay.is_connected(token),
         forwarded=stats.forwarded,
         refused=stats.refused,
@@ -78,7 +81,7 @@ def inspect(token: str) -> Response:
 @blueprint.delete("/tokens/<token>")
 def delete(token: str) -> Response:
     """End a token with a secret now, and disconnect its client."""
-    _find_with_secret(token)
+    find_with_secret(token)
     get_services().relay.delete(token)
     return Response(status=204)
 
@@ -127,8 +130,8 @@ def _options(body: bytes) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadRequest("The body is a JSON object, or empty.")
     for name in options:
-        if name not in ("ttl_seconds",):
-            raise BadRequest("The body may have ttl_seconds, and nothing else.")
+        if name not in ("ttl_seconds", "mode", "mailbox"):
+            raise BadRequest("The body may have ttl_seconds, mode and mailbox, and nothing else.")
     return options
 
 
@@ -141,6 +144,24 @@ def _ttl_seconds(wanted: Any) -> float:
     if not is_number or not 1 <= wanted <= settings["MAX_TTL_SECONDS"]:
         raise BadRequest(f"ttl_seconds is a number from 1 to {settings['MAX_TTL_SECONDS']:g}.")
     return float(wanted)
+
+
+def _delivery(options: dict[str, Any]) -> dict[str, Any]:
+    """Return `mode` and `mailbox` of a new token."""
+    services = get_services()
+    mailbox = options.get("mailbox", services.settings["MAILBOX_DEFAULT"])
+    mode = options.get("mode", "ack" if mailbox is True else "notify")
+    if not isinstance(mailbox, bool):
+        raise BadRequest("mailbox is true or false.")
+    if mode not in MODES:
+        raise BadRequest(f"mode is one of {', '.join(MODES)}.")
+    if mailbox and services.store.mailboxes is None:
+        raise BadRequest(
+            "This relay keeps no mailboxes: what it holds ends with its process (STORE_URL=memory://)."
+        )
+    if mailbox and mode == "notify":
+        raise BadRequest("A token with a mailbox has mode ack or reply.")
+    return {"mode": mode, "mailbox": mailbox}
 
 
 def _created(record: TokenRecord, secret: str) -> Response:
@@ -162,7 +183,7 @@ def _find(token: str) -> TokenRecord:
     return record
 
 
-def _find_with_secret(token: str) -> TokenRecord:
+def find_with_secret(token: str) -> TokenRecord:
     """Return a token that the caller has the secret of. For one without a secret there is nothing to see."""
     record = _find(token)
     if record.secret_hash is None:

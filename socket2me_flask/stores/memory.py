@@ -17,6 +17,8 @@ class MemoryStore:
     `clock` returns seconds and never needs to be the real one. `max_tokens` of 0 is no bound.
     """
 
+    mailboxes = None  # an event that is answered 202 has to survive the process
+
     def __init__(self, clock: Callable[[], float] = time.time, *, max_tokens: int = 0) -> None:
         self._clock = clock
         self._max_tokens = max_tokens
@@ -26,15 +28,28 @@ class MemoryStore:
         self._expired: list[str] = []  # removed, and not popped yet
         self._lock = Lock()  # `flask run` serves with threads
 
-    def add(self, token: str, ttl_seconds: float, *, secret_hash: bytes | None = None) -> TokenRecord:
+    def add(
+        self,
+        token: str,
+        ttl_seconds: float,
+        *,
+        secret_hash: bytes | None = None,
+        mode: str = "notify",
+        mailbox: bool = False,
+    ) -> TokenRecord:
         with self._lock:
             if self._max_tokens and len(self._records) >= self._max_tokens:
                 self._sweep()
                 if len(self._records) >= self._max_tokens:
                     raise TooManyTokens
-            record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash)
+            record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
             self._keep(record)
             return record
+
+    def restore(self, record: TokenRecord) -> None:
+        """Keep a token that was issued before, whether or not it still lives, and however many there are."""
+        with self._lock:
+            self._keep(record)
 
     def get(self, token: str) -> TokenRecord | None:
         record = self._records.get(token)
@@ -65,6 +80,9 @@ class MemoryStore:
         return expired
 
     def ping(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
     def _sweep(self) -> None:

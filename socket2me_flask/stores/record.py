@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from ..messages import Call
+
+# What a caller hears when: `notify`, OK once a live client was handed the event; `ack`, OK when the client
+# acknowledged it; `reply`, what the client's acknowledgement says.
+MODES = ("notify", "ack", "reply")
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
@@ -10,9 +16,28 @@ class TokenRecord:
     ttl_seconds: how long it lives after it was issued or refreshed.
     expires_at: when that is over, in seconds since the epoch.
     secret_hash: what is kept of its secret; None for a token that whoever knows it may use.
+    mode: what its callers hear when, unless its client says otherwise: one of `MODES`.
+    mailbox: whether events wait in a mailbox until they are acknowledged.
     """
 
     token: str
     ttl_seconds: float
     expires_at: float
     secret_hash: bytes | None = None
+    mode: str = "notify"
+    mailbox: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A call that waits in a mailbox, or was set aside.
+
+    attempts: how often it was sent to a client.
+    is_set_aside: whether it is sent no more, unless somebody asks for it.
+    size: what it counts for, in bytes.
+    """
+
+    call: Call
+    attempts: int
+    is_set_aside: bool
+    size: int

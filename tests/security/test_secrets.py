@@ -111,6 +111,8 @@ def test_inspect_tells_what_happened(server, made):
     assert at_first.json() == {
         "token": made["token"],
         "expires_at": made["expires_at"],
+        "mode": "notify",
+        "mailbox": False,
         "connected": False,
         "forwarded": 0,
         "refused": 0,

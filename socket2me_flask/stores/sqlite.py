@@ -1,0 +1,274 @@
+"""Tokens and mailboxes in a file: they survive the process. Embedded, for one process.
+
+Tokens are read from memory, as in the memory store, and written through, so a call without a mailbox costs what
+it costs there. Mailboxes live in the file only. What a method waits for is durable when it returns (WAL, and a
+sync for each group of commits).
+"""
+
+import contextlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import ConfigError, MailboxesFull, MailboxFull, RelayError, StoreUnavailable, UnknownEvent
+from ..messages import Call
+from .memory import MemoryStore
+from .record import StoredEvent, TokenRecord
+from .worker import Job, Worker
+
+log = logging.getLogger(__name__)
+
+# How long to wait at the start for a process before this one to let the file go.
+LOCK_SECONDS = 10
+
+# What an event counts for beside its bytes.
+EVENT_BYTES = 200
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tokens (
+    token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
+    received_at REAL NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL,
+    headers TEXT NOT NULL, body BLOB NOT NULL, size INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS events_of_token ON events (token, is_set_aside, number);
+CREATE INDEX IF NOT EXISTS events_by_age ON events (received_at);
+"""
+_SCHEMA_VERSION = 1
+_EVENT = "id, token, received_at, method, path, query, headers, body, attempts, is_set_aside, size"
+
+
+class SQLiteStore:
+    """Keeps tokens and mailboxes in the file `path`.
+
+    A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound.
+    Raises `ConfigError` if the file cannot be opened, is none of this relay's, or is another process's.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        max_tokens: int = 0,
+        max_events: int = 0,
+        max_bytes: int = 0,
+        total_bytes: int = 0,
+    ) -> None:
+        self._path = path
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._total_bytes = total_bytes
+        self._tokens = MemoryStore(clock, max_tokens=max_tokens)
+        # Of the worker's thread, once it runs:
+        self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
+        self._size = 0
+        try:
+            self._database = sqlite3.connect(
+                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._open()
+        except sqlite3.Error as error:
+            raise ConfigError(f"STORE_URL: {path!r} cannot be used: {error}.") from None
+        self._worker = Worker(self._commit)
+
+    # Tokens
+
+    def add(
+        self,
+        token: str,
+        ttl_seconds: float,
+        *,
+        secret_hash: bytes | None = None,
+        mode: str = "notify",
+        mailbox: bool = False,
+    ) -> TokenRecord:
+        record = self._tokens.add(token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
+        try:
+            self._do(lambda: self._write_token(record))
+        except RelayError:
+            self._tokens.remove(token)
+            raise
+        return record
+
+    def get(self, token: str) -> TokenRecord | None:
+        return self._tokens.get(token)
+
+    def refresh(self, token: str) -> TokenRecord | None:
+        record = self._tokens.refresh(token)
+        if record is not None:
+            self._do(lambda: self._write_token(record))
+        return record
+
+    def remove(self, token: str) -> bool:
+        if not self._tokens.remove(token):
+            return False
+        self._do(lambda: self._drop([token]))
+        return True
+
+    def pop_expired(self) -> list[str]:
+        expired = self._tokens.pop_expired()
+        if expired:
+            self._worker.submit(lambda: self._drop(expired))
+        return expired
+
+    def ping(self) -> None:
+        self._do(lambda: self._database.execute("SELECT 1").fetchone())
+
+    def close(self) -> None:
+        self._worker.stop()
+        self._database.close()
+
+    # Mailboxes
+
+    @property
+    def mailboxes(self) -> "SQLiteStore":
+        return self
+
+    def put(self, call: Call) -> None:
+        self._do(lambda: self._put(call))
+
+    def waiting(self, token: str, limit: int) -> list[StoredEvent]:
+        return list(
+            self._do(lambda: self._select("token = ? AND NOT is_set_aside ORDER BY number LIMIT ?", token, limit))
+        )
+
+    def find(self, token: str, event_id: str) -> StoredEvent:
+        found = self._do(lambda: self._select("token = ? AND id = ?", token, event_id))
+        if not found:
+            raise UnknownEvent
+        event: StoredEvent = found[0]
+        return event
+
+    def summary(self, token: str) -> list[StoredEvent]:
+        without_body = _EVENT.replace("body", "x''")
+        return list(self._do(lambda: self._select("token = ? ORDER BY number", token, columns=without_body)))
+
+    def attempted(self, event_id: str) -> None:
+        self._worker.submit(lambda: self._update("attempts = attempts + 1", event_id))
+
+    def acknowledge(self, event_id: str) -> None:
+        self._worker.submit(lambda: self._delete("id = ?", event_id))
+
+    def set_aside(self, event_id: str) -> None:
+        self._worker.submit(lambda: self._update("is_set_aside = 1", event_id))
+
+    def redeliver(self, token: str, event_id: str) -> None:
+        self.find(token, event_id)
+        self._do(lambda: self._update("is_set_aside = 0, attempts = 0", event_id))
+
+    def delete(self, token: str, event_id: str) -> None:
+        self.find(token, event_id)
+        self._do(lambda: self._delete("id = ?", event_id))
+
+    def drop_older(self, received_before: float) -> int:
+        dropped: int = self._do(lambda: self._delete("received_at < ?", received_before))
+        return dropped
+
+    def _open(self) -> None:
+        execute = self._database.execute
+        execute("PRAGMA locking_mode = EXCLUSIVE")  # what is read from memory must be nobody else's to change
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        execute("BEGIN EXCLUSIVE")
+        (version,) = execute("PRAGMA user_version").fetchone()
+        if version not in (0, _SCHEMA_VERSION):
+            raise ConfigError(f"STORE_URL: {self._path!r} was written by another version of the relay.")
+        for statement in _SCHEMA.split(";"):
+            execute(statement)
+        execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")
+        execute("COMMIT")
+        self._measure()
+        for row in execute("SELECT token, ttl_seconds, expires_at, secret_hash, mode, mailbox FROM tokens"):
+            self._tokens.restore(TokenRecord(row[0], row[1], row[2], row[3], row[4], bool(row[5])))
+
+    def _do(self, do: Callable[[], Any]) -> Any:
+        return self._worker.submit(do).wait()
+
+    # On the worker's thread
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        """Do all jobs in one transaction. If that fails, none was done."""
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                try:
+                    job.result = job.do()
+                except RelayError as error:  # it was raised before anything was written
+                    job.error = error
+            self._database.execute("COMMIT")
+        except Exception as error:
+            log.error("the database failed: %s", error)
+            for job in jobs:
+                job.error = StoreUnavailable()
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                self._measure()
+
+    def _measure(self) -> None:
+        counts = self._database.execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
+        self._sizes = {token: (events, size) for token, events, size in counts}
+        self._size = sum(size for _, size in self._sizes.values())
+
+    def _write_token(self, record: TokenRecord) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
+            (record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode, record.mailbox),
+        )
+
+    def _drop(self, tokens: list[str]) -> None:
+        for token in tokens:
+            self._database.execute("DELETE FROM tokens WHERE token = ?", (token,))
+            self._delete("token = ?", token)
+
+    def _put(self, call: Call) -> None:
+        headers = json.dumps(call.headers)
+        size = len(call.path) + len(call.query) + len(headers) + len(call.body) + EVENT_BYTES
+        events, of_token = self._sizes.get(call.token, (0, 0))
+        if (self._max_events and events >= self._max_events) or (
+            self._max_bytes and of_token + size > self._max_bytes
+        ):
+            raise MailboxFull
+        if self._total_bytes and self._size + size > self._total_bytes:
+            raise MailboxesFull
+        self._database.execute(
+            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, size) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body, size),
+        )
+        self._count(call.token, 1, size)
+
+    def _select(self, condition: str, *values: Any, columns: str = _EVENT) -> list[StoredEvent]:
+        rows = self._database.execute(f"SELECT {columns} FROM events WHERE {condition}", values)  # noqa: S608
+        return [_event(row) for row in rows]
+
+    def _update(self, change: str, event_id: str) -> None:
+        self._database.execute(f"UPDATE events SET {change} WHERE id = ?", (event_id,))  # noqa: S608
+
+    def _delete(self, condition: str, *values: Any) -> int:
+        deleted = self._database.execute(f"DELETE FROM events WHERE {condition} RETURNING token, size", values)  # noqa: S608
+        rows = deleted.fetchall()
+        for token, size in rows:
+            self._count(token, -1, -size)
+        return len(rows)
+
+    def _count(self, token: str, events: int, size: int) -> None:
+        before_events, before_size = self._sizes.pop(token, (0, 0))
+        if before_events + events:
+            self._sizes[token] = (before_events + events, before_size + size)
+        self._size += size
+
+
+def _event(row: tuple[Any, ...]) -> StoredEvent:
+    event_id, token, received_at, method, path, query, headers, body, attempts, is_set_aside, size = row
+    call = Call(token, method, path, query, json.loads(headers), body, received_at, event_id)
+    return StoredEvent(call, attempts, bool(is_set_aside), size)

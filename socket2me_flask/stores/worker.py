@@ -1,0 +1,98 @@
+"""One native thread that does what blocks, many things at a time: group commit for a database.
+
+Under eventlet a call that blocks stops every green thread. So the database has a thread of its own, and whoever
+waits for it waits green. What has come in while one transaction was written goes into the next, all of it: the more
+there is to do, the less each costs.
+"""
+
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+# How many jobs one transaction may hold.
+MOST_JOBS = 1000
+
+
+class Job:
+    """Something to do on the thread, and what came of it."""
+
+    __slots__ = ("_done", "do", "error", "result")
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self.do = do
+        self.result: Any = None
+        self.error: Exception | None = None
+        self._done = threading.Event()
+
+    def finish(self) -> None:
+        """Let go whoever waits."""
+        self._done.set()
+
+    def wait(self) -> Any:
+        """Return the result when the job is done. Raises its error."""
+        self._done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Worker:
+    """Calls `work` on a native thread with all jobs that have come in, to set their results and errors."""
+
+    def __init__(self, work: Callable[[Sequence[Job]], None]) -> None:
+        self._work = work
+        self._jobs: Any = _native("queue").SimpleQueue()
+        self._write: Any = _native("os").write
+        self._finished: deque[Job] = deque()
+        self._is_over = threading.Event()
+        # The native thread may not touch what is green. It rings, and a thread of this side hears.
+        self._bell, self._ear = socket.socketpair()
+        _native("threading").Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def submit(self, do: Callable[[], Any]) -> Job:
+        """Have something done, in the order of submission. Whether to wait for it is up to the caller."""
+        job = Job(do)
+        self._jobs.put(job)
+        return job
+
+    def stop(self) -> None:
+        """Do what has been submitted, then end."""
+        self._jobs.put(None)
+        self._is_over.wait()
+
+    def _run(self) -> None:
+        is_told = False
+        while not is_told:
+            jobs = [self._jobs.get()]
+            while len(jobs) < MOST_JOBS and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            is_told = None in jobs
+            jobs = [job for job in jobs if job is not None]
+            if jobs:
+                self._work(jobs)
+            self._finished.extend(jobs)
+            try:
+                self._write(self._bell.fileno(), b"." if is_told else b"!")
+            except BlockingIOError:
+                pass  # it rings already
+
+    def _listen(self) -> None:
+        heard = b""
+        while b"." not in heard:
+            heard = self._ear.recv(4096)
+            while self._finished:
+                self._finished.popleft().finish()
+        self._bell.close()
+        self._ear.close()
+        self._is_over.set()
+
+
+def _native(module: str) -> Any:
+    """Return a module as it is without eventlet, if that has changed it."""
+    patcher = sys.modules.get("eventlet.patcher")
+    return import_module(module) if patcher is None else patcher.original(module)
