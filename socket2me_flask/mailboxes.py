@@ -115,6 +115,7 @@ class _Outlet:
     def __init__(self, mailboxes: Mailboxes, token: str, client: Client) -> None:
         self.client = client
         self.sent: dict[str, _Sent] = {}  # by event
+        self._acknowledged: set[str] = set()  # and perhaps still in the store
         self._mailboxes = mailboxes
         self._token = token
         self._is_open = True
@@ -163,10 +164,18 @@ class _Outlet:
         if len(self.sent) >= window:
             return
         store = self._mailboxes.store
-        for event in store.waiting(self._token, window):
-            if not self._is_open:
+        known = set(self._acknowledged)
+        events = store.waiting(self._token, window + len(known))
+        # The store has done what it was told before it was asked, unless it failed at it.
+        left = known & {event.call.id for event in events}
+        self._acknowledged -= known - left
+        for event_id in left:
+            store.acknowledge(event_id)
+            self._mailboxes.retries.add(self)
+        for event in events:
+            if not self._is_open or len(self.sent) >= window:
                 return
-            if event.call.id in self.sent:
+            if event.call.id in self.sent or event.call.id in self._acknowledged:
                 continue
             if event.attempts >= self._mailboxes.max_attempts:
                 store.set_aside(event.call.id)
@@ -194,6 +203,7 @@ class _Outlet:
         sent = self.sent.pop(event_id, None)
         if sent is not None:
             self._mailboxes.overdue.discard(sent)
+            self._acknowledged.add(event_id)
             self._mailboxes.store.acknowledge(event_id)
             self._mailboxes.settle(event_id, args)
             self.kick()

@@ -63,7 +63,7 @@ def from_acknowledgement(args: list[Any]) -> Answer:
         raise BadReply("A reply is (status, body, headers), and nothing more.")
     if status is None:
         status = 200
-    if status != int(status) or not 200 <= status <= 599:
+    if not 200 <= status <= 599 or status != int(status):
         raise BadReply("The status of a reply is a number from 200 to 599.")
     content_type, data = _encoded(body)
     own = list(_headers(headers))

@@ -216,9 +216,17 @@ class PythonListener(Listener):
     """python-socketio's client."""
 
     def __init__(
-        self, server: Server, *tokens: str, transports: list[str] | None = None, auth: Any = None, **kwargs
+        self,
+        server: Server,
+        *tokens: str,
+        transports: list[str] | None = None,
+        auth: Any = None,
+        replies: Any = (),
+        **kwargs,
     ):
+        """`replies` are what the handler of `request` returns, one after the other, and then None."""
         super().__init__()
+        self._replies = iter(replies)
         self.client = socketio.Client(**kwargs)
         namespaces = [f"/{token}" for token in tokens]
         for namespace in namespaces:
@@ -238,7 +246,12 @@ class PythonListener(Listener):
         def hearer(event: str) -> Callable[..., None]:
             return lambda *data: self.hear(event, *data)
 
-        for event in ("connect", "connect_error", "disconnect", "request", "replaced"):
+        def on_request(*data: Any) -> Any:
+            self.hear("request", *data)
+            return next(self._replies, None)
+
+        self.client.on("request", on_request, namespace=namespace)
+        for event in ("connect", "connect_error", "disconnect", "replaced"):
             self.client.on(event, hearer(event), namespace=namespace)
 
     def close(self) -> None:

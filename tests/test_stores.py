@@ -1,19 +1,51 @@
 """The contract of `TokenStore`, held against every store."""
 
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
 from functools import partial
 
 import pytest
 
-from socket2me_flask.errors import TooManyTokens
-from socket2me_flask.stores import MemoryStore, TokenRecord
+from socket2me_flask.errors import (
+    ConfigError,
+    MailboxesFull,
+    MailboxFull,
+    StoreUnavailable,
+    TooManyTokens,
+    UnknownEvent,
+)
+from socket2me_flask.messages import Call
+from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
 from socket2me_flask.tokens import new_token
 
-STORES = {"memory": MemoryStore}
+from .live import ROOT
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["memory", "sqlite"])
 def make_store(request, clock):
-    return partial(STORES[request.param], clock)
+    if request.param == "memory":
+        yield partial(MemoryStore, clock)
+    else:
+        yield request.getfixturevalue("open_file")
+
+
+@pytest.fixture
+def open_file(tmp_path, clock):
+    """Return what opens the same file again and again, as one relay after another does."""
+    opened = []
+
+    def open_file(**bounds):
+        while opened:
+            opened.pop().close()
+        opened.append(SQLiteStore(str(tmp_path / "relay.db"), clock, **bounds))
+        return opened[0]
+
+    yield open_file
+    while opened:
+        opened.pop().close()
 
 
 @pytest.fixture
@@ -79,12 +111,12 @@ def test_a_popped_token_can_be_added_again(store, clock):
 
 
 def test_a_record_says_what_was_kept(store, clock):
-    """Lifetime, end and secret, also after a refresh."""
+    """Lifetime, end, secret and mode, also after a refresh."""
     token = new_token()
-    record = store.add(token, 60, secret_hash=b"hash")
-    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash")
+    record = store.add(token, 60, secret_hash=b"hash", mode="reply")
+    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply")
     clock.now += 10
-    assert store.refresh(token) == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash")
+    assert store.refresh(token) == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply")
 
 
 def test_a_removed_token_is_gone(store, clock):
@@ -156,3 +188,209 @@ def test_the_work_of_a_sweep_follows_what_expired(clock):
     clock.now += 6
     assert len(store.pop_expired()) == 10
     assert CountingBuckets.popped == 1
+
+
+def test_tokens_survive_the_process(open_file, clock):
+    """As they were; what expired meanwhile is found by the next sweep, what was removed is gone."""
+    store = open_file()
+    record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True)
+    short = store.add(new_token(), 10)
+    gone = store.add(new_token(), 60)
+    store.remove(gone.token)
+    clock.now += 20
+    record = store.refresh(record.token)
+    store = open_file()
+    assert store.get(record.token) == record
+    assert store.get(short.token) is None
+    assert store.get(gone.token) is None
+    assert store.pop_expired() == [short.token]
+    assert open_file().pop_expired() == []
+
+
+def test_the_memory_store_keeps_no_mailboxes(clock):
+    """An event that is answered 202 has to survive the process."""
+    assert MemoryStore(clock).mailboxes is None
+
+
+@pytest.fixture
+def box(open_file):
+    """A store with a token that has a mailbox, and the token."""
+    store = open_file()
+    return store, store.add(new_token(), 60, mailbox=True).token
+
+
+def call_of(token, body=b"", received_at=1.0):
+    return Call(token, "POST", "/a%20b", "q=1", {"x-a": "gr\xfc\xdfe"}, body, received_at)
+
+
+def test_events_come_out_as_they_went_in(box):
+    """In order, field by field, and whole again after the process."""
+    store, token = box
+    calls = [call_of(token, bytes([number, 0, 255])) for number in range(3)]
+    for call in calls:
+        store.put(call)
+    waiting = store.waiting(token, 2)
+    assert [event.call for event in waiting] == calls[:2]
+    assert [(event.attempts, event.is_set_aside) for event in waiting] == [(0, False)] * 2
+    assert store.find(token, calls[2].id).call == calls[2]
+    assert [event.call.id for event in store.summary(token)] == [call.id for call in calls]
+    assert {event.call.body for event in store.summary(token)} == {b""}
+
+
+def test_events_survive_the_process(box, open_file):
+    """With their attempts and their state."""
+    store, token = box
+    calls = [call_of(token) for _ in range(3)]
+    for call in calls:
+        store.put(call)
+    store.attempted(calls[0].id)
+    store.set_aside(calls[1].id)
+    store.acknowledge(calls[2].id)
+    store = open_file()
+    assert [(e.call.id, e.attempts, e.is_set_aside) for e in store.summary(token)] == [
+        (calls[0].id, 1, False),
+        (calls[1].id, 0, True),
+    ]
+
+
+def test_an_event_that_was_set_aside_can_be_sent_again(box):
+    """In its old place, its attempts counted from the start."""
+    store, token = box
+    calls = [call_of(token) for _ in range(2)]
+    for call in calls:
+        store.put(call)
+    store.attempted(calls[0].id)
+    store.set_aside(calls[0].id)
+    assert [event.call for event in store.waiting(token, 5)] == calls[1:]
+    store.redeliver(token, calls[0].id)
+    assert [(event.call, event.attempts) for event in store.waiting(token, 5)] == [(call, 0) for call in calls]
+
+
+def test_events_are_found_by_their_own_token_only(box):
+    """Whoever has another secret sees nothing."""
+    store, token = box
+    other = store.add(new_token(), 60, mailbox=True).token
+    store.put(call := call_of(token))
+    for ask in (store.find, store.redeliver, store.delete):
+        with pytest.raises(UnknownEvent):
+            ask(other, call.id)
+    assert store.waiting(other, 5) == []
+    store.delete(token, call.id)
+    with pytest.raises(UnknownEvent):
+        store.find(token, call.id)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error"),
+    [({"max_events": 2}, MailboxFull), ({"max_bytes": 2700}, MailboxFull), ({"total_bytes": 2700}, MailboxesFull)],
+)
+def test_mailboxes_have_bounds(open_file, bounds, error):
+    """What was kept stays; when it goes, there is room. The bounds hold after a restart."""
+    store = open_file(**bounds)
+    token = store.add(new_token(), 60, mailbox=True).token
+    calls = [call_of(token, b"x" * 1000) for _ in range(3)]
+    for call in calls[:2]:
+        store.put(call)
+    with pytest.raises(error):
+        store.put(calls[2])
+    store = open_file(**bounds)
+    with pytest.raises(error):
+        store.put(calls[2])
+    assert [event.call for event in store.waiting(token, 5)] == calls[:2]
+    store.acknowledge(calls[0].id)
+    store.put(calls[2])
+
+
+def test_a_mailbox_ends_with_its_token(box, clock):
+    """However that ends."""
+    store, token = box
+    removed = store.add(new_token(), 1000, mailbox=True).token
+    for each in (token, removed):
+        store.put(call_of(each))
+    store.remove(removed)
+    clock.now += 61
+    assert store.pop_expired() == [token]
+    assert store.summary(removed) == store.summary(token) == []
+    assert (store._size, store._sizes) == (0, {})
+
+
+def test_old_events_are_dropped(box):
+    """By when they were received."""
+    store, token = box
+    for received_at in (1.0, 2.0, 3.0):
+        store.put(call_of(token, received_at=received_at))
+    assert store.drop_older(2.5) == 2
+    assert [event.call.received_at for event in store.summary(token)] == [3.0]
+
+
+def test_a_database_that_fails_says_so_and_recovers(box):
+    """What could not be written was not accepted, and counts for nothing."""
+    store, token = box
+    store.put(call_of(token))
+    (pages,) = store._do(lambda: store._database.execute("PRAGMA page_count").fetchone())
+    store._do(lambda: store._database.execute(f"PRAGMA max_page_count = {pages + 5}").fetchone())
+    refused = 0
+    for _ in range(20):
+        try:
+            store.put(call_of(token, b"x" * 5000))
+        except StoreUnavailable:
+            refused += 1
+    assert 0 < refused < 20
+    with pytest.raises(StoreUnavailable):
+        store.add(other := new_token(), 60, secret_hash=b"x" * 50_000)
+    assert store.get(other) is None
+    store._do(lambda: store._database.execute("PRAGMA max_page_count = 100000").fetchone())
+    store.put(last := call_of(token))
+    events = store.summary(token)
+    assert len(events) == 22 - refused
+    assert events[-1].call.id == last.id
+    assert store._size == sum(event.size for event in events)
+
+
+def test_a_file_is_one_processs(open_file, tmp_path):
+    """A second relay on it would not see what the first changes: it does not start."""
+    open_file()
+    path = str(tmp_path / "relay.db")
+    code = f"from socket2me_flask.stores import sqlite as s; s.LOCK_SECONDS = 0.1; s.SQLiteStore({path!r})"
+    second = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "ConfigError: STORE_URL" in second.stderr
+    assert "locked" in second.stderr
+
+
+@pytest.mark.parametrize("content", [b"no database", None])
+def test_a_file_that_is_none_of_ours_is_refused(tmp_path, clock, content):
+    """With a reason, and left as it is."""
+    path = tmp_path / "other.db"
+    if content is None:
+        other = sqlite3.connect(path)
+        other.execute("PRAGMA user_version = 99")
+        other.close()
+    else:
+        path.write_bytes(content * 1000)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="STORE_URL"):
+        SQLiteStore(str(path), clock)
+    assert path.read_bytes()[24:] == before[24:] or content is None
+
+
+def test_nothing_is_asked_of_a_closed_store_in_vain(box):
+    """Whoever is late hears of it, and does not wait for ever."""
+    store, token = box
+    store.close()
+    with pytest.raises(StoreUnavailable):
+        store.put(call_of(token))
+
+
+def test_many_writers_share_commits(box):
+    """What waits for the disk waits together, and each is in order with its own."""
+    store, token = box
+    commits = []
+    commit = store._worker._work
+    store._worker._work = lambda jobs: (commits.append(len(jobs)), time.sleep(0.01), commit(jobs))
+    threads = [threading.Thread(target=store.put, args=[call_of(token)]) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.summary(token)) == 50
+    assert len(commits) < 25

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from ..errors import StoreUnavailable
+
 # How many jobs one transaction may hold.
 MOST_JOBS = 1000
 
@@ -48,6 +50,7 @@ class Worker:
         self._jobs: Any = _native("queue").SimpleQueue()
         self._write: Any = _native("os").write
         self._finished: deque[Job] = deque()
+        self._is_stopped = False
         self._is_over = threading.Event()
         # The native thread may not touch what is green. It rings, and a thread of this side hears.
         self._bell, self._ear = socket.socketpair()
@@ -55,13 +58,21 @@ class Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def submit(self, do: Callable[[], Any]) -> Job:
-        """Have something done, in the order of submission. Whether to wait for it is up to the caller."""
+        """Have something done, in the order of submission. Whether to wait for it is up to the caller.
+
+        After `stop` nothing is done, and whoever waits hears `StoreUnavailable`.
+        """
         job = Job(do)
-        self._jobs.put(job)
+        if self._is_stopped:
+            job.error = StoreUnavailable()
+            job.finish()
+        else:
+            self._jobs.put(job)
         return job
 
     def stop(self) -> None:
         """Do what has been submitted, then end."""
+        self._is_stopped = True
         self._jobs.put(None)
         self._is_over.wait()
 

@@ -1,0 +1,411 @@
+"""Acknowledgements, replies and mailboxes, over real connections."""
+
+import json
+import threading
+import time
+from base64 import b64decode
+
+import pytest
+import requests
+
+from .conftest import WITH_C_PARSER
+from .live import NodeListener, PythonListener, Server, WebSocket, wait_until
+
+# How long the relay of these tests waits for a client, and how long until it sends an event again.
+PATIENCE_SECONDS = 1
+
+
+@pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER, "flask"])
+def server(request, tmp_path_factory):
+    with Server(
+        request.param,
+        STORE_URL=f"sqlite:///{tmp_path_factory.mktemp('store')}/relay.db",
+        ACK_TIMEOUT_SECONDS=PATIENCE_SECONDS,
+        REPLY_TIMEOUT_SECONDS=PATIENCE_SECONDS,
+        REDELIVER_SECONDS=PATIENCE_SECONDS,
+        MAX_ATTEMPTS=2,
+        MAILBOX_MAX_EVENTS=20,
+        HOLD_SECONDS=0,
+    ) as server:
+        yield server
+
+
+class Acknowledging(WebSocket):
+    """A client that acknowledges when it is told to, over a bare WebSocket."""
+
+    def __init__(self, server, token, **auth):
+        super().__init__(server)
+        self.token = token
+        self.send(f"40/{token},{json.dumps(auth)}")
+        self.answer = self.receive()
+
+    def event(self):
+        """Return the id to acknowledge by, and the request object."""
+        while (packet := self.receive()) == "2":
+            self.send("3")
+        head, _, rest = packet.partition("[")
+        assert head.startswith(f"42/{self.token},"), packet
+        ack_id = head.partition(",")[2]
+        return int(ack_id) if ack_id else None, json.loads("[" + rest)[1]
+
+    def acknowledge(self, ack_id, *args):
+        self.send(f"43/{self.token},{ack_id}{json.dumps(args)}")
+
+
+class Caller(threading.Thread):
+    """A call in a thread of its own, and what it was answered."""
+
+    def __init__(self, server, token, **kwargs):
+        super().__init__(daemon=True)
+        self._call = lambda: server.go(token, **kwargs)
+        self.started = time.monotonic()
+        self.start()
+
+    def run(self):
+        self._answer = self._call()
+        self.seconds = time.monotonic() - self.started
+
+    @property
+    def answer(self):
+        self.join(15)
+        return self._answer
+
+
+def events(server, made):
+    answer = requests.get(f"{server.url}/v1/tokens/{made['token']}/events", headers=bearer(made), timeout=5)
+    assert answer.status_code == 200
+    return {state: [event["id"] for event in listed] for state, listed in answer.json().items()}
+
+
+def bearer(made):
+    return {"Authorization": f"Bearer {made['secret']}"}
+
+
+def error_code(answer):
+    return answer.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_ack_is_ok_when_the_client_acknowledged(server, by_token):
+    """Not before; chosen at connect, or when the token was made."""
+    made = server.new_with_secret(**({"mode": "ack"} if by_token else {}))
+    auth = {"secret": made["secret"]} | ({} if by_token else {"mode": "ack"})
+    with Acknowledging(server, made["token"], **auth) as client:
+        caller = Caller(server, made["token"])
+        ack_id, _ = client.event()
+        time.sleep(0.2)
+        assert caller.is_alive()
+        client.acknowledge(ack_id)
+        assert (caller.answer.status_code, caller.answer.text) == (200, "OK")
+
+
+def test_an_ack_that_stays_out_is_504(server):
+    """The caller is not told OK for what nobody confirmed; a late acknowledgement does no harm."""
+    token = server.new()
+    with Acknowledging(server, token, mode="ack") as client:
+        caller = Caller(server, token)
+        ack_id, _ = client.event()
+        assert (caller.answer.status_code, error_code(caller.answer)) == (504, "not_acknowledged")
+        assert PATIENCE_SECONDS <= caller.seconds < PATIENCE_SECONDS + 2
+        client.acknowledge(ack_id)
+        client.acknowledge(ack_id)
+        caller = Caller(server, token)
+        client.acknowledge(client.event()[0])
+        assert caller.answer.text == "OK"
+
+
+@pytest.mark.parametrize("mode", ["ack", "reply"])
+def test_a_client_that_leaves_ends_the_wait_at_once(server, mode):
+    """503 with Retry-After: nobody knows whether it got that far."""
+    token = server.new()
+    with Acknowledging(server, token, mode=mode) as client:
+        caller = Caller(server, token)
+        client.event()
+    assert (caller.answer.status_code, error_code(caller.answer)) == (503, "client_left")
+    assert "Retry-After" in caller.answer.headers
+    assert caller.seconds < PATIENCE_SECONDS
+
+
+def test_a_displaced_clients_acknowledgement_changes_nothing(server):
+    """Its callers hear that it left; what it says afterwards is nobody's answer."""
+    token = server.new()
+    with Acknowledging(server, token, mode="reply") as old:
+        caller = Caller(server, token)
+        ack_id, _ = old.event()
+        with Acknowledging(server, token, mode="reply") as new:
+            assert error_code(caller.answer) == "client_left"
+            caller = Caller(server, token)
+            new_ack_id, _ = new.event()
+            old.acknowledge(ack_id, 200, "forged")
+            old.acknowledge(new_ack_id, 200, "forged")
+            new.acknowledge(new_ack_id, 200, "mine")
+            assert caller.answer.text == "mine"
+
+
+def test_a_client_on_the_same_connection_cannot_acknowledge_for_another(server):
+    """An id means something within its namespace only."""
+    tokens = [server.new(), server.new()]
+    with Acknowledging(server, tokens[0], mode="reply") as client:
+        client.send(f'40/{tokens[1]},{{"mode":"reply"}}')
+        client.receive()
+        caller = Caller(server, tokens[0])
+        ack_id, _ = client.event()
+        client.send(f'43/{tokens[1]},{ack_id}[200,"wrong"]')
+        client.acknowledge(ack_id, 200, "right")
+        assert caller.answer.text == "right"
+
+
+def test_a_reply_that_stays_out_is_ok(server):
+    """As the original's second version had it."""
+    token = server.new()
+    with Acknowledging(server, token, mode="reply") as client:
+        caller = Caller(server, token)
+        client.event()
+        assert (caller.answer.status_code, caller.answer.text) == (200, "OK")
+        assert caller.seconds >= PATIENCE_SECONDS
+
+
+REPLIES = [
+    (None, 200, b"OK"),
+    ([201], 201, b""),
+    ([404, "not here"], 404, b"not here"),
+    ([200, {"a": [1, None]}, {"X-A": "b"}], 200, b'{"a":[1,null]}'),
+    ([200, {"$bytes": "AAH/"}], 200, b"\0\1\xff"),
+    ([{"$bytes": "AAH/"}], 200, b"\0\1\xff"),
+    ([304], 304, b""),
+    ([99], 502, None),
+    ([200, {"nested": {"$bytes": "AAH/"}}], 502, None),
+]
+
+
+@pytest.mark.parametrize("transports", [["websocket"], ["polling"]])
+@pytest.mark.parametrize(("args", "status", "body"), REPLIES)
+def test_a_reply_of_the_javascript_client(server, args, status, body, transports):
+    """Status, body and headers, each optional; text, JSON or bytes."""
+    token = server.new()
+    with NodeListener(server, token, auth={"mode": "reply"}, transports=transports, reply=args or []) as client:
+        client.expect("connect")
+        answer = server.go(token, data=b"x")
+    assert answer.status_code == status
+    if body is None:
+        assert error_code(answer) == "bad_reply"
+    else:
+        assert answer.content == body
+    assert answer.headers.get("X-A") == ("b" if args and len(args) > 2 else None)
+
+
+def test_a_reply_of_the_python_client(server):
+    """What its handler returns; several values make several arguments."""
+    token = server.new()
+    returns = [(201, "made", {"X-A": "b"}), b"\0\1", None]
+    with PythonListener(server, token, auth={"mode": "reply"}, replies=returns) as client:
+        client.expect("connect")
+        answers = [server.go(token) for _ in range(3)]
+    assert [(answer.status_code, answer.content) for answer in answers] == [
+        (201, b"made"),
+        (200, b"\0\1"),
+        (200, b"OK"),
+    ]
+    assert answers[0].headers["X-A"] == "b"
+    assert "X-A" not in server.go(token).headers
+
+
+def test_notify_asks_for_no_acknowledgement(server):
+    """The packet is the one that it always was."""
+    token = server.new()
+    with Acknowledging(server, token) as client:
+        assert server.go(token).text == "OK"
+        assert client.event()[0] is None
+
+
+def test_what_a_client_may_acknowledge_with_has_bounds(server):
+    """What is no acknowledgement ends the session; attachments that do not come wait for nobody."""
+    token = server.new()
+    for bad in (f'43/{token},1{{"no":"list"}}', f"43/{token},1[", f"4699-/{token},1[]"):
+        with Acknowledging(server, token, mode="ack") as client:
+            Caller(server, token)
+            assert client.event()[0] == 1
+            client.send(bad)
+            client.expect_close()
+    with Acknowledging(server, token, mode="reply") as client:
+        caller = Caller(server, token)
+        ack_id, _ = client.event()
+        client.send(f'462-/{token},{ack_id}[{{"_placeholder":true,"num":0}},{{"_placeholder":true,"num":1}}]')
+        client.acknowledge(ack_id, 200, "after all")  # in place of the attachments
+        assert caller.answer.text == "after all"
+
+
+# Mailboxes
+
+
+@pytest.fixture
+def made(server):
+    return server.new_with_secret(mailbox=True)
+
+
+def test_events_wait_for_their_client(server, made):
+    """202 with an id while nobody is connected; then in order, each with its id and its attempt."""
+    answers = [server.go(made["token"], data={"n": number}) for number in range(3)]
+    assert [answer.status_code for answer in answers] == [202] * 3
+    ids = [answer.json()["id"] for answer in answers]
+    assert events(server, made) == {"waiting": ids, "in_flight": [], "set_aside": []}
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        for number in range(3):
+            ack_id, request = client.event()
+            assert (request["id"], request["params"]["n"], request["attempt"]) == (ids[number], str(number), 1)
+            assert events(server, made)["in_flight"] == [ids[number]]
+            client.acknowledge(ack_id)
+        wait_until(lambda: not events(server, made)["waiting"], "the mailbox is empty")
+        caller = Caller(server, made["token"])
+        client.acknowledge(client.event()[0])
+        assert (caller.answer.status_code, caller.answer.text) == (200, "OK")
+
+
+def test_what_is_not_acknowledged_comes_again(server, made):
+    """To the next client, or to the same one after a while, with the same id; its caller hears 202 meanwhile."""
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        caller = Caller(server, made["token"])
+        _, first = client.event()
+    assert caller.answer.status_code == 202
+    assert caller.answer.json()["id"] == first["id"]
+    assert caller.seconds < PATIENCE_SECONDS
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        _, again = client.event()
+        assert again == first | {"attempt": 2}
+
+
+def test_after_max_attempts_an_event_is_set_aside_and_can_be_sent_again(server, made):
+    """It stands in nobody's way, and is lost to nobody."""
+    bad = server.go(made["token"]).json()["id"]
+    good = server.go(made["token"]).json()["id"]
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        for attempt in (1, 2):
+            _, request = client.event()
+            assert (request["id"], request["attempt"]) == (bad, attempt)
+        ack_id, request = client.event()
+        assert request["id"] == good
+        client.acknowledge(ack_id)
+        wait_until(
+            lambda: events(server, made) == {"waiting": [], "in_flight": [], "set_aside": [bad]}, "it is aside"
+        )
+        url = f"{server.url}/v1/tokens/{made['token']}/events/{bad}/redeliver"
+        assert requests.post(url, headers=bearer(made), timeout=5).status_code == 202
+        ack_id, request = client.event()
+        assert (request["id"], request["attempt"]) == (bad, 1)
+        client.acknowledge(ack_id)
+        wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
+
+
+def test_an_event_can_be_looked_at_and_dropped(server, made):
+    """Whole, its body as base64."""
+    event_id = server.go(made["token"], tail="/a%20b?q=1", data=b"\0\xff").json()["id"]
+    url = f"{server.url}/v1/tokens/{made['token']}/events/{event_id}"
+    shown = requests.get(url, headers=bearer(made), timeout=5).json()
+    assert (shown["id"], shown["state"], shown["attempts"]) == (event_id, "waiting", 0)
+    assert (shown["method"], shown["path"], shown["query"]) == ("POST", "/a%20b", "q=1")
+    assert b64decode(shown["body"]) == b"\0\xff"
+    assert shown["size"] > 2
+    assert shown["headers"]["content-length"] == "2"
+    assert requests.delete(url, headers=bearer(made), timeout=5).status_code == 204
+    for method, tail in (("GET", ""), ("DELETE", ""), ("POST", "/redeliver")):
+        answer = requests.request(method, url + tail, headers=bearer(made), timeout=5)
+        assert (answer.status_code, error_code(answer)) == (404, "unknown_event")
+
+
+def test_mailboxes_are_for_those_with_the_secret(server, made):
+    """401 for others; 404 for open tokens, for those without a mailbox, and for those that do not live."""
+    event_id = server.go(made["token"]).json()["id"]
+    plain = server.new_with_secret()
+    for method, tail in (
+        ("GET", ""),
+        ("GET", f"/{event_id}"),
+        ("DELETE", f"/{event_id}"),
+        ("POST", f"/{event_id}/redeliver"),
+    ):
+
+        def ask(token, headers=None, method=method, tail=tail):
+            url = f"{server.url}/v1/tokens/{token}/events{tail}"
+            return requests.request(method, url, headers=headers, timeout=5).status_code
+
+        assert ask(made["token"]) == ask(made["token"], bearer(plain)) == 401
+        assert ask(plain["token"], bearer(plain)) == ask(server.new()) == ask("z" * 24) == 404
+    assert events(server, made)["waiting"] == [event_id]
+
+
+def test_a_window_is_how_many_are_on_their_way(server, made):
+    """One unless the client asks for more; in order all the same."""
+    ids = [server.go(made["token"]).json()["id"] for _ in range(5)]
+    with Acknowledging(server, made["token"], secret=made["secret"], window=3) as client:
+        got = [client.event() for _ in range(3)]
+        assert [request["id"] for _, request in got] == ids[:3]
+        assert events(server, made)["in_flight"] == ids[:3]
+        client.acknowledge(got[1][0])
+        assert client.event()[1]["id"] == ids[3]
+
+
+def test_a_full_mailbox_refuses_and_loses_nothing(server, made):
+    """429 with Retry-After."""
+    ids = [server.go(made["token"]).json()["id"] for _ in range(20)]
+    answer = server.go(made["token"])
+    assert (answer.status_code, error_code(answer)) == (429, "mailbox_full")
+    assert "Retry-After" in answer.headers
+    assert events(server, made)["waiting"] == ids
+
+
+def test_a_reply_from_a_mailbox(server):
+    """It answers the caller that still waits; later it only acknowledges."""
+    made = server.new_with_secret(mailbox=True, mode="reply")
+    server.go(made["token"])
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        client.acknowledge(client.event()[0], 200, "too late")
+        caller = Caller(server, made["token"])
+        client.acknowledge(client.event()[0], 418, "in time")
+        assert (caller.answer.status_code, caller.answer.text) == (418, "in time")
+        wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
+
+
+def test_a_mailbox_takes_a_client_that_acknowledges(server, made):
+    """One in mode notify is refused with a reason: its events would never leave."""
+    with Acknowledging(server, made["token"], secret=made["secret"], mode="notify") as client:
+        assert client.answer.startswith(f"44/{made['token']},")
+        assert "has a mailbox" in client.answer
+    options = {"mailbox": True, "mode": "notify"}
+    assert requests.post(f"{server.url}/v1/new", json=options, timeout=5).status_code == 400
+
+
+@pytest.mark.parametrize("options", [{"mailbox": 1}, {"mailbox": "yes"}, {"mode": "sometimes"}, {"mode": None}])
+def test_options_of_delivery_that_are_none(server, options):
+    """400, with a sentence."""
+    assert requests.post(f"{server.url}/v1/new", json=options, timeout=5).status_code == 400
+
+
+def test_the_memory_store_has_no_mailboxes():
+    """400, with the reason; and a server that should give every token one does not start."""
+    with Server() as server:
+        answer = requests.post(f"{server.url}/v1/new", json={"mailbox": True}, timeout=5)
+        assert answer.status_code == 400
+        assert "STORE_URL" in answer.text
+        made = server.new_with_secret(mode="ack")
+        assert (
+            requests.get(
+                f"{server.url}/v1/tokens/{made['token']}/events", headers=bearer(made), timeout=5
+            ).status_code
+            == 404
+        )
+
+
+def test_the_server_can_give_every_token_a_mailbox(tmp_path):
+    """MAILBOX_DEFAULT; a token may still say no."""
+    with Server(STORE_URL=f"sqlite:///{tmp_path}/relay.db", MAILBOX_DEFAULT="true", HOLD_SECONDS=0) as server:
+        assert server.go(server.new_with_secret()["token"]).status_code == 202
+        assert server.go(server.new_with_secret(mailbox=False)["token"]).status_code == 503
+        assert server.go(server.new()).status_code == 503
+
+
+def test_a_notify_client_of_another_token_feels_nothing_of_the_database(server, made):
+    """Its calls do not wait for the disk."""
+    token = server.new()
+    with PythonListener(server, token) as client:
+        client.expect("connect")
+        assert server.go(token).text == "OK"
+        assert "attempt" not in client.expect("request")
