@@ -8,7 +8,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt Makefile
 
-.PHONY: serve try-it test lint fix bench clean
+.PHONY: serve try-it test lint fix bench soak clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -35,6 +35,9 @@ fix: $(VENV)/.can-test
 
 bench: $(VENV)/.can-test
 	$(BIN)/python benchmarks/table.py
+
+soak: $(VENV)/.can-test
+	$(BIN)/python -m tests.soak
 
 clean:
 	rm -rf $(VENV) tests/js/node_modules

@@ -9,7 +9,8 @@ from socket2me_flask.errors import ConfigError
 try:
     app = create_app()
 except ConfigError as error:
-    sys.exit(f"socket2me: {error}")
+    print(f"socket2me: {error}", file=sys.stderr)
+    sys.exit(3)  # to gunicorn: no use to start a worker again
 
 services = get_services(app)
 logs.configure(services.settings["LOG_LEVEL"])

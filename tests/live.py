@@ -89,7 +89,7 @@ class Server:
         assert self.process.poll() is None, f"the server ended: {self.log}"
         try:
             return requests.get(f"{self.url}/healthz", timeout=1).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     @property
