@@ -307,13 +307,17 @@ def _collect(pairs: Any) -> dict[str, Any]:
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
     headers = {}
     for key, value in environ.items():
-        if key.startswith("HTTP_") or key == "CONTENT_TYPE" or key == "CONTENT_LENGTH":
-            headers[_header_name(key)] = value
+        name = _header_name(key)
+        if name is not None:
+            headers[name] = value
     return headers
 
 
 @lru_cache(maxsize=512)  # a caller can send any name, so the cache has a bound
-def _header_name(key: str) -> str:
+def _header_name(key: str) -> str | None:
+    """Return the name of the header that a variable of WSGI holds, if it holds one."""
+    if not key.startswith("HTTP_") and key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return None
     return key.removeprefix("HTTP_").replace("_", "-").lower()
 
 
