@@ -5,21 +5,11 @@
 // The tokens share one connection. A line names the token where there are several.
 import { Manager } from "socket.io-client";
 
+import { say } from "./plain.mjs";
+
 const [url, tokens, options = "{}"] = process.argv.slice(2);
 const { auth, ...managerOptions } = JSON.parse(options);
 const manager = new Manager(url, managerOptions);
-
-const plain = (value) =>
-  Buffer.isBuffer(value) || value instanceof Uint8Array || value instanceof ArrayBuffer
-    ? { $bytes: Buffer.from(value).toString("base64") }
-    : Array.isArray(value)
-      ? value.map(plain)
-      : value !== null && typeof value === "object"
-        ? Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plain(inner)]))
-        : value;
-
-const say = (token, event, ...data) =>
-  process.stdout.write(JSON.stringify({ token, event, data: plain(data) }) + "\n");
 
 for (const token of tokens.split(",")) {
   const socket = manager.socket(`/${token}`, { auth });
