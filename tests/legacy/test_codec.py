@@ -15,6 +15,9 @@ from socket2me_flask.engine.websocket import Opcode
 from ..live import ROOT
 from .clients import VERSIONS
 
+# No example has a deadline, since none has the machine to itself.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
 texts = st.text(st.characters(exclude_categories=["Cs"])).map(lambda text: Packet(f"4{text}".encode()))
 messages = st.binary().map(lambda data: Packet(data, binary=True))
 payloads = st.lists(texts | messages, min_size=1, max_size=5)
@@ -35,14 +38,14 @@ def any_codec(request):
 
 
 @given(packets=payloads)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@PATIENT
 def test_a_payload_there_and_back(any_codec, packets):
     """Any text and any bytes."""
     assert any_codec.decode_payload(any_codec.encode_payload(packets)) == packets
 
 
 @given(packets=payloads)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@PATIENT
 def test_frames_there_and_back(any_codec, packets):
     """Bytes are a binary frame with the type in front, or base64 where the client takes text only."""
     decoded = []
@@ -60,7 +63,7 @@ def _unframed(frame):
 
 
 @given(body=st.binary(max_size=60) | st.text("0123456789:b4é😀\0\1\xff", max_size=20).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@PATIENT
 def test_what_anybody_sends_is_packets_or_refused(any_codec, body):
     """Nothing else is raised, and what is taken can be written again."""
     try:
@@ -162,6 +165,7 @@ def parser(request):
 
 @pytest.mark.parametrize("base64", [False, True])
 @given(packets=payloads)
+@PATIENT
 def test_the_clients_own_parser_reads_and_writes_the_same(parser, base64, packets):
     """Both ways, for clients that take bytes and for those that do not."""
     ours = codec(base64, encodes_twice=base64 and parser.version.startswith("1."))

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import threading
 import time
 
 import pytest
@@ -167,18 +168,33 @@ def test_a_flood_of_pings_does_not_keep_others_from_being_served(relay):
 
 
 def test_who_does_not_ping_is_ended():
-    """After interval and timeout; who does, stays."""
-    with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1, HOLD_SECONDS=0) as server:
-        with client(server) as (silent, silent_token), client(server) as (alive, token):
-            url = _poll(server, polled := server.new())
+    """After interval and timeout, also one that polls; who pings, stays. Until then they count like others."""
+    with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=2, MAX_CONNECTIONS_PER_ADDRESS=3) as server:
+        with client(server) as (silent, _), client(server) as (alive, token):
+            url = _poll(server, server.new())
+            for version in (3, 4):
+                one_more = requests.get(f"{server.url}/socket.io/?EIO={version}&transport=polling", timeout=5)
+                assert one_more.json()["error"]["code"] == "too_many_connections"
+            all_is_seen = threading.Event()
+
+            def ping():
+                while not all_is_seen.wait(0.1):
+                    alive.send_frame(b"2")
+
+            pinging = threading.Thread(target=ping)
+            pinging.start()
             started = time.monotonic()
-            while server.go(silent_token).ok or server.go(polled).ok:
-                alive.send_frame(b"2")
-                assert requests.get(url, timeout=5).status_code in (200, 400)
-                time.sleep(0.1)
-            assert time.monotonic() - started > 1.5
-            silent.read_to_end()
-            assert server.go(token).ok
+            try:
+                silent.read_to_end()
+                assert time.monotonic() - started > 2
+                wait_until(
+                    lambda: requests.get(url, timeout=5).text != _payload("6"), "the one that polls is ended"
+                )
+                assert requests.get(url, timeout=5).status_code == 400
+                assert server.go(token).ok
+            finally:
+                all_is_seen.set()
+                pinging.join()
 
 
 def test_a_connection_that_joins_nothing_is_closed(relay):
@@ -228,16 +244,6 @@ def test_a_session_tries_one_websocket_at_a_time(relay):
         wait_until(lambda: requests.get(url, timeout=5).status_code == 400, "the WebSocket carries the session")
         assert relay.go(token).ok
         assert second.receive().startswith(f"42/{token},")
-
-
-def test_they_count_as_much_as_others():
-    """MAX_CONNECTIONS_PER_ADDRESS is for all of an address."""
-    with Server(MAX_CONNECTIONS_PER_ADDRESS=1) as server:
-        with client(server):
-            for version in (3, 4):
-                answer = requests.get(f"{server.url}/socket.io/?EIO={version}&transport=polling", timeout=5)
-                assert answer.status_code == 503
-                assert answer.json()["error"]["code"] == "too_many_connections"
 
 
 def test_a_page_that_may_connect_may_do_so_as_they_do(relay):
