@@ -14,10 +14,11 @@ from .protocol import MESSAGE, BadPacket, Packet
 from .websocket import Opcode, frame
 
 # Before each packet of a payload: its length, in UTF-16 units as JavaScript counts them.
-_TEXT_HEAD = re.compile(rb"((?:[0-9]\0){1,10}):\0").match
+_TEXT_HEAD = re.compile(r"([0-9]{1,10}):").match
 
 # The same in a payload of bytes, where lengths are in bytes: 0 for text or 1, the digits as numbers, 255.
 _BINARY_HEAD = re.compile(rb"([\0\1])([\0-\x09]{1,10})\xff").match
+_DIGITS = bytes.maketrans(bytes(range(10)), b"0123456789")
 
 _BINARY_TYPE = bytes([int(MESSAGE)])
 
@@ -72,19 +73,24 @@ class Codec:
         packets = []
         at = 0
         try:
-            units = body.decode().encode("utf-16-le")
+            units = _units(body.decode())
             while at < len(units):
                 head = _TEXT_HEAD(units, at)
                 if head is None:
                     raise BadPacket("a packet without a length")
-                at = head.end() + 2 * int(head[1].replace(b"\0", b""))
+                at = head.end() + int(head[1])
                 if at > len(units):
                     raise BadPacket("a packet shorter than it says")
-                text = units[head.end() : at].decode("utf-16-le")
-                packets.append(_text_packet(text.encode("latin-1" if self.encodes_twice else "utf-8")))
+                packets.append(_text_packet(self._decode_units(units[head.end() : at])))
         except UnicodeError:
             raise BadPacket("text that is none, or is cut in the middle of a character") from None
         return packets
+
+    def _decode_units(self, units: str) -> bytes:
+        if units.isascii():
+            return units.encode()
+        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        return text.encode("latin-1" if self.encodes_twice else "utf-8")
 
     def _decode_bytes(self, body: bytes) -> list[Packet]:
         packets = []
@@ -93,12 +99,21 @@ class Codec:
             head = _BINARY_HEAD(body, at)
             if head is None:
                 raise BadPacket("a packet without a length")
-            at = head.end() + int("".join(map(str, head[2])))
+            at = head.end() + int(head[2].translate(_DIGITS))
             if at > len(body):
                 raise BadPacket("a packet shorter than it says")
             data = body[head.end() : at]
             packets.append(_binary_packet(data) if head[1] == b"\1" else _text_packet(data))
         return packets
+
+
+def _units(text: str) -> str:
+    """Return text with each UTF-16 unit as a character of its own."""
+    if text.isascii():
+        return text
+    return "".join(
+        map(chr, memoryview(text.encode("utf-16"))[2:].cast("H"))
+    )  # in the machine's order, after its mark
 
 
 def _encode_in_bytes(packet: Packet) -> bytes:
