@@ -73,7 +73,13 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     behind_proxies = partial(_behind_proxies, hops=settings["TRUSTED_PROXY_HOPS"])
     front = Front(
         behind_proxies(engine.handle_request),
-        FastPath(behind_proxies(flask_app), relay, engine.bodies, max_body_bytes=settings["MAX_BODY_BYTES"]),
+        FastPath(
+            behind_proxies(flask_app),
+            relay,
+            engine.bodies,
+            max_body_bytes=settings["MAX_BODY_BYTES"],
+            serves_legacy=settings["LEGACY_CLIENTS"],
+        ),
         engine,
         relay,
         turns,
@@ -93,7 +99,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         new_rate=SharedRate(new_rate, "new") if new_rate else NoRate(),
     )
     set_services(app, services)
-    api.register(app)
+    api.register(app, serves_legacy=settings["LEGACY_CLIENTS"])
     app.wsgi_app = front  # type: ignore[method-assign]
     return app
 

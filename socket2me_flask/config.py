@@ -154,6 +154,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("WINDOW", 1, _whole_number(1, 1000), "How many events of a mailbox may be on their way to a client that does not say. 1: in strict order."),
     Setting("MAX_WINDOW", 100, _whole_number(1, 1000), "How many a client may ask for."),
     # Clients
+    Setting("LEGACY_CLIENTS", True, _SWITCH, "Whether clients of 2016 are served: socket.io-client 1.x and 2.x, and the URLs /new, /refresh and /go without /v1."),
     Setting("MAX_CONNECTIONS", None, _whole_number(0, MANY), "How many clients may be connected at once; the next is answered 503. Not set: 20,000, if they are no more than four fifths of the files that the process may open. 0: those four fifths."),
     Setting("MAX_CONNECTIONS_PER_ADDRESS", None, _whole_number(0, MANY), "How many clients may be connected at once from one address. Not set: 1,000, or half of MAX_CONNECTIONS if that is less. 0: no limit."),
     Setting("MAX_NAMESPACES_PER_CONNECTION", 50, _whole_number(0, MANY), "How many tokens one connection may try to join. 0: no limit."),

@@ -37,6 +37,11 @@ class Client(Protocol):
         """Disconnect the client; `farewell` is an event that it hears first."""
 
 
+def mode_for(call: Call, client: Client) -> str:
+    """Return what the caller hears when. Whoever calls `/go` waits for a reply, as of the later originals."""
+    return "reply" if call.is_legacy else client.mode
+
+
 class Awaited:
     """An acknowledgement that somebody waits for. It is its own `OnAck`."""
 

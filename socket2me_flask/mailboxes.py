@@ -5,12 +5,12 @@ At least once, in order for each token. Knows stores and clients; who is connect
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .delivery import Awaited, Client
+from .delivery import Awaited, Client, mode_for
 from .errors import ClientGone, ClientTooSlow, RelayError
 from .messages import Call
 from .replies import OK, Answer, kept
@@ -43,8 +43,10 @@ class Mailboxes:
         self._outlets: dict[str, _Outlet] = {}  # by token
         self._awaited: dict[str, Awaited] = {}  # by event
 
-    def accept(self, call: Call, wait_seconds: Callable[[Client], float]) -> Answer:
+    def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
         """Keep a call, and return what its caller hears: what its client said in time, or that it is kept.
+
+        `timeouts` are the seconds to wait in each mode.
 
         Raises `MailboxFull`, `MailboxesFull` or `StoreUnavailable`: then it is not kept. Raises `BadReply`.
         """
@@ -55,9 +57,10 @@ class Mailboxes:
             if outlet is None:
                 return kept(call.id)
             outlet.kick()
-            if not awaited.wait(wait_seconds(outlet.client)) or awaited.has_failed:
+            mode = mode_for(call, outlet.client)
+            if not awaited.wait(timeouts[mode]) or awaited.has_failed:
                 return kept(call.id)
-            return awaited.reply() if outlet.client.mode == "reply" else OK
+            return awaited.reply() if mode == "reply" else OK
         finally:
             self._awaited.pop(call.id, None)
 

@@ -76,6 +76,7 @@ class Call:
         body: the bytes of the body, chunked coding removed.
         id: unique among all calls of all relays.
         received_at: seconds since the epoch.
+        is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
     """
 
     token: str
@@ -86,18 +87,28 @@ class Call:
     body: bytes
     received_at: float
     id: str = field(default_factory=lambda: f"{_ID_PREFIX}{next(_id_numbers):x}")
+    is_legacy: bool = False
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, Any], token: str, body: bytes, received_at: float) -> "Call":
+    def from_environ(
+        cls,
+        environ: Mapping[str, Any],
+        token: str,
+        body: bytes,
+        received_at: float,
+        *,
+        is_legacy: bool = False,
+    ) -> "Call":
         """Build the call from a WSGI environ (PEP 3333, and `RAW_URI` as gunicorn and Werkzeug set it)."""
         return cls(
             token=token,
             method=environ["REQUEST_METHOD"],
-            path=_path_after(token, environ),
+            path=_path_after(token, environ, is_legacy),
             query=_as_sent(environ.get("QUERY_STRING", ""), environ),
             headers=_headers(environ),
             body=body,
             received_at=received_at,
+            is_legacy=is_legacy,
         )
 
 
@@ -121,12 +132,11 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
     says how often it was sent from a mailbox, this time included.
     """
     body = _Body.unparsed(call.body) if raw else _parse_body(call.body, call.headers.get("content-type", ""))
-    params = _collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
-    params.update(body.params)
+    query = _collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
     if body.attachments:
-        # A client would take such a member for a place where bytes belong; `query` still has it.
-        params.pop(_PLACEHOLDER, None)
-    params["token"] = call.token
+        # A client would take such a member for a place where bytes belong; the query as it was sent has it.
+        query.pop(_PLACEHOLDER, None)
+    params = {**query, **body.params, "token": call.token}
     members: dict[str, Any] = {"headers": call.headers, "params": params}
     if call.body:
         members["body"] = body.value
@@ -139,6 +149,8 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
     }
     if attempt is not None:
         members["attempt"] = attempt
+    if call.is_legacy:
+        members |= {"url": _url(call), "query": query}
     return Event(_encode(members), body.attachments)
 
 
@@ -321,12 +333,16 @@ def _header_name(key: str) -> str | None:
     return key.removeprefix("HTTP_").replace("_", "-").lower()
 
 
-def _path_after(token: str, environ: Mapping[str, Any]) -> str:
+def _url(call: Call) -> str:
+    return f"/go/{call.token}{call.path}" + (f"?{call.query}" if call.query else "")
+
+
+def _path_after(token: str, environ: Mapping[str, Any], is_legacy: bool) -> str:
     target: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     target = _as_sent(target.partition("?")[0].partition("#")[0], environ)
     _, found, path = target.partition(f"/go/{token}")
     if not found:  # the caller percent-encoded what it need not: /v1/go/<token>/path, in segments
-        path = "".join(f"/{segment}" for segment in target.split("/")[4:])
+        path = "".join(f"/{segment}" for segment in target.split("/")[3 if is_legacy else 4 :])
     return path
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .delivery import Awaited, Client
+from .delivery import Awaited, Client, mode_for
 from .errors import (
     ClientGone,
     ClientLeft,
@@ -48,6 +48,7 @@ class _Handed:
     """A call that was handed to a client, which is to acknowledge it if `awaited`."""
 
     client: Client
+    mode: str
     awaited: Awaited | None
 
 
@@ -129,7 +130,7 @@ class Relay:
         stats.last_request_at = call.received_at
         try:
             if record.mailbox and self.mailboxes is not None:
-                answer = self.mailboxes.accept(call, lambda client: self._timeouts[client.mode])
+                answer = self.mailboxes.accept(call, self._timeouts)
             else:
                 answer = self._forward(call)
         except RelayError:
@@ -223,17 +224,17 @@ class Relay:
 
     def _answer(self, handed: _Handed) -> Answer:
         """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
-        awaited, client = handed.awaited, handed.client
+        awaited = handed.awaited
         if awaited is None:
             return OK
-        if not awaited.wait(self._timeouts[client.mode]):
-            client.forget(awaited.ack_id)
-            if client.mode == "ack":
+        if not awaited.wait(self._timeouts[handed.mode]):
+            handed.client.forget(awaited.ack_id)
+            if handed.mode == "ack":
                 raise NotAcknowledged
             return OK
         if awaited.has_failed:
             raise ClientLeft
-        return awaited.reply() if client.mode == "reply" else OK
+        return awaited.reply() if handed.mode == "reply" else OK
 
     def _hold(self, call: Call) -> _Handed:
         """Wait for the next client to take a call, unless one came and takes it at once."""
@@ -308,9 +309,10 @@ class Relay:
 
 def _hand(call: Call, client: Client) -> _Handed:
     """Queue a call for a client, in its mode."""
-    if client.mode == "notify":
+    mode = mode_for(call, client)
+    if mode == "notify":
         client.send(call)
-        return _Handed(client, None)
+        return _Handed(client, mode, None)
     awaited = Awaited()
     awaited.ack_id = client.send(call, awaited)
-    return _Handed(client, awaited)
+    return _Handed(client, mode, awaited)

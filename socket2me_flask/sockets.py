@@ -32,6 +32,7 @@ from .errors import (
     Unauthorized,
     UnknownToken,
 )
+from .legacy import LegacyEngine
 from .messages import MAX_ATTACHMENTS, Call, event_packets, request_event
 from .origins import Origins
 from .register import Member, Register
@@ -179,7 +180,10 @@ class Sockets:
             async_handlers=False,  # clients send no events that anybody handles: no thread for each
         )
         server = self.socketio.server
-        self.engine = Engine(
+        engine_class = (
+            partial(LegacyEngine, option_names=(*AUTH_VALUES, "window")) if settings["LEGACY_CLIENTS"] else Engine
+        )
+        self.engine = engine_class(
             Limits(
                 sessions=settings["MAX_CONNECTIONS"],
                 sessions_per_address=settings["MAX_CONNECTIONS_PER_ADDRESS"],

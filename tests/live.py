@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +185,14 @@ class Listener:
     def hear(self, event: str, *data: Any) -> None:
         self._events.put((event, list(data)))
 
-    def expect(self, event: str) -> Any:
-        """Return the first argument of the next event, which must be `event`."""
-        try:
-            heard, data = self._events.get(timeout=DEADLINE_SECONDS)
-        except queue.Empty:
-            raise AssertionError(f"heard nothing, not even {event!r}") from None
+    def expect(self, event: str, after: Collection[str] = ()) -> Any:
+        """Return the first argument of the next event, which must be `event`; those in `after` may come first."""
+        heard = None
+        while heard is None or heard in after:
+            try:
+                heard, data = self._events.get(timeout=DEADLINE_SECONDS)
+            except queue.Empty:
+                raise AssertionError(f"heard nothing, not even {event!r}") from None
         assert heard == event, f"heard {heard!r} {data!r}, not {event!r}"
         return data[0] if data else None
 
@@ -283,7 +285,7 @@ class NodeListener(Listener):
         for line in self._process.stdout:
             said = json.loads(line)
             if said["token"] is not None:
-                self.hear(said["event"], *_with_bytes(said["data"]))
+                self.hear(said["event"], *with_bytes(said["data"]))
 
     def kill(self) -> None:
         """End the client's process without a word."""
@@ -297,11 +299,11 @@ class NodeListener(Listener):
         self._process.stdout.close()
 
 
-def _with_bytes(value: Any) -> Any:
+def with_bytes(value: Any) -> Any:
     if isinstance(value, list):
-        return [_with_bytes(item) for item in value]
+        return [with_bytes(item) for item in value]
     if isinstance(value, dict):
         if list(value) == ["$bytes"]:
             return base64.b64decode(value["$bytes"])
-        return {key: _with_bytes(item) for key, item in value.items()}
+        return {key: with_bytes(item) for key, item in value.items()}
     return value

@@ -134,7 +134,7 @@ def test_what_is_no_engine_io_is_refused(server):
     for query in (
         "",
         "?EIO=4",
-        "?EIO=3&transport=polling",
+        "?EIO=2&transport=polling",
         "?EIO=4&transport=flash",
         "?EIO=4&transport=websocket",
     ):

@@ -220,7 +220,7 @@ def box(open_file):
 
 
 def call_of(token, body=b"", received_at=1.0):
-    return Call(token, "POST", "/a%20b", "q=1", {"x-a": "gr\xfc\xdfe"}, body, received_at)
+    return Call(token, "POST", "/a%20b", "q=1", {"x-a": "gr\xfc\xdfe"}, body, received_at, is_legacy=True)
 
 
 def test_events_come_out_as_they_went_in(box):

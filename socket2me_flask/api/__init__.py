@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.routing import PathConverter
 
-from . import errors, events, forward, health, tokens
+from . import errors, events, forward, health, legacy, tokens
 
 
 class _AnyPath(PathConverter):
@@ -13,8 +13,8 @@ class _AnyPath(PathConverter):
     part_isolating = False
 
 
-def register(app: Flask) -> None:
-    """Give `app` the routes of the relay and its error shape."""
+def register(app: Flask, *, serves_legacy: bool) -> None:
+    """Give `app` the routes of the relay, those of 2016 if they are wanted, and its error shape."""
     # A relay passes on the path that it was called with: no redirect from `//` to `/`.
     app.url_map.merge_slashes = False
     app.url_map.converters["anypath"] = _AnyPath
@@ -22,4 +22,6 @@ def register(app: Flask) -> None:
     app.register_blueprint(events.blueprint, url_prefix="/v1")
     app.register_blueprint(forward.blueprint, url_prefix="/v1")
     app.register_blueprint(health.blueprint)
+    if serves_legacy:
+        app.register_blueprint(legacy.blueprint)
     errors.register(app)

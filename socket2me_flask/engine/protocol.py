@@ -6,13 +6,17 @@ https://github.com/socketio/engine.io-protocol
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .websocket import Opcode, frame
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = (b"0", b"1", b"2", b"3", b"4", b"5", b"6")
 
 _SEPARATOR = b"\x1e"
+
+# What `Codec` asks for: this module is the codec of protocol 4.
+content_type = "text/plain; charset=UTF-8"
+clients_ping = False
 
 
 class Packet(NamedTuple):
@@ -24,6 +28,30 @@ class Packet(NamedTuple):
 
 class BadPacket(Exception):
     """What a client sent is not a packet."""
+
+
+class Codec(Protocol):
+    """How the packets of a session are written."""
+
+    @property
+    def content_type(self) -> str:
+        """The type of a payload."""
+
+    @property
+    def clients_ping(self) -> bool:
+        """Whether the client asks whether the server is there, or the server the client."""
+
+    def encode_payload(self, packets: Iterable[Packet]) -> bytes:
+        """Return packets as the body of an HTTP answer."""
+
+    def decode_payload(self, body: bytes) -> list[Packet]:
+        """Return the packets in the body of a POST. Raises `BadPacket`."""
+
+    def encode_frames(self, packets: Iterable[Packet]) -> bytes:
+        """Return packets as WebSocket frames, one each."""
+
+    def decode_message(self, opcode: int, payload: bytes) -> Packet:
+        """Return the packet in a WebSocket message. Raises `BadPacket`."""
 
 
 def encode_payload(packets: Iterable[Packet]) -> bytes:

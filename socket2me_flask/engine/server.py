@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -31,7 +31,7 @@ from ..timer import Timer
 from . import protocol, websocket
 from .connection import Connection
 from .loop import GreenLoop, Loop, ThreadLoop
-from .protocol import BadPacket, Packet
+from .protocol import BadPacket, Codec, Packet
 from .session import Session
 from .upgrade import Upgrade
 from .websocket import BadHandshake, CloseCode
@@ -104,6 +104,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._first_pings = self.timer(interval, self._ping)
         self._pongs = self.timer(timeout, self._expect_pong)
         self._next_pings = self.timer(max(0, interval - timeout), self._ping)  # after the wait for the pong
+        self._silences = self.timer(interval + timeout, self._end_silent)
         self._unpolled = self.timer(POLL_GAP_SECONDS, self._expect_poll)
         self._lingering = self.timer(LINGER_SECONDS, Session.abort)
         self._upgrades = self.timer(UPGRADE_SECONDS, Upgrade.abort)
@@ -121,7 +122,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         try:
             if not self._origins.allow(environ):
                 raise ForbiddenOrigin
-            body = self._serve(environ)
+            content_type, body = self._serve(environ)
         except RelayError as error:
             status, headers, body = self._answers.as_json(error)
         except (StopIteration, ConnectionError):
@@ -131,10 +132,20 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             status, headers, body = self._answers.as_json(RelayError())
         else:
             status = "200 OK"
-            headers = [("Content-Type", "text/plain; charset=UTF-8"), ("Content-Length", str(len(body)))]
+            headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
             headers += [("Cache-Control", "no-store"), *SECURITY_HEADERS]
-        start_response(status, headers + self._origins.headers(environ, "GET, POST", "Content-Type"))
+        start_response(status, headers + self.cors_headers(environ))
         return [body]
+
+    def cors_headers(self, environ: "WSGIEnvironment") -> list[tuple[str, str]]:
+        """Return what lets a web page that may connect read the answer."""
+        return self._origins.headers(environ, "GET, POST", "Content-Type")
+
+    def codec(self, query: Mapping[str, str]) -> Codec:
+        """Return what writes the packets of a new session. Raises `BadRequest`."""
+        if query.get("EIO") != "4":
+            raise BadRequest("This relay does not speak that version of Engine.IO.")
+        return protocol
 
     def start(self) -> None:
         """Run the timers, in the background."""
@@ -192,6 +203,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._work.append(session)
         self._hire()
 
+    def pinged(self, session: Session) -> None:
+        """Take note that a client that pings by itself did."""
+        if not session.closed:
+            self._silences.add(session)
+
+    def on_arrived(self, session: Session, environ: "WSGIEnvironment") -> None:
+        """Tell the application that there is a new session."""
+        self.handlers["connect"](session.id, environ)
+
     def on_packet(self, session: Session, packet: Packet) -> None:
         """Bring a client's message to the application. One that makes it stumble ends the session."""
         try:
@@ -213,7 +233,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Drop a session: its id means nothing any more."""
         if self.sessions.pop(session.id, None) is None:
             return
-        for timer in (self._first_pings, self._pongs, self._next_pings, self._unpolled, self._joins):
+        pings = (self._first_pings, self._pongs, self._next_pings, self._silences)
+        for timer in (*pings, self._unpolled, self._joins):
             timer.discard(session)
         if session.upgrade is not None:
             session.upgrade.abort()
@@ -223,14 +244,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     # Requests
 
-    def _serve(self, environ: "WSGIEnvironment") -> bytes:
+    def _serve(self, environ: "WSGIEnvironment") -> tuple[str, bytes]:
+        """Return the type and the body of the answer."""
         method = environ["REQUEST_METHOD"]
         try:
             query = dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=20))
         except ValueError:
             raise BadRequest("Too many query parameters.") from None
         if method == "OPTIONS":
-            return b""
+            return protocol.content_type, b""
         if method not in ("GET", "POST"):
             raise BadRequest("A client asks by GET and POST.")
         transport = query.get("transport")
@@ -249,16 +271,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             raise self._try_upgrade(session, environ)
         return self._poll(session, environ) if method == "GET" else self._take(session, environ)
 
-    def _open(self, environ: "WSGIEnvironment", query: dict[str, str]) -> bytes:
+    def _open(self, environ: "WSGIEnvironment", query: dict[str, str]) -> tuple[str, bytes]:
         if environ["REQUEST_METHOD"] != "GET":
             raise BadRequest("A session is opened by GET.")
-        if query.get("EIO") != "4":
-            raise BadRequest("This relay speaks Engine.IO 4.")
+        codec = self.codec(query)
         address = self._admit(environ)
         by_websocket = query["transport"] == "websocket"
         answer = _accept(environ) if by_websocket else b""
         self.start()
-        session = Session(self, self.generate_id(), address)
+        session = Session(self, self.generate_id(), address, codec)
         if by_websocket:
             session.connection = self._connect(environ, session, answer)
         self.sessions[session.id] = session
@@ -271,13 +292,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             "maxPayload": self.limits.message_bytes,
         }
         session.send_control(Packet(protocol.OPEN + json.dumps(handshake, separators=(",", ":")).encode()))
-        self.handlers["connect"](session.id, environ)
-        self._first_pings.add(session)
+        self.on_arrived(session, environ)
+        (self._silences if codec.clients_ping else self._first_pings).add(session)
         self._joins.add(session)
         if session.connection is not None:
             raise self.loop.attend(session.connection)
         self._unpolled.add(session)
-        return protocol.encode_payload(session.take_for_poll())
+        return codec.content_type, codec.encode_payload(session.take_for_poll())
 
     def _admit(self, environ: "WSGIEnvironment") -> str:
         """Return the address that a new session counts for. Raises `TooManyConnections`."""
@@ -317,7 +338,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._upgrades.add(session.upgrade)
         return self.loop.attend(connection)
 
-    def _poll(self, session: Session, environ: "WSGIEnvironment") -> bytes:
+    def _poll(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         if session.is_polled:
             session.abort("it polls twice at a time")
             raise BadRequest("This session polls already.")
@@ -332,19 +353,21 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if session.closed and not packets:
             self.forget(session)
             # Alone in its answer: engine.io-client acts on it before the messages beside it.
-            return protocol.encode_payload([Packet(protocol.CLOSE)])
-        self._unpolled.add(session)
-        return protocol.encode_payload(packets or [Packet(protocol.NOOP)])
+            packets = [Packet(protocol.CLOSE)]
+        else:
+            self._unpolled.add(session)
+        codec = session.codec
+        return codec.content_type, codec.encode_payload(packets or [Packet(protocol.NOOP)])
 
-    def _take(self, session: Session, environ: "WSGIEnvironment") -> bytes:
+    def _take(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         body = self.bodies.read(environ, self.limits.message_bytes)
         try:
-            for packet in protocol.decode_payload(body):
+            for packet in session.codec.decode_payload(body):
                 session.receive(packet)
         except BadPacket as error:
             session.abort(str(error))
             raise BadRequest("The body is no Engine.IO payload.") from None
-        return b"ok"
+        return protocol.content_type, b"ok"
 
     # Background
 
@@ -392,6 +415,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.abort("it did not answer a ping")
         else:
             self._next_pings.add(session)
+
+    def _end_silent(self, session: Session) -> None:
+        session.abort("it did not ping")
 
     def _expect_poll(self, session: Session) -> None:
         if session.is_paused:

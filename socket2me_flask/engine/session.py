@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import protocol
 from .connection import Connection
-from .protocol import BadPacket, Packet
+from .protocol import BadPacket, Codec, Packet
 from .websocket import CloseCode
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ INBOX_PACKETS = 500
 
 # The outbox of everybody for whom nothing waits, which is nearly everybody nearly always. Never changed.
 _NOTHING: list[Packet] = []
+
+_PONG = Packet(protocol.PONG)
 
 
 class SessionClosed(Exception):
@@ -68,6 +70,7 @@ class Session:
         "_poll",
         "address",
         "closed",
+        "codec",
         "connection",
         "id",
         "is_paused",
@@ -77,8 +80,9 @@ class Session:
         "upgrade",
     )
 
-    def __init__(self, engine: "Engine", session_id: str, address: str) -> None:
+    def __init__(self, engine: "Engine", session_id: str, address: str, codec: Codec = protocol) -> None:
         self.id = session_id
+        self.codec = codec
         self.address = address  # whom it counts for
         self.lock = engine.loop.lock()
         self.connection: Connection | None = None
@@ -144,7 +148,7 @@ class Session:
             if self._poll is not None:
                 self._poll.set()
         elif not self.connection.unsent_bytes:
-            self.connection.write(protocol.encode_frames(self._take_all()))
+            self.connection.write(self.codec.encode_frames(self._take_all()))
             self._count()
 
     def _take_all(self) -> list[Packet]:
@@ -227,12 +231,20 @@ class Session:
         kind = protocol.MESSAGE if packet.binary else packet.data[:1]
         if kind == protocol.MESSAGE:
             self._put(packet)
-        elif kind == protocol.PONG:
+        elif kind == protocol.PONG and not self.codec.clients_ping:
             self.is_pong_due = False
+        elif kind == protocol.PING and self.codec.clients_ping:
+            self._answer_ping()
         elif kind == protocol.CLOSE:
             self.abort("the client closed")
         else:
             raise BadPacket("a packet of a type that a client does not send")
+
+    def _answer_ping(self) -> None:
+        # Without what came with the ping: no client looks at it. A client that does not read gets one answer.
+        if self._outbox[-1:] != [_PONG]:
+            self.send_control(_PONG)
+        self._engine.pinged(self)
 
     def work(self) -> None:
         """Bring the application some of what the client sent, in order. One thread at a time does it."""
@@ -264,7 +276,7 @@ class Session:
 
     def on_message(self, opcode: int, payload: bytes) -> None:
         """Take a message of the WebSocket. Raises `BadPacket`."""
-        self.receive(protocol.decode_message(opcode, payload))
+        self.receive(self.codec.decode_message(opcode, payload))
 
     def on_drained(self) -> None:
         """Send on: the client has taken all that was written."""
@@ -290,7 +302,7 @@ class Session:
             if not self._end(reason):
                 return
             if self.connection is not None:
-                self.connection.close(code, protocol.encode_frames(self._take_all()))
+                self.connection.close(code, self.codec.encode_frames(self._take_all()))
                 self._count()
                 self._engine.forget(self)
         self._engine.linger(self)

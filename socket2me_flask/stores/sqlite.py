@@ -35,14 +35,14 @@ CREATE TABLE IF NOT EXISTS tokens (
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
     received_at REAL NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL,
-    headers TEXT NOT NULL, body BLOB NOT NULL, size INTEGER NOT NULL,
+    headers TEXT NOT NULL, body BLOB NOT NULL, is_legacy INTEGER NOT NULL, size INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS events_of_token ON events (token, is_set_aside, number);
 CREATE INDEX IF NOT EXISTS events_by_age ON events (received_at);
 """
 _SCHEMA_VERSION = 1
-_EVENT = "id, token, received_at, method, path, query, headers, body, attempts, is_set_aside, size"
+_EVENT = "id, token, received_at, method, path, query, headers, body, is_legacy, attempts, is_set_aside, size"
 
 
 class SQLiteStore:
@@ -240,10 +240,11 @@ class SQLiteStore:
             raise MailboxFull
         if self._total_bytes and self._size + size > self._total_bytes:
             raise MailboxesFull
+        row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
         self._database.execute(
-            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, size) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body, size),
+            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, call.is_legacy, size),
         )
         self._count(call.token, 1, size)
 
@@ -269,6 +270,9 @@ class SQLiteStore:
 
 
 def _event(row: tuple[Any, ...]) -> StoredEvent:
-    event_id, token, received_at, method, path, query, headers, body, attempts, is_set_aside, size = row
-    call = Call(token, method, path, query, json.loads(headers), body, received_at, event_id)
+    event_id, token, received_at, method, path, query, headers, body, is_legacy, *rest = row
+    attempts, is_set_aside, size = rest
+    call = Call(
+        token, method, path, query, json.loads(headers), body, received_at, id=event_id, is_legacy=bool(is_legacy)
+    )
     return StoredEvent(call, attempts, bool(is_set_aside), size)

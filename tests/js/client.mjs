@@ -6,30 +6,11 @@
 // that asks for an acknowledgement gets it; {"$bytes": base64} in it, there and in what is said, are bytes.
 import { Manager } from "socket.io-client";
 
+import { revived, say } from "./plain.mjs";
+
 const [url, tokens, options = "{}"] = process.argv.slice(2);
 const { auth, reply, ...managerOptions } = JSON.parse(options);
 const manager = new Manager(url, managerOptions);
-
-const plain = (value) =>
-  Buffer.isBuffer(value) || value instanceof Uint8Array || value instanceof ArrayBuffer
-    ? { $bytes: Buffer.from(value).toString("base64") }
-    : Array.isArray(value)
-      ? value.map(plain)
-      : value !== null && typeof value === "object"
-        ? Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plain(inner)]))
-        : value;
-
-const revived = (value) =>
-  value === null || typeof value !== "object"
-    ? value
-    : Array.isArray(value)
-      ? value.map(revived)
-      : "$bytes" in value
-        ? Buffer.from(value.$bytes, "base64")
-        : Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, revived(inner)]));
-
-const say = (token, event, ...data) =>
-  process.stdout.write(JSON.stringify({ token, event, data: plain(data) }) + "\n");
 
 for (const token of tokens.split(",")) {
   const socket = manager.socket(`/${token}`, { auth });

@@ -64,13 +64,17 @@ class Raw:
 class RawWebSocket(Raw):
     """A WebSocket to the Engine.IO endpoint, frame by frame."""
 
+    version = 4
+    accepts = '40/{},{{"sid":'  # how the answer to a connect begins
+    passed_over = (b"2",)  # what `receive` does not return: pings of the server
+
     def __init__(self, port: int, headers: str = "", query: str = "") -> None:
         super().__init__(port)
         key = base64.b64encode(os.urandom(16)).decode()
         self.send(
-            f"GET /socket.io/?EIO=4&transport=websocket{query} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-            f"{headers}\r\n".encode()
+            f"GET /socket.io/?EIO={self.version}&transport=websocket{query} HTTP/1.1\r\nHost: x\r\n"
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: {key}\r\n{headers}\r\n".encode()
         )
         self.handshake = self.read_until(b"\r\n\r\n").decode("latin-1")
 
@@ -96,10 +100,10 @@ class RawWebSocket(Raw):
         return first & 15, self._exactly(length)
 
     def receive(self) -> str:
-        """Return the text of the next message, pings of the server aside."""
+        """Return the text of the next message, heartbeats aside."""
         while True:
             opcode, payload = self.receive_frame()
-            if (opcode, payload) != (1, b"2"):
+            if opcode != 1 or payload not in self.passed_over:
                 return payload.decode()
 
     def join(self, token: str, auth: str = "") -> None:
@@ -107,7 +111,7 @@ class RawWebSocket(Raw):
         assert self.receive().startswith("0{")
         self.send_frame(f"40/{token},{auth}".encode())
         answer = self.receive()
-        assert answer.startswith(f'40/{token},{{"sid":'), answer
+        assert answer.startswith(self.accepts.format(token)), answer
 
     def _exactly(self, count: int) -> bytes:
         while len(self._buffer) < count:

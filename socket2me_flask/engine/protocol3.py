@@ -1,0 +1,144 @@
+"""Engine.IO protocol 3, of socket.io-client 1.x and 2.x: how the two transports write packets.
+
+Bytes in, bytes out, no I/O. The packets, and their types, are those of protocol 4.
+
+https://github.com/socketio/engine.io-protocol/tree/v3
+"""
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+
+from .protocol import MESSAGE, BadPacket, Packet
+from .websocket import Opcode, frame
+
+# Before each packet of a payload: its length, in UTF-16 units as JavaScript counts them.
+_TEXT_HEAD = re.compile(r"([0-9]{1,10}):").match
+
+# The same in a payload of bytes, where lengths are in bytes: 0 for text or 1, the digits as numbers, 255.
+_BINARY_HEAD = re.compile(rb"([\0\1])([\0-\x09]{1,10})\xff").match
+_DIGITS = bytes.maketrans(bytes(range(10)), b"0123456789")
+
+_BINARY_TYPE = bytes([int(MESSAGE)])
+
+
+class Codec:
+    """How the packets of one session are written.
+
+    Its client takes bytes, or, with `base64`, text only. One that `encodes_twice` makes UTF-8 of the text in each
+    packet of a text payload, and then, like everybody, of the payload: the parsers of socket.io-client 1.x.
+    """
+
+    __slots__ = ("base64", "encodes_twice")
+
+    clients_ping = True
+
+    def __init__(self, *, base64: bool) -> None:
+        self.base64 = base64
+        self.encodes_twice = False
+
+    @property
+    def content_type(self) -> str:
+        return "text/plain; charset=UTF-8" if self.base64 else "application/octet-stream"
+
+    def encode_payload(self, packets: Iterable[Packet]) -> bytes:
+        encode = self._encode_in_text if self.base64 else _encode_in_bytes
+        return b"".join([encode(packet) for packet in packets])
+
+    def decode_payload(self, body: bytes) -> list[Packet]:
+        if not body:
+            raise BadPacket("an empty payload")
+        return self._decode_bytes(body) if body[0] <= 1 else self._decode_text(body)
+
+    def encode_frames(self, packets: Iterable[Packet]) -> bytes:
+        return b"".join([self._encode_frame(packet) for packet in packets])
+
+    def decode_message(self, opcode: int, payload: bytes) -> Packet:
+        return _binary_packet(payload) if opcode == Opcode.BINARY else _text_packet(payload)
+
+    def _encode_frame(self, packet: Packet) -> bytes:
+        if packet.binary and not self.base64:
+            return frame(Opcode.BINARY, _BINARY_TYPE + packet.data)
+        return frame(Opcode.TEXT, _as_text(packet))
+
+    def _encode_in_text(self, packet: Packet) -> bytes:
+        data = _as_text(packet)
+        if data.isascii():
+            return b"%d:%b" % (len(data), data)
+        text = data.decode("latin-1" if self.encodes_twice else "utf-8")
+        return b"%d:%b" % (len(text.encode("utf-16-le")) // 2, text.encode())
+
+    def _decode_text(self, body: bytes) -> list[Packet]:
+        packets = []
+        at = 0
+        try:
+            units = _units(body.decode())
+            while at < len(units):
+                head = _TEXT_HEAD(units, at)
+                if head is None:
+                    raise BadPacket("a packet without a length")
+                at = head.end() + int(head[1])
+                if at > len(units):
+                    raise BadPacket("a packet shorter than it says")
+                packets.append(_text_packet(self._decode_units(units[head.end() : at])))
+        except UnicodeError:
+            raise BadPacket("text that is none, or is cut in the middle of a character") from None
+        return packets
+
+    def _decode_units(self, units: str) -> bytes:
+        if units.isascii():
+            return units.encode()
+        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        return text.encode("latin-1" if self.encodes_twice else "utf-8")
+
+    def _decode_bytes(self, body: bytes) -> list[Packet]:
+        packets = []
+        at = 0
+        while at < len(body):
+            head = _BINARY_HEAD(body, at)
+            if head is None:
+                raise BadPacket("a packet without a length")
+            at = head.end() + int(head[2].translate(_DIGITS))
+            if at > len(body):
+                raise BadPacket("a packet shorter than it says")
+            data = body[head.end() : at]
+            packets.append(_binary_packet(data) if head[1] == b"\1" else _text_packet(data))
+        return packets
+
+
+def _units(text: str) -> str:
+    """Return text with each UTF-16 unit as a character of its own."""
+    if text.isascii():
+        return text
+    return "".join(
+        map(chr, memoryview(text.encode("utf-16"))[2:].cast("H"))
+    )  # in the machine's order, after its mark
+
+
+def _encode_in_bytes(packet: Packet) -> bytes:
+    data = _BINARY_TYPE + packet.data if packet.binary else packet.data
+    return bytes([packet.binary, *map(int, str(len(data))), 255]) + data
+
+
+def _as_text(packet: Packet) -> bytes:
+    return b"b" + MESSAGE + b64encode(packet.data) if packet.binary else packet.data
+
+
+def _text_packet(data: bytes) -> Packet:
+    if not data:
+        raise BadPacket("an empty packet")
+    if data[:1] != b"b":
+        return Packet(data)
+    try:
+        if data[1:2] == MESSAGE:
+            return Packet(b64decode(data[2:], validate=True), binary=True)
+    except Base64Error:
+        pass
+    raise BadPacket("a binary packet that is not base64 or no message")
+
+
+def _binary_packet(data: bytes) -> Packet:
+    if data[:1] != _BINARY_TYPE:
+        raise BadPacket("a binary packet that is no message")
+    return Packet(data[1:], binary=True)
