@@ -22,8 +22,10 @@ class Client(Protocol):
     window: int
 
     def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
-        """Queue a call for the client. Raises `ClientGone` or `ClientTooSlow`: then it was not queued.
+        """Queue a call for the client. If it raises, it was not queued.
 
+        Raises `ClientGone`, `ClientTooSlow` or `EventTooLarge`; for one from a mailbox, which has an `attempt`,
+        `NoRoom` as well.
         With `on_ack` it is asked to acknowledge it, and the number to forget that by is returned.
         """
 
@@ -45,12 +47,13 @@ def mode_for(call: Call, client: Client) -> str:
 class Awaited:
     """An acknowledgement that somebody waits for. It is its own `OnAck`."""
 
-    __slots__ = ("_args", "_is_here", "ack_id")
+    __slots__ = ("_args", "_is_here", "ack_id", "client")
 
     def __init__(self) -> None:
         self._args: list[Any] | None = None
         self._is_here = threading.Event()
         self.ack_id: int | None = None
+        self.client: Client | None = None  # who acknowledged, where that is not known before
 
     def __call__(self, args: list[Any] | None) -> None:
         self._args = args

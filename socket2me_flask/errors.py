@@ -13,6 +13,10 @@ class ClientGone(Exception):
     """A client left while an event was on its way to it. The event was not handed over."""
 
 
+class NoRoom(Exception):
+    """No more fits into what waits for a client, until it has acknowledged some. The event was not handed over."""
+
+
 class RelayError(Exception):
     """A call that cannot be answered with `200`.
 
@@ -129,6 +133,15 @@ class UnknownEvent(RelayError):
     status = 404
     code = "unknown_event"
     message = "No such event is in the mailbox of this token."
+
+
+class EventTooLarge(RelayError):
+    """The event is larger than all that may wait for a client: its body, as an event, grew beyond that."""
+
+    status = 413
+    code = "event_too_large"
+    message = "As an event for its client, this call is larger than this relay accepts."
+    setting = "CLIENT_QUEUE_LIMIT_BYTES"
 
 
 class MailboxFull(RelayError):

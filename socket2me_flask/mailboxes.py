@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .delivery import Awaited, Client, mode_for
-from .errors import ClientGone, ClientTooSlow, RelayError
+from .errors import ClientGone, ClientTooSlow, EventTooLarge, NoRoom, RelayError
 from .messages import Call
 from .replies import OK, Answer, kept
 from .stores import MailboxStore, StoredEvent
@@ -41,60 +41,83 @@ class Mailboxes:
         self.overdue = new_timer(redeliver_seconds, _Sent.give_up)
         self.retries = new_timer(redeliver_seconds, _Outlet.kick)
         self._outlets: dict[str, _Outlet] = {}  # by token
-        self._awaited: dict[str, Awaited] = {}  # by event
+        self._awaited: dict[str, dict[str, Awaited]] = {}  # by token and event
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
         """Keep a call, and return what its caller hears: what its client said in time, or that it is kept.
 
         `timeouts` are the seconds to wait in each mode.
 
-        Raises `MailboxFull`, `MailboxesFull` or `StoreUnavailable`: then it is not kept. Raises `BadReply`.
+        Raises what `MailboxStore.put` does: then it is not kept. Raises `BadReply`.
         """
-        awaited = self._awaited[call.id] = Awaited()
+        awaited = Awaited()
+        self._awaited.setdefault(call.token, {})[call.id] = awaited
         try:
             self.store.put(call)
             outlet = self._outlets.get(call.token)
             if outlet is None:
                 return kept(call.id)
             outlet.kick()
-            mode = mode_for(call, outlet.client)
-            if not awaited.wait(timeouts[mode]) or awaited.has_failed:
+            is_here = awaited.wait(timeouts[mode_for(call, outlet.client)])
+            if not is_here or awaited.client is None:
                 return kept(call.id)
-            return awaited.reply() if mode == "reply" else OK
+            return awaited.reply() if mode_for(call, awaited.client) == "reply" else OK
         finally:
-            self._awaited.pop(call.id, None)
+            of_token = self._awaited[call.token]
+            del of_token[call.id]
+            if not of_token:
+                del self._awaited[call.token]
 
     def open(self, token: str, client: Client) -> None:
         """Deliver to `client`, and to nobody before it any more."""
-        before = self._outlets.get(token)
+        self.close(token)
         outlet = self._outlets[token] = _Outlet(self, token, client)
-        if before is not None:
-            before.close()
         outlet.kick()
 
     def close(self, token: str, client: Client | None = None) -> None:
-        """Deliver no more; with `client`, only if it is to this one."""
+        """Deliver no more, and let go who waits to hear of it; with `client`, only if it is to this one."""
         outlet = self._outlets.get(token)
         if outlet is not None and client in (None, outlet.client):
             del self._outlets[token]
             outlet.close()
+            self._let_go(token)
 
-    def kick(self, token: str) -> None:
-        """Look whether there is something to deliver."""
-        outlet = self._outlets.get(token)
-        if outlet is not None:
-            outlet.kick()
+    def drain(self) -> None:
+        """Let go whoever waits: what is in the mailboxes stays there."""
+        for token in list(self._awaited):
+            self._let_go(token)
+
+    def redeliver(self, token: str, event_id: str) -> None:
+        """Send an event as if it never was. Raises `UnknownEvent` or `StoreUnavailable`."""
+        self.store.redeliver(token, event_id)
+        self._drop_from_outlet(token, event_id)
+
+    def delete(self, token: str, event_id: str) -> None:
+        """Drop an event, whatever its state. Raises `UnknownEvent` or `StoreUnavailable`."""
+        self.store.delete(token, event_id)
+        self._drop_from_outlet(token, event_id)
 
     def in_flight(self, token: str) -> set[str]:
         """Return the ids of the events that are on their way to a client."""
         outlet = self._outlets.get(token)
         return set(outlet.sent) if outlet is not None else set()
 
-    def settle(self, event_id: str, args: list[Any] | None) -> None:
-        """Tell the caller, if it still waits, what its client said: None if it left."""
-        awaited = self._awaited.get(event_id)
+    def settle(self, token: str, event_id: str, client: Client, args: list[Any]) -> None:
+        """Tell the caller, if it still waits, what its client said."""
+        awaited = self._awaited.get(token, {}).get(event_id)
         if awaited is not None:
+            awaited.client = client
             awaited(args)
+
+    def _let_go(self, token: str) -> None:
+        for awaited in list(self._awaited.get(token, {}).values()):
+            awaited(None)
+
+    def _drop_from_outlet(self, token: str, event_id: str) -> None:
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.forget(event_id)
+            outlet.kick()
 
 
 @dataclass(eq=False, slots=True)
@@ -103,11 +126,9 @@ class _Sent:
 
     outlet: "_Outlet"
     event_id: str
-    ack_id: int | None = None
 
     def give_up(self) -> None:
         """Send it again: its client did not acknowledge it in time."""
-        self.outlet.client.forget(self.ack_id)
         if self.outlet.sent.pop(self.event_id, None) is self:
             self.outlet.kick()
 
@@ -118,7 +139,9 @@ class _Outlet:
     def __init__(self, mailboxes: Mailboxes, token: str, client: Client) -> None:
         self.client = client
         self.sent: dict[str, _Sent] = {}  # by event
-        self._acknowledged: set[str] = set()  # and perhaps still in the store
+        self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
+        # What is not to be sent any more, and what the store was told of it. It may fail at that.
+        self._finished: dict[str, Callable[[str], None]] = {}
         self._mailboxes = mailboxes
         self._token = token
         self._is_open = True
@@ -138,10 +161,17 @@ class _Outlet:
     def close(self) -> None:
         """Send no more. What is on its way counts as not delivered, whatever its client says from now on."""
         self._is_open = False
-        sent, self.sent = self.sent, {}
-        for one in sent.values():
-            self._mailboxes.overdue.discard(one)
-            self._mailboxes.settle(one.event_id, None)
+        for event_id in list(self._ack_ids):
+            self.forget(event_id)
+
+    def forget(self, event_id: str) -> None:
+        """Wait no more for an acknowledgement of an event, and know nothing of it."""
+        self._finished.pop(event_id, None)
+        sent = self.sent.pop(event_id, None)
+        if sent is not None:
+            self._mailboxes.overdue.discard(sent)
+        for ack_id in self._ack_ids.pop(event_id, ()):
+            self.client.forget(ack_id)
 
     def _run(self) -> None:
         while self._may_run():
@@ -149,6 +179,8 @@ class _Outlet:
                 self._fill()
             except (ClientGone, ClientTooSlow):
                 self._mailboxes.close(self._token, self.client)
+            except NoRoom:
+                pass  # the next acknowledgement makes some
             except RelayError:
                 self._mailboxes.retries.add(self)
             except Exception:
@@ -167,46 +199,57 @@ class _Outlet:
         if len(self.sent) >= window:
             return
         store = self._mailboxes.store
-        known = set(self._acknowledged)
-        events = store.waiting(self._token, window + len(known))
-        # The store has done what it was told before it was asked, unless it failed at it.
-        left = known & {event.call.id for event in events}
-        self._acknowledged -= known - left
-        for event_id in left:
-            store.acknowledge(event_id)
-            self._mailboxes.retries.add(self)
+        told = list(self._finished)
+        events = store.waiting(self._token, window + len(told))
+        # The store has done what it was told before it was asked, or it failed at it.
+        waiting = {event.call.id for event in events}
+        for event_id in told:
+            if event_id in waiting:
+                self._finished[event_id](event_id)
+                self._mailboxes.retries.add(self)
+            else:
+                self._finished.pop(event_id, None)
         for event in events:
             if not self._is_open or len(self.sent) >= window:
                 return
-            if event.call.id in self.sent or event.call.id in self._acknowledged:
-                continue
-            if event.attempts >= self._mailboxes.max_attempts:
-                store.set_aside(event.call.id)
-                log.warning("MAX_ATTEMPTS bites: an event was sent %d times, and is set aside", event.attempts)
-                self._is_kicked = True  # there may be room for another
-                continue
-            self._send(event)
+            if event.call.id not in self.sent and event.call.id not in self._finished:
+                self._send(event)
 
     def _send(self, event: StoredEvent) -> None:
         event_id = event.call.id
+        attempts = max(event.attempts, len(self._ack_ids.get(event_id, ())))
+        if attempts >= self._mailboxes.max_attempts:
+            self._set_aside(event_id, f"MAX_ATTEMPTS bites: an event was sent {attempts} times, and is set aside")
+            return
         sent = self.sent[event_id] = _Sent(self, event_id)
         try:
-            sent.ack_id = self.client.send(event.call, partial(self._on_ack, event_id), event.attempts + 1)
-            self.client.flush()
+            ack_id = self.client.send(event.call, partial(self._on_ack, event_id), attempts + 1)
+        except EventTooLarge:
+            self._set_aside(
+                event_id, "CLIENT_QUEUE_LIMIT_BYTES bites: an event is too large for it, and is set aside"
+            )
+            return
         except Exception:
             self.sent.pop(event_id, None)
             raise
+        self._ack_ids.setdefault(event_id, []).append(ack_id)
         self._mailboxes.store.attempted(event_id)
-        if self.sent.get(event_id) is sent:  # it is not acknowledged yet
-            self._mailboxes.overdue.add(sent)
+        self._mailboxes.overdue.add(sent)
+        self.client.flush()
+
+    def _set_aside(self, event_id: str, why: str) -> None:
+        self._finish(event_id, self._mailboxes.store.set_aside)
+        log.warning(why)
+        self._is_kicked = True  # there may be room for another
+
+    def _finish(self, event_id: str, tell: Callable[[str], None]) -> None:
+        self.forget(event_id)
+        self._finished[event_id] = tell
+        tell(event_id)
 
     def _on_ack(self, event_id: str, args: list[Any] | None) -> None:
         if args is None or not self._is_open:
             return  # it left; whoever detaches it closes this
-        sent = self.sent.pop(event_id, None)
-        if sent is not None:
-            self._mailboxes.overdue.discard(sent)
-            self._acknowledged.add(event_id)
-            self._mailboxes.store.acknowledge(event_id)
-            self._mailboxes.settle(event_id, args)
-            self.kick()
+        self._finish(event_id, self._mailboxes.store.acknowledge)
+        self._mailboxes.settle(self._token, event_id, self.client, args)
+        self.kick()

@@ -6,9 +6,10 @@ A JSON body is checked, never rebuilt: its own text goes into the message. So a 
 order of members and the spelling of a string arrive as they were sent, and a large body costs one pass.
 """
 
+import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -54,8 +55,17 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _PLACEHOLDER = "_placeholder"
 
 # An id has to be unique, not secret: a random prefix for each process, and a number.
-_ID_PREFIX = secrets.token_hex(8) + "-"
-_id_numbers = count(1)
+_next_id: Callable[[], str]
+
+
+def _renew_ids() -> None:
+    global _next_id
+    prefix, numbers = secrets.token_hex(8), count(1)
+    _next_id = lambda: f"{prefix}-{next(numbers):x}"  # noqa: E731
+
+
+_renew_ids()
+os.register_at_fork(after_in_child=_renew_ids)  # gunicorn's master imports this for all of its workers
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
@@ -86,7 +96,7 @@ class Call:
     headers: dict[str, str]
     body: bytes
     received_at: float
-    id: str = field(default_factory=lambda: f"{_ID_PREFIX}{next(_id_numbers):x}")
+    id: str = field(default_factory=lambda: _next_id())
     is_legacy: bool = False
 
     @classmethod

@@ -160,27 +160,29 @@ class Relay:
         if record is None:
             self._end(token)  # it ended since the client asked whether it lives
         elif record.mailbox and self.mailboxes is not None:
-            self.mailboxes.open(token, client)
+            with self._lock:
+                if self._clients.get(token) is client:
+                    self.mailboxes.open(token, client)
 
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
         with self._lock:
             if self._clients.get(token) is client:
                 del self._clients[token]
-        if self.mailboxes is not None:
-            self.mailboxes.close(token, client)
+            if self.mailboxes is not None:
+                self.mailboxes.close(token, client)
 
     def expire(self) -> int:
         """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
-        if self.mailboxes is not None:
-            dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
-            if dropped:
-                log.warning("MAILBOX_MAX_AGE_SECONDS bites: %d events were dropped", dropped)
         expired = self._store.pop_expired()
         for number, token in enumerate(expired, 1):
             self._end(token)
             if number % 100 == 0:
                 self._give_way()
+        if self.mailboxes is not None:
+            dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
+            if dropped:
+                log.warning("MAILBOX_MAX_AGE_SECONDS bites: %d events were dropped", dropped)
         return len(expired)
 
     def delete(self, token: str) -> None:
@@ -190,7 +192,9 @@ class Relay:
         self._end(token)
 
     def drain(self) -> None:
-        """Let the calls go that are held: nobody will come for them to this process any more."""
+        """Let the calls go that are held or kept: nobody will come for them to this process any more."""
+        if self.mailboxes is not None:
+            self.mailboxes.drain()
         with self._lock:
             for held in [held for queue in self._held.values() for held in queue]:
                 self._settle(held, ShuttingDown())

@@ -27,15 +27,17 @@ _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "applica
 
 OK = Answer("200 OK", [("Content-Type", _TEXT), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK")
 
-# RFC 9110, section 7.6.1, and what says how an answer is framed, which is the server's to say.
+# RFC 9110, section 7.6.1; what says how an answer is framed; what is the relay's to say; what proxies obey.
 _NOT_FOR_CLIENTS = frozenset(
     "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding "
-    "upgrade content-length date server".split()
+    "upgrade content-length date server referrer-policy x-content-type-options x-accel-redirect x-accel-buffering "
+    "x-accel-charset x-accel-expires x-accel-limit-rate x-sendfile".split()
 )
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
-# Whatever a client sends is no page of the relay's: no script of it runs in the relay's name.
+# Whatever a client sends is no page of the relay's: no script of it runs in the relay's name. One that the client
+# sends does not lift this one: a browser obeys both.
 _SANDBOX = ("Content-Security-Policy", "sandbox")
 
 
@@ -67,11 +69,9 @@ def from_acknowledgement(args: list[Any]) -> Answer:
         raise BadReply("The status of a reply is a number from 200 to 599.")
     content_type, data = _encoded(body)
     own = list(_headers(headers))
-    names = {name.lower() for name, _ in own}
-    defaults = [*SECURITY_HEADERS, _SANDBOX]
-    if data:
-        defaults.append(("Content-Type", content_type))
-    own += [(name, value) for name, value in defaults if name.lower() not in names]
+    own += [*SECURITY_HEADERS, _SANDBOX]
+    if data and "content-type" not in {name.lower() for name, _ in own}:
+        own.append(("Content-Type", content_type))
     if status in (204, 205, 304):
         data = b""
     if status not in (204, 304):

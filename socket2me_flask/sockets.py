@@ -20,12 +20,14 @@ from flask_socketio import ConnectionRefusedError, SocketIO
 
 from .answers import ErrorAnswers
 from .delivery import OnAck
-from .engine import Engine, EngineFull, Limits, OutboxFull, Session, SessionClosed
+from .engine import Engine, EngineFull, Limits, MessageTooLarge, OutboxFull, Session, SessionClosed
 from .engine.protocol import Packet
 from .errors import (
     BadAuth,
     ClientGone,
     ClientTooSlow,
+    EventTooLarge,
+    NoRoom,
     RelayError,
     TooManyNamespaces,
     TooManyQueued,
@@ -99,8 +101,13 @@ class SocketClient(Member):
         except EngineFull:
             self.forget(ack_id)
             raise TooManyQueued from None
+        except MessageTooLarge:
+            self.forget(ack_id)
+            raise EventTooLarge from None
         except OutboxFull:
             self.forget(ack_id)
+            if attempt is not None and self._acks:
+                raise NoRoom from None  # it is still to acknowledge some
             self._say("too_slow")
             session.close("it does not read as fast as calls come")
             raise ClientTooSlow from None

@@ -409,3 +409,82 @@ def test_a_notify_client_of_another_token_feels_nothing_of_the_database(server, 
         client.expect("connect")
         assert server.go(token).text == "OK"
         assert "attempt" not in client.expect("request")
+
+
+def test_a_late_acknowledgement_counts_for_its_event(server, made):
+    """Whichever attempt it is of, as long as the client is attached."""
+    event_id = server.go(made["token"]).json()["id"]
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        first, request = client.event()
+        second, again = client.event()
+        assert (request["attempt"], again["attempt"]) == (1, 2)
+        assert request["id"] == again["id"] == event_id
+        client.acknowledge(first)
+        wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
+        client.acknowledge(second)
+        caller = Caller(server, made["token"])
+        client.acknowledge(client.event()[0])
+        assert caller.answer.text == "OK"
+
+
+def test_a_client_that_leaves_lets_all_callers_go(server, made):
+    """Also those whose events were still to be sent."""
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        callers = [Caller(server, made["token"]) for _ in range(3)]
+        client.event()
+        wait_until(lambda: len(sum(events(server, made).values(), [])) == 3, "all are kept")
+    for caller in callers:
+        assert caller.answer.status_code == 202
+        assert caller.seconds < PATIENCE_SECONDS
+
+
+def test_the_next_event_follows_one_that_is_deleted_on_its_way(server, made):
+    """At once; and one that is sent again on request is, too."""
+    ids = [server.go(made["token"]).json()["id"] for _ in range(2)]
+    url = f"{server.url}/v1/tokens/{made['token']}/events"
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        assert client.event()[1]["id"] == ids[0]
+        started = time.monotonic()
+        assert requests.post(f"{url}/{ids[0]}/redeliver", headers=bearer(made), timeout=5).status_code == 202
+        assert client.event()[1]["id"] == ids[0]
+        assert requests.delete(f"{url}/{ids[0]}", headers=bearer(made), timeout=5).status_code == 204
+        assert client.event()[1]["id"] == ids[1]
+        assert time.monotonic() - started < PATIENCE_SECONDS
+
+
+def test_an_event_that_no_client_could_take_stands_in_nobodys_way(tmp_path):
+    """It may grow on its way: a control character takes 6 bytes of JSON, a form is there twice."""
+    grows = {"data": b"a=" + b"\x01" * 50_000, "headers": {"Content-Type": "application/x-www-form-urlencoded"}}
+    with Server(STORE_URL=f"sqlite:///{tmp_path}/relay.db", CLIENT_QUEUE_LIMIT_BYTES=300_000) as server:
+        made, token = server.new_with_secret(mailbox=True), server.new()
+        large = server.go(made["token"], **grows).json()["id"]
+        server.go(made["token"], data={"n": 1})
+        with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+            ack_id, request = client.event()
+            assert request["params"]["n"] == "1"
+            client.acknowledge(ack_id)
+            wait_until(lambda: events(server, made)["set_aside"] == [large], "it is set aside")
+        with WebSocket(server, token) as client:
+            answer = server.go(token, **grows)
+            assert (answer.status_code, error_code(answer)) == (413, "event_too_large")
+            assert server.go(token).text == "OK"
+            assert client.receive().startswith(f"42/{token},")
+
+
+def test_a_window_of_large_events_does_not_make_a_client_slow(tmp_path):
+    """As many are on their way as fit; each acknowledgement makes room."""
+    with Server(STORE_URL=f"sqlite:///{tmp_path}/relay.db", CLIENT_QUEUE_LIMIT_BYTES=300_000) as server:
+        made = server.new_with_secret(mailbox=True)
+        ids = [
+            server.go(made["token"], data=b"x" * 100_000, headers={"Content-Type": "text/plain"}).json()["id"]
+            for _ in range(24)
+        ]
+        with Acknowledging(server, made["token"], secret=made["secret"], window=20) as client:
+            got = []
+            for _ in ids:
+                ack_id, request = client.event()
+                got.append(request["id"])
+                time.sleep(0.01)
+                client.acknowledge(ack_id)
+            assert got == ids
+            wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")

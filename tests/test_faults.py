@@ -7,10 +7,12 @@ import resource
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from . import soak
 from .live import ROOT, PythonListener, Server, WebSocket, clean_environment, command_for, free_port, wait_until
@@ -87,8 +89,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path):
     with start(tmp_path) as server:
         made, token = server.new_with_secret(mailbox=True), server.new()
         accepted = [server.go(made["token"]).json()["id"]]
-        master = server.process.pid
-        worker = int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
+        worker = worker_of(server)
         used = max(os.path.getsize(tmp_path / name) for name in os.listdir(tmp_path))
         _, most = resource.prlimit(worker, resource.RLIMIT_FSIZE)
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (used + 30_000, most))
@@ -173,3 +174,68 @@ def test_a_database_of_another_relay_stops_the_start_with_a_reason(tmp_path):
     assert "socket2me: STORE_URL" in ended.stderr
     assert "was written by another version" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def worker_of(server):
+    master = server.process.pid
+    return int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
+
+
+def test_ids_are_new_in_each_process(tmp_path):
+    """gunicorn makes another worker of the same master when one was killed."""
+    with start(tmp_path) as server:
+        made = server.new_with_secret(mailbox=True)
+        ids = [server.go(made["token"]).json()["id"] for _ in range(3)]
+        old = worker_of(server)
+        os.kill(old, signal.SIGKILL)
+
+        def is_back():
+            try:
+                return worker_of(server) != old and requests.get(f"{server.url}/healthz", timeout=1).ok
+            except (requests.RequestException, IndexError):
+                return False
+
+        wait_until(is_back, "there is another worker")
+        ids += [server.go(made["token"]).json()["id"] for _ in range(3)]
+        assert len(set(ids)) == 6
+        assert events(server, made)["waiting"] == ids
+
+
+def test_a_full_disk_stops_nothing_for_good(tmp_path):
+    """However much is logged, by whom, and how many wait."""
+    with start(tmp_path, REAPER_INTERVAL_SECONDS=0.1, MAILBOX_MAX_AGE_SECONDS=1, MAX_ATTEMPTS=1) as server:
+        made = server.new_with_secret(mailbox=True)
+        server.go(made["token"])
+        worker = worker_of(server)
+        _, most = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (200_000, most))
+        ends = time.monotonic() + 4
+        statuses = set()
+
+        def put():
+            while time.monotonic() < ends:
+                statuses.add(server.go(made["token"], data=os.urandom(10_000)).status_code)
+
+        threads = [threading.Thread(target=put) for _ in range(4)]
+        with Acknowledging(server, made["token"], secret=made["secret"]):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert 503 in statuses
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (most, most))
+        assert server.go(made["token"]).status_code == 202
+        assert requests.get(f"{server.url}/readyz", timeout=5).ok
+        assert server.log.count("the database failed") < 5
+
+
+def test_a_stop_answers_those_who_wait_for_a_client(tmp_path):
+    """Their events are kept, so they hear 202: nobody sends them again."""
+    with start(tmp_path, ACK_TIMEOUT_SECONDS=30) as server:
+        made = server.new_with_secret(mailbox=True)
+        with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+            callers = [Caller(server, made["token"]) for _ in range(3)]
+            client.event()
+            wait_until(lambda: len(sum(events(server, made).values(), [])) == 3, "all are kept")
+            assert server.stop() == 0
+            assert [caller.answer.status_code for caller in callers] == [202] * 3

@@ -86,7 +86,21 @@ def test_headers_that_are_not_a_clients_to_set_are_left_out():
 
 def test_a_page_in_a_reply_is_no_page_of_the_relay():
     """No script of it runs in the relay's name."""
-    assert parts(["<script>", {"Content-Type": "text/html"}])[1]["content-security-policy"] == "sandbox"
+    answer = from_acknowledgement(
+        ["<script>", {"Content-Type": "text/html", "Content-Security-Policy": "default-src *"}]
+    )
+    assert [value for name, value in answer.headers if name == "Content-Security-Policy"] == [
+        "default-src *",
+        "sandbox",
+    ]
+
+
+def test_what_proxies_obey_is_not_a_clients_to_say():
+    """nginx would serve its own files for one of these; the relay's own headers stay as they are."""
+    headers = {"X-Accel-Redirect": "/etc/passwd", "X-Sendfile": "/etc/passwd", "Referrer-Policy": "unsafe-url"}
+    got = parts([200, "x", headers])[1]
+    assert got["referrer-policy"] == "no-referrer"
+    assert not {"x-accel-redirect", "x-sendfile"} & set(got)
 
 
 json_values = st.recursive(

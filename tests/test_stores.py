@@ -16,9 +16,11 @@ from socket2me_flask.errors import (
     StoreUnavailable,
     TooManyTokens,
     UnknownEvent,
+    UnknownToken,
 )
 from socket2me_flask.messages import Call
 from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
+from socket2me_flask.stores.worker import Worker
 from socket2me_flask.tokens import new_token
 
 from .live import ROOT
@@ -394,3 +396,70 @@ def test_many_writers_share_commits(box):
         thread.join()
     assert len(store.summary(token)) == 50
     assert len(commits) < 25
+
+
+def test_an_event_of_a_token_that_ended_is_not_kept(box):
+    """It may have ended while the body came: nobody would ever get it."""
+    store, token = box
+    store.remove(token)
+    with pytest.raises(UnknownToken):
+        store.put(call_of(token))
+    assert store._size == 0
+
+
+@pytest.mark.parametrize("change", ["remove", "refresh"])
+def test_a_change_that_cannot_be_written_is_not_made(box, open_file, change, clock, monkeypatch):
+    """What only memory knew would be undone by a restart: a deleted token would live again."""
+    store, token = box
+    before = store.get(token)
+    clock.now += 10
+    with monkeypatch.context() as patch:
+        for write in ("_drop", "_write_token"):
+            patch.setattr(store, write, lambda _: store._database.execute("nonsense"))
+        with pytest.raises(StoreUnavailable):
+            getattr(store, change)(token)
+    assert store.get(token) == before
+    assert getattr(store, change)(token)
+    assert (open_file().get(token) is None) == (change == "remove")
+
+
+def test_an_id_that_is_there_already_fails_alone(box):
+    """What is written with it in one transaction is kept."""
+    store, token = box
+    call, other = call_of(token), call_of(token)
+    store.put(call)
+    jobs = [store._worker.submit(lambda each=each: store._put(each)) for each in (call, other)]
+    with pytest.raises(StoreUnavailable):
+        jobs[0].wait()
+    jobs[1].wait()
+    assert [event.call.id for event in store.summary(token)] == [call.id, other.id]
+
+
+def test_the_file_is_for_nobody_else_to_read(box, tmp_path):
+    """Bodies and headers of callers are in it."""
+    store, token = box
+    store.put(call_of(token))
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "relay.db": 0o600,
+        "relay.db-wal": 0o600,
+    }
+
+
+def test_a_worker_outlives_whatever_happens_on_it(caplog):
+    """Who waits hears of it, who listens is told on its own thread, and the next is done."""
+
+    def work(jobs):
+        for job in jobs:
+            job.result = job.do()
+
+    told = []
+    worker = Worker(work, lambda error: told.append((error, threading.current_thread())))
+    native = worker.submit(threading.current_thread).wait()
+    error = ZeroDivisionError()
+    with pytest.raises(StoreUnavailable):
+        worker.submit(lambda: (_ for _ in ()).throw(error)).wait()
+    assert worker.submit(lambda: 7).wait() == 7
+    ((told_error, thread),) = told
+    assert told_error is error
+    assert thread is not native
+    worker.stop()

@@ -45,17 +45,15 @@ def show_event(token: str, event_id: str) -> Response:
 
 @blueprint.post("/tokens/<token>/events/<event_id>/redeliver")
 def redeliver(token: str, event_id: str) -> Response:
-    """Send an event that was set aside again, its attempts counted from the start. One that waits still does."""
-    mailboxes = _mailboxes(token)
-    mailboxes.store.redeliver(token, event_id)
-    mailboxes.kick(token)
+    """Send an event again, its attempts counted from the start: set aside, on its way, or still to come."""
+    _mailboxes(token).redeliver(token, event_id)
     return Response(status=202)
 
 
 @blueprint.delete("/tokens/<token>/events/<event_id>")
 def delete_event(token: str, event_id: str) -> Response:
     """Drop an event, whatever its state."""
-    _mailboxes(token).store.delete(token, event_id)
+    _mailboxes(token).delete(token, event_id)
     return Response(status=204)
 
 

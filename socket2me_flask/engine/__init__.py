@@ -6,6 +6,6 @@ timer pings them all; what waits for a client has a bound; and nothing a peer se
 """
 
 from .server import Engine, Limits
-from .session import EngineFull, OutboxFull, Session, SessionClosed
+from .session import EngineFull, MessageTooLarge, OutboxFull, Session, SessionClosed
 
-__all__ = ["Engine", "EngineFull", "Limits", "OutboxFull", "Session", "SessionClosed"]
+__all__ = ["Engine", "EngineFull", "Limits", "MessageTooLarge", "OutboxFull", "Session", "SessionClosed"]

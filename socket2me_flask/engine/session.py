@@ -51,6 +51,10 @@ class OutboxFull(Exception):
     """The client reads too slowly: nothing was queued."""
 
 
+class MessageTooLarge(Exception):
+    """It would not fit into an empty outbox: nothing was queued."""
+
+
 class EngineFull(Exception):
     """Too much waits for all clients together: nothing was queued. This one is not to blame."""
 
@@ -101,13 +105,15 @@ class Session:
     # To the client
 
     def send(self, packets: Sequence[Packet]) -> None:
-        """Queue an event; `flush` sends it. Raises `SessionClosed`, `OutboxFull` or `EngineFull`."""
+        """Queue an event; `flush` sends it. Raises `SessionClosed`, or what says why not."""
         size = sum([len(packet.data) for packet in packets])
         with self.lock:
             if self.closed:
                 raise SessionClosed
             limits = self._engine.limits
             waiting = self._waiting_bytes
+            if size > limits.outbox_bytes:
+                raise MessageTooLarge
             if len(self._outbox) >= limits.outbox_packets or waiting + size > limits.outbox_bytes:
                 raise OutboxFull
             if self._engine.queued_bytes + size > limits.total_outbox_bytes and waiting + size > FAIR_BYTES:

@@ -33,7 +33,7 @@ class MailboxStore(Protocol):
     """
 
     def put(self, call: Call) -> None:
-        """Keep a call. It is durable when this returns. Raises `MailboxFull` or `MailboxesFull`."""
+        """Keep a call. It is durable when this returns. Raises `MailboxFull`, `MailboxesFull` or `UnknownToken`."""
 
     def waiting(self, token: str, limit: int) -> list[StoredEvent]:
         """Return the oldest events that are not set aside, oldest first."""

@@ -8,12 +8,24 @@ sync for each group of commits).
 import contextlib
 import json
 import logging
+import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..errors import ConfigError, MailboxesFull, MailboxFull, RelayError, StoreUnavailable, UnknownEvent
+from ..answers import LOG_SECONDS
+from ..errors import (
+    ConfigError,
+    MailboxesFull,
+    MailboxFull,
+    RelayError,
+    StoreUnavailable,
+    UnknownEvent,
+    UnknownToken,
+)
 from ..messages import Call
 from .memory import MemoryStore
 from .record import StoredEvent, TokenRecord
@@ -63,6 +75,7 @@ class SQLiteStore:
         total_bytes: int = 0,
     ) -> None:
         self._path = path
+        self._clock = clock
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._total_bytes = total_bytes
@@ -71,13 +84,16 @@ class SQLiteStore:
         self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
         self._size = 0
         try:
+            # Bodies and headers of callers are in it: for nobody else to read. SQLite makes its other files alike.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._database = sqlite3.connect(
                 path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"STORE_URL: {path!r} cannot be used: {error}.") from None
-        self._worker = Worker(self._commit)
+        self._failed_at = -math.inf
+        self._worker = Worker(self._commit, self._on_failure)
 
     # Tokens
 
@@ -102,16 +118,18 @@ class SQLiteStore:
         return self._tokens.get(token)
 
     def refresh(self, token: str) -> TokenRecord | None:
-        record = self._tokens.refresh(token)
-        if record is not None:
-            self._do(lambda: self._write_token(record))
-        return record
+        record = self._tokens.get(token)
+        if record is None:
+            return None
+        renewed = replace(record, expires_at=self._clock() + record.ttl_seconds)
+        self._do(lambda: self._write_token(renewed))
+        return self._tokens.refresh(token)
 
     def remove(self, token: str) -> bool:
-        if not self._tokens.remove(token):
+        if self._tokens.get(token) is None:
             return False
-        self._do(lambda: self._drop([token]))
-        return True
+        self._do(lambda: self._drop([token]))  # first: what only memory has forgotten would come back
+        return self._tokens.remove(token)
 
     def pop_expired(self) -> list[str]:
         expired = self._tokens.pop_expired()
@@ -193,6 +211,12 @@ class SQLiteStore:
     def _do(self, do: Callable[[], Any]) -> Any:
         return self._worker.submit(do).wait()
 
+    def _on_failure(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._failed_at >= LOG_SECONDS:
+            self._failed_at = now
+            log.error("the database failed: %s", error)
+
     # On the worker's thread
 
     def _commit(self, jobs: Sequence[Job]) -> None:
@@ -204,15 +228,15 @@ class SQLiteStore:
                     job.result = job.do()
                 except RelayError as error:  # it was raised before anything was written
                     job.error = error
+                except sqlite3.IntegrityError:  # which undoes its statement only
+                    job.error = StoreUnavailable()
             self._database.execute("COMMIT")
-        except Exception as error:
-            log.error("the database failed: %s", error)
-            for job in jobs:
-                job.error = StoreUnavailable()
+        except Exception:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             with contextlib.suppress(sqlite3.Error):
                 self._measure()
+            raise
 
     def _measure(self) -> None:
         counts = self._database.execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
@@ -241,11 +265,13 @@ class SQLiteStore:
         if self._total_bytes and self._size + size > self._total_bytes:
             raise MailboxesFull
         row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
-        self._database.execute(
+        inserted = self._database.execute(
             "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, call.is_legacy, size),
+            "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
+            (*row, call.is_legacy, size, call.token),
         )
+        if not inserted.rowcount:
+            raise UnknownToken  # it ended while the body came
         self._count(call.token, 1, size)
 
     def _select(self, condition: str, *values: Any, columns: str = _EVENT) -> list[StoredEvent]:

@@ -43,10 +43,16 @@ class Job:
 
 
 class Worker:
-    """Calls `work` on a native thread with all jobs that have come in, to set their results and errors."""
+    """Calls `work` on a native thread with all jobs that have come in, to set their results and errors.
 
-    def __init__(self, work: Callable[[Sequence[Job]], None]) -> None:
+    If it raises, none was done: who waits hears `StoreUnavailable`, and `on_failure` is called with what it raised.
+    `work` must not touch what eventlet patches, the log for one: a lock that is green cannot be waited for there.
+    """
+
+    def __init__(self, work: Callable[[Sequence[Job]], None], on_failure: Callable[[Exception], None]) -> None:
         self._work = work
+        self._on_failure = on_failure
+        self._failures: deque[Exception] = deque()
         self._jobs: Any = _native("queue").SimpleQueue()
         self._write: Any = _native("os").write
         self._finished: deque[Job] = deque()
@@ -85,17 +91,27 @@ class Worker:
             is_told = None in jobs
             jobs = [job for job in jobs if job is not None]
             if jobs:
-                self._work(jobs)
+                self._try(jobs)
             self._finished.extend(jobs)
             try:
                 self._write(self._bell.fileno(), b"." if is_told else b"!")
             except BlockingIOError:
                 pass  # it rings already
 
+    def _try(self, jobs: Sequence[Job]) -> None:
+        try:
+            self._work(jobs)
+        except Exception as error:
+            for job in jobs:
+                job.error = StoreUnavailable()
+            self._failures.append(error)
+
     def _listen(self) -> None:
         heard = b""
         while b"." not in heard:
             heard = self._ear.recv(4096)
+            while self._failures:
+                self._on_failure(self._failures.popleft())
             while self._finished:
                 self._finished.popleft().finish()
         self._bell.close()
