@@ -82,7 +82,7 @@ class RelayApi:
         return float(answer.json()["expires_at"]) - now
 
     def inspect(self, token: Token) -> dict[str, Any]:
-        """Return what the relay says of a token with a secret; of its mailbox, how many events are in which state."""
+        """Return what the relay says of a token with a secret; of its mailbox, how many events are where."""
         seen: dict[str, Any] = self._call("GET", f"/v1/tokens/{token.token}", token.secret).json()
         if seen.get("mailbox"):
             events = self._call("GET", f"/v1/tokens/{token.token}/events", token.secret).json()
@@ -98,7 +98,9 @@ class RelayApi:
                 self.server + path,
                 json=json,
                 auth=_Bearer(bearer) if bearer is not None else None,
-                headers={"Accept": "application/json" if method == "POST" else "application/json;q=0.5, text/plain"},
+                headers={
+                    "Accept": "application/json" if method == "POST" else "application/json;q=0.5, text/plain"
+                },
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,
             )

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 # A token is refreshed when this part of its life has passed.
 REFRESH_PART = 1 / 3
 
-# How often a token is refreshed whose life the relay does not tell. It is a day, unless the relay was set up otherwise.
+# How often a token is refreshed whose life the relay does not tell. By default it is a day.
 REFRESH_SECONDS = 600
 
 # How often the clock is looked at. If it moved much further, the machine slept, and the connection is dead.
@@ -150,7 +150,8 @@ class Client:
                 self._wait(Notice("unavailable", str(error)), max(lost.seconds(), error.retry_after_seconds))
                 continue
             if why == "replaced":
-                raise Displaced("Another client connected with this token and its secret.")
+                who = "It has this token's secret." if self.secret is not None else "Whoever knows the URL can."
+                raise Displaced(f"Another client took the stream. {who}")
             if why != "closed":
                 self._wait(Notice(why), failed.seconds() if why == "not_handled" else lost.seconds())
 

@@ -59,9 +59,7 @@ class Connection:
         self._socketio.on("connect_error", self._on_refused, namespace=namespace)
         self._socketio.on("disconnect", self._on_end, namespace=namespace)
         try:
-            self._socketio.connect(
-                server, namespaces=[namespace], auth=auth, wait_timeout=CONNECT_TIMEOUT_SECONDS
-            )
+            self._socketio.connect(server, namespaces=[namespace], auth=auth, wait_timeout=CONNECT_TIMEOUT_SECONDS)
         except (socketio.exceptions.ConnectionError, ValueError) as error:
             self._on_end()
             raise self._error(error) from None
@@ -109,7 +107,7 @@ class Connection:
 
     def _error(self, error: Exception) -> RelayUnavailable | RelayRefused:
         """Return what the relay meant by not accepting the connection."""
-        # A refused namespace is {"message", "data": {"code"}}; a refused connection, {"error": {"code", "message"}}.
+        # Of a namespace: {"message", "data": {"code"}}; of a connection: {"error": {"code", "message"}}.
         details = self._refusal.get("data") or self._refusal.get("error")
         details = details if isinstance(details, dict) else {}
         code = str(details.get("code", ""))

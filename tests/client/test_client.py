@@ -1,0 +1,195 @@
+"""The library, against a real relay: what its handler gets, and what becomes of what it returns or raises."""
+
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from socket2me_flask import client as package
+from socket2me_flask.client import Client, Displaced, NotHandled, RelayRefused, RelayUnavailable, Reply
+from socket2me_flask.client.api import RelayApi, Token
+from socket2me_flask.client.client import SLEPT_SECONDS
+
+from ..live import DEADLINE_SECONDS, Server, free_port, wait_until
+from .app import call
+
+
+@contextmanager
+def listening(client, handler):
+    """Listen in a thread until the block ends; what `listen` raised is raised here."""
+    raised = []
+
+    def listen():
+        try:
+            client.listen(handler)
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield
+    finally:
+        client.close()
+        thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive()
+    if raised:
+        raise raised[0]
+
+
+def until_connected(server, client):
+    api = RelayApi(server.url)
+    wait_until(lambda: api.inspect(Token(client.token, client.secret))["connected"], "it is connected")
+
+
+def open_on(server, **options):
+    client = Client(server.url, **options)
+    client.open()
+    server.giveaways |= {client.token, client.secret or client.token}
+    return client
+
+
+def test_importing_the_client_imports_nothing_of_the_server():
+    """Neither Flask nor eventlet, and nothing of the relay, is loaded by the library or by the command."""
+    script = (
+        "import sys, socket2me_flask.client.cli\n"
+        "ours = {n for n in sys.modules if n.startswith('socket2me_flask.') and '.client' not in n}\n"
+        "print(ours | {'flask', 'eventlet', 'gunicorn', 'werkzeug', 'msgspec'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
+
+
+def test_the_example_in_the_docstring(relay, capsys, monkeypatch):
+    """It runs as it stands, but for the relay's address, and does what it says."""
+    example = "\n".join(line.removeprefix("    ") for line in package.__doc__.splitlines() if line[:1] in (" ", ""))
+    made = []
+
+    class Noted(Client):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(package, "Client", Noted)
+    thread = threading.Thread(target=exec, args=[example.replace("https://relay.example", relay.url), {}])  # noqa: S102
+    thread.start()
+    client = wait_until(lambda: made and made[0].url and made[0], "the example has a URL")
+    relay.giveaways |= {client.token, client.secret}
+    until_connected(relay, client)
+    status, _, body = call(relay, client.url, "/x", body=b"\xff")
+    client.close()
+    thread.join(DEADLINE_SECONDS)
+    assert status == 201
+    assert re.fullmatch(rb'\{"taken":".+"\}', body)
+    assert capsys.readouterr().out == f"{client.url}\nPOST /x b'\\xff'\n"
+
+
+def test_requests_are_handled_in_order_one_at_a_time(server):
+    """Many that come at once reach the handler in the order in which the relay took them, whole, none lost."""
+    taken = []
+    running = threading.Semaphore(1)
+
+    def handle(request):
+        assert running.acquire(blocking=False)
+        taken.append((int(request.id.rpartition("-")[2], 16), request.body))
+        running.release()
+
+    client = open_on(server, mode="notify")
+    with listening(client, handle):
+        call(server, client.url)
+        callers = [
+            threading.Thread(
+                target=lambda n=n: [call(server, client.url, body=bytes([n]) * 50_000) for _ in range(25)]
+            )
+            for n in range(8)
+        ]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        wait_until(lambda: len(taken) == 201, "all are handled")
+    assert taken == sorted(taken)
+    assert {body for _, body in taken} == {bytes([n]) * 50_000 for n in range(8)} | {b""}
+
+
+def test_a_handler_that_raises_gets_the_request_again_before_any_other(relay):
+    """Its request is not acknowledged, and those that follow wait: strict order, at least once."""
+    attempts = []
+
+    def handle(request):
+        attempts.append((request.path, request.attempt))
+        if len(attempts) < 3:
+            raise NotHandled("not now")
+
+    client = open_on(relay)
+    with listening(client, handle):
+        until_connected(relay, client)
+        for path in ("/a", "/b", "/c"):
+            call(relay, client.url, path)
+        wait_until(lambda: attempts[-1][0] == "/c", "all are handled")
+    assert attempts == [("/a", 1), ("/a", 2), ("/a", 3), ("/b", 1), ("/c", 1)]
+
+
+def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
+    """A displaced client leaves at once, and does not come back to take the stream again."""
+    is_handling, may_return = threading.Event(), threading.Event()
+
+    def handle(request):
+        is_handling.set()
+        may_return.wait(DEADLINE_SECONDS)
+
+    first = open_on(relay)
+    second = Client(relay.url, token=first.token, secret=first.secret)
+    taken = []
+    with pytest.raises(Displaced), listening(first, handle):
+        threading.Thread(target=call, args=[relay, first.url]).start()
+        assert is_handling.wait(DEADLINE_SECONDS)
+        with listening(second, taken.append):
+            wait_until(lambda: taken, "the second client gets the request")
+        may_return.set()
+
+
+def test_after_a_sleep_it_connects_again_at_once(relay, monkeypatch):
+    """When the clock has jumped, the connection is not trusted."""
+    monkeypatch.setattr("socket2me_flask.client.client.TICK_SECONDS", 0.1)
+    notices = []
+    now = [1000.0]
+    client = open_on(relay, on_notice=lambda notice: notices.append(notice.what), clock=lambda: now[0])
+    with listening(client, print):
+        wait_until(lambda: "connected" in notices, "it is connected")
+        now[0] += SLEPT_SECONDS + 1
+        wait_until(lambda: notices.count("connected") == 2, "it is connected again")
+    assert notices == ["token_new", "connected", "slept", "connected"]
+
+
+def test_what_the_relay_refuses_ends_it(relay):
+    """A wrong secret, or a missing key, will not be right the next time."""
+    client = open_on(relay)
+    with pytest.raises(RelayRefused, match="secret"):
+        Client(relay.url, token=client.token, secret="s2m_wrong").listen(print)
+    with Server(API_KEYS="right") as closed:
+        with pytest.raises(RelayRefused, match="key"):
+            Client(closed.url).open()
+        open_on(closed, api_key="right")
+
+
+def test_a_relay_that_is_not_there_is_waited_for():
+    """`open` says so; `listen` goes on until it is closed."""
+    notices = []
+    client = Client(f"http://127.0.0.1:{free_port()}", on_notice=notices.append)
+    with pytest.raises(RelayUnavailable, match="Connection refused"):
+        client.open()
+    with listening(client, print):
+        wait_until(lambda: len(notices) == 2, "it tried twice")
+    assert [notice.what for notice in notices] == ["unavailable"] * 2
+
+
+def test_a_relay_without_mailboxes_gives_a_token_without_one(server):
+    """The mode is kept, and the request says that it is in no mailbox."""
+    attempts = []
+    client = open_on(server, mode="reply")
+    with listening(client, lambda request: attempts.append(request.attempt) or Reply(202, "ok")):
+        assert wait_until(lambda: call(server, client.url)[0] == 202, "it replies")
+    assert set(attempts) == {None}
