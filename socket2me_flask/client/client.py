@@ -4,13 +4,16 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .api import RelayApi, Token
 from .connection import Connection, Handler
-from .errors import Displaced, RelayUnavailable, TokenGone
+from .errors import Displaced, RelayRefused, RelayUnavailable, TokenGone
+from .request import Reply, Request
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,13 @@ REFRESH_SECONDS = 600
 # How often the clock is looked at. If it moved much further, the machine slept, and the connection is dead.
 TICK_SECONDS = 5
 SLEPT_SECONDS = 30
+
+# How many events of a mailbox may be on their way. They are handled in order whatever it is: after one that fails,
+# the rest are left, and come again. Each time counts against the relay's MAX_ATTEMPTS, so then it is one.
+WINDOW = 16
+
+# How many of the events that were handled are known when they come again: their acknowledgement was late, or lost.
+REMEMBERED_EVENTS = 100
 
 # The longest wait before another attempt.
 MAX_BACK_OFF_SECONDS = 30
@@ -124,22 +134,28 @@ class Client:
 
         A request is acknowledged when `handler` returns; in mode `reply`, what it returns is the answer that the
         caller gets. If it raises, the request is not acknowledged: one from a mailbox comes again, and those that
-        follow it wait.
+        follow it wait. One that was handled is not handled again, if this process lives.
 
         Raises `Displaced` when another client takes the stream, and `RelayRefused` where it makes no sense to go
         on. Whatever may pass is waited for.
         """
         lost, failed = _BackOff(), _BackOff()
+        handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
 
-        def handle(request: Any) -> Any:
+        def handle(request: Request) -> Reply | None:
+            if request.id in handled:
+                return None  # its caller was answered long ago
             reply = handler(request)
             failed.reset()
+            if request.attempt is not None:
+                handled.append(request.id)
             return reply
 
+        window = WINDOW
         while not self._closed.is_set():
             try:
                 self.open()
-                self._connect(handle)
+                self._connect(handle, window)
                 self._notice(Notice("connected"))
                 lost.reset()
                 why = self._stay_connected()
@@ -152,6 +168,7 @@ class Client:
             if why == "replaced":
                 who = "It has this token's secret." if self.secret is not None else "Whoever knows the URL can."
                 raise Displaced(f"Another client took the stream. {who}")
+            window = 1 if why == "not_handled" else WINDOW
             if why != "closed":
                 self._wait(Notice(why), failed.seconds() if why == "not_handled" else lost.seconds())
 
@@ -170,22 +187,30 @@ class Client:
             REFRESH_SECONDS if life_seconds is None else life_seconds * REFRESH_PART
         )
 
-    def _connect(self, handler: Handler) -> None:
+    def _connect(self, handler: Handler, window: int) -> None:
         token, before = self._token, self._connection
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
-        auth = {"body": "raw"}
-        if token.secret is not None:
-            auth["secret"] = token.secret
-        if self.mode != "notify":
-            auth["mode"] = self.mode
-        self._connection = Connection(
+        connect = partial(
+            Connection,
             self._api.server,
             token.token,
-            auth,
-            handler,
+            handler=handler,
             predecessor=before if before is not None and before.is_busy else None,
         )
+        auth: dict[str, Any] = {"body": "raw"}
+        if token.secret is not None:
+            auth["secret"] = token.secret
+        if self.mode == "notify":
+            self._connection = connect(auth=auth)
+            return
+        auth["mode"] = self.mode
+        try:
+            self._connection = connect(auth={**auth, "window": window})
+        except RelayRefused as error:
+            if error.code != "bad_auth":
+                raise
+            self._connection = connect(auth=auth)  # its MAX_WINDOW is less
 
     def _stay_connected(self) -> str:
         """Return why the connection ended. Raises `TokenGone` if the token did."""
@@ -203,7 +228,7 @@ class Client:
                 except RelayUnavailable as error:
                     log.info("not refreshed: %s", error)
                     self._refresh_at = now + TICK_SECONDS
-            return "closed" if self._closed.is_set() else connection.why
+            return "closed" if self._closed.is_set() and connection.why == "lost" else connection.why
         finally:
             connection.close()
 

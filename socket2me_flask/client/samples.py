@@ -64,7 +64,9 @@ def slack(secret: bytes) -> Request:
 
 
 def standard(secret: bytes) -> Request:
-    """An event as https://www.standardwebhooks.com has it, with `Webhook-Signature`."""
+    """An event as https://www.standardwebhooks.com has it, with `Webhook-Signature`. After `whsec_` is base64."""
+    if secret.startswith(b"whsec_"):
+        secret = base64.b64decode(secret.removeprefix(b"whsec_"))
     now = int(time.time())
     body = _json({"type": "contact.created", "timestamp": "2026-01-01T00:00:00Z", "data": {"id": "sample"}})
     digest = hmac.digest(secret, b"msg_sample.%d.%b" % (now, body), hashlib.sha256)

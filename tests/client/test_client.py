@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -19,7 +20,7 @@ from .app import call
 
 @contextmanager
 def listening(client, handler):
-    """Listen in a thread until the block ends; what `listen` raised is raised here."""
+    """Listen in a thread, which the block gets, until the block ends; what `listen` raised is raised here."""
     raised = []
 
     def listen():
@@ -31,7 +32,7 @@ def listening(client, handler):
     thread = threading.Thread(target=listen)
     thread.start()
     try:
-        yield
+        yield thread
     finally:
         client.close()
         thread.join(DEADLINE_SECONDS)
@@ -129,7 +130,48 @@ def test_a_handler_that_raises_gets_the_request_again_before_any_other(relay):
         for path in ("/a", "/b", "/c"):
             call(relay, client.url, path)
         wait_until(lambda: attempts[-1][0] == "/c", "all are handled")
-    assert attempts == [("/a", 1), ("/a", 2), ("/a", 3), ("/b", 1), ("/c", 1)]
+    assert [path for path, _ in attempts] == ["/a", "/a", "/a", "/b", "/c"]
+    assert [attempt for _, attempt in attempts[:3]] == [1, 2, 3]
+
+
+def test_an_event_that_comes_again_is_not_handled_again(tmp_path):
+    """A handler that takes longer than the relay waits gets each event once, in order."""
+    taken = []
+
+    def handle(request):
+        taken.append(request.path)
+        time.sleep(0.3)
+
+    store = f"sqlite:///{tmp_path}/relay.db"
+    with Server(STORE_URL=store, REDELIVER_SECONDS=0.1, ACK_TIMEOUT_SECONDS=0.1) as hasty:
+        client = open_on(hasty)
+        api, token = RelayApi(hasty.url), Token(client.token, client.secret)
+        with listening(client, handle):
+            until_connected(hasty, client)
+            for number in range(4):
+                call(hasty, client.url, f"/{number}")
+            wait_until(lambda: not any(api.inspect(token)["events"].values()), "all are acknowledged")
+    assert taken == ["/0", "/1", "/2", "/3"]
+
+
+def test_a_mailbox_full_of_large_events(relay):
+    """More than a window of the largest bodies arrives, whole and in order."""
+    bodies = [bytes([number]) * 2_000_000 for number in range(20)]
+    taken = []
+    client = open_on(relay)
+    for body in bodies:
+        assert call(relay, client.url, body=body)[0] == 202
+    with listening(client, lambda request: taken.append(request.body)):
+        wait_until(lambda: len(taken) >= len(bodies), "all are handled")
+    assert taken == bodies
+
+
+def test_a_token_that_whoever_knows_it_may_use(server):
+    """It is listened to as any other, and replied to."""
+    client = Client(server.url, token=server.new(), mode="reply")
+    assert client.open() == f"{server.url}/v1/go/{client.token}"
+    with listening(client, lambda request: Reply(203)):
+        wait_until(lambda: call(server, client.url)[0] == 203, "it replies")
 
 
 def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
@@ -143,11 +185,12 @@ def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
     first = open_on(relay)
     second = Client(relay.url, token=first.token, secret=first.secret)
     taken = []
-    with pytest.raises(Displaced), listening(first, handle):
+    with pytest.raises(Displaced), listening(first, handle) as thread:
         threading.Thread(target=call, args=[relay, first.url]).start()
         assert is_handling.wait(DEADLINE_SECONDS)
         with listening(second, taken.append):
             wait_until(lambda: taken, "the second client gets the request")
+            thread.join(DEADLINE_SECONDS)
         may_return.set()
 
 
@@ -173,6 +216,14 @@ def test_what_the_relay_refuses_ends_it(relay):
         with pytest.raises(RelayRefused, match="key"):
             Client(closed.url).open()
         open_on(closed, api_key="right")
+
+
+def test_a_relay_that_takes_a_smaller_window_only():
+    """It gets none, and its own counts."""
+    with Server(MAX_WINDOW=1) as narrow:
+        client = open_on(narrow)
+        with listening(client, print):
+            until_connected(narrow, client)
 
 
 def test_a_relay_that_is_not_there_is_waited_for():
