@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from .target import Answer, Target
 
 # What `listen` ends with when another client took the stream.
 DISPLACED_STATUS = 3
+
+# How long the relay has to hear that the client leaves.
+GOODBYE_SECONDS = 3
 
 # Less than the relay's REDELIVER_SECONDS: an event must not come again while it is being handled.
 DEFAULT_TIMEOUT_SECONDS = 20.0
@@ -158,14 +162,38 @@ def listen(
     )
     if client.url is not None:
         report.url(client.url, target)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    forwarder = Forwarder(app, report, is_replying=lambda: client.mode == "reply", only=only, folder=folder)
     try:
-        client.listen(Forwarder(app, report, is_replying=lambda: client.mode == "reply", only=only, folder=folder))
+        _until_told(client, forwarder)
     except Displaced as error:
         click.echo(f"{error} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
+
+
+def _until_told(client: Client, forwarder: Forwarder) -> None:
+    """Listen until it fails, or until Ctrl-C or SIGTERM.
+
+    In a thread of its own: python-engineio takes a KeyboardInterrupt for the error of a handler, and goes on.
+    """
+    failed: list[Exception] = []
+    has_ended = threading.Event()
+
+    def listen() -> None:
+        try:
+            client.listen(forwarder)
+        except Exception as error:
+            failed.append(error)
+        has_ended.set()
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        has_ended.wait()
     except KeyboardInterrupt:
         client.close()
+        has_ended.wait(GOODBYE_SECONDS)
+    if failed:
+        raise failed[0]
 
 
 @main.command()

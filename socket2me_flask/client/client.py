@@ -27,9 +27,10 @@ REFRESH_SECONDS = 600
 TICK_SECONDS = 5
 SLEPT_SECONDS = 30
 
-# How many events of a mailbox may be on their way. They are handled in order whatever it is: after one that fails,
-# the rest are left, and come again. Each time counts against the relay's MAX_ATTEMPTS, so then it is one.
-WINDOW = 16
+# How many events of a mailbox may be on their way: as many of the largest as the relay queues for one client. They are
+# handled in order whatever it is: after one that fails, the rest are left, and come again. Each time counts against
+# the relay's MAX_ATTEMPTS, so then it is one.
+WINDOW = 7
 
 # How many of the events that were handled are known when they come again: their acknowledgement was late, or lost.
 REMEMBERED_EVENTS = 100
@@ -168,16 +169,15 @@ class Client:
             if why == "replaced":
                 who = "It has this token's secret." if self.secret is not None else "Whoever knows the URL can."
                 raise Displaced(f"Another client took the stream. {who}")
-            window = 1 if why == "not_handled" else WINDOW
+            window = 1 if why in ("not_handled", "too_slow") else WINDOW
             if why != "closed":
                 self._wait(Notice(why), failed.seconds() if why == "not_handled" else lost.seconds())
 
     def close(self) -> None:
         """End `listen`, from any thread."""
         self._closed.set()
-        connection = self._connection
-        if connection is not None:
-            connection.ended.set()
+        if self._connection is not None:
+            self._connection.ended.set()
 
     def _refresh(self, token: Token) -> None:
         if self._clock() < self._refresh_at:
@@ -217,6 +217,8 @@ class Client:
         connection, token = self._connection, self._token
         if connection is None or token is None:
             raise RuntimeError("there is no connection")
+        if self._closed.is_set():  # before there was this connection to end
+            connection.ended.set()
         try:
             now = self._clock()
             while not connection.ended.wait(max(0.1, min(TICK_SECONDS, self._refresh_at - now))):

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import engineio
+import requests
 import socketio
 
 from .errors import NotHandled, RelayRefused, RelayUnavailable, TokenGone, reason_of
@@ -50,8 +51,11 @@ class Connection:
         self._refusal: dict[str, Any] = {}
         self.ended = threading.Event()
         self.why = "lost"  # or `replaced`, `too_slow`, `not_handled`; once it has ended
+        self._http = requests.Session()
         self._socketio = socketio.Client(reconnection=False, handle_sigint=False, logger=_library_log)
-        self._engine = self._socketio.eio = _Engine(self._socketio, self._on_message, self._on_end)
+        self._engine = self._socketio.eio = _Engine(
+            self._socketio, self._on_message, self._on_end, http_session=self._http
+        )
         namespace = f"/{token}"
         # Events that end it, as they are on the wire: they are heard at once, whatever waits for the handler.
         self._farewells = {f'2{namespace},["{event}"]': event for event in ("replaced", "too_slow")}
@@ -61,13 +65,17 @@ class Connection:
         try:
             self._socketio.connect(server, namespaces=[namespace], auth=auth, wait_timeout=CONNECT_TIMEOUT_SECONDS)
         except (socketio.exceptions.ConnectionError, ValueError) as error:
-            self._on_end()
+            self.close()
             raise self._error(error) from None
 
     def close(self) -> None:
         """Leave, and hand over no more than what the relay has counted as delivered."""
         self._on_end()
         self._socketio.disconnect()
+        # python-engineio leaves these open after an error.
+        if self._engine.ws is not None:
+            self._engine.ws.close()
+        self._http.close()
 
     @property
     def is_busy(self) -> bool:
@@ -131,14 +139,14 @@ class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types
         client: socketio.Client,
         on_message: Callable[[str | bytes], None],
         on_end: Callable[..., None],
+        http_session: requests.Session,
     ) -> None:
-        super().__init__(handle_sigint=False, logger=_library_log)
+        super().__init__(handle_sigint=False, logger=_library_log, http_session=http_session)
         self.handlers.update(client.eio.handlers)
         self._handle_message = self.handlers["message"]
-        self._handle_disconnect = self.handlers["disconnect"]
         self._on_message = on_message
-        self._on_end = on_end
-        self.on("disconnect", self._on_disconnect)
+        # python-socketio's own would drop the message that is being put together, before what waits is handled.
+        self.on("disconnect", on_end)
         self._inbox: SimpleQueue[Any] = SimpleQueue()  # None is the end
         self._room = threading.Semaphore(MAX_WAITING_MESSAGES)
         self.worker = threading.Thread(target=self._work, daemon=True)
@@ -166,7 +174,3 @@ class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types
                 log.exception("a request is not acknowledged")
             self._room.release()
         self._room.release(MAX_WAITING_MESSAGES)  # whoever reads shall not wait for what is never handled
-
-    def _on_disconnect(self, *args: Any) -> None:
-        self._handle_disconnect(*args)
-        self._on_end()

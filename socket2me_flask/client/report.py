@@ -78,14 +78,15 @@ class TextReport:
 
     def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
         style = "red" if status is None or status >= 500 else "yellow" if status >= 400 else "green"
-        again = f" (attempt {request.attempt})" if (request.attempt or 1) > 1 else ""
+        if request.attempt is not None and request.attempt > 1:
+            remark = f"{remark} (attempt {request.attempt})".lstrip()
         self._print(
             (f"{time.strftime('%H:%M:%S')}  ", "dim"),
             (f"{request.method:<6} {request.target or '/'}", "bold"),
             (f"  {_size(len(request.body))}  ", "dim"),
             (str(status or "---"), style),
             (f"  {seconds * 1000:.0f} ms", "dim"),
-            (f"  {remark}{again}" if remark or again else "", "" if status else "red"),
+            (f"  {remark}" if remark else "", "" if status else "red"),
         )
 
     def notice(self, notice: Notice) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
-from ..live import BIN, DEADLINE_SECONDS, Server, clean_environment
+from ..live import BIN, DEADLINE_SECONDS, Server, clean_environment, wait_until
 from .app import App
 
 
@@ -77,6 +78,15 @@ class Command:
             return status, self.process.stderr.read()
 
 
+def until_attached(server: Server, command: Command, home: Path) -> None:
+    """Wait until the relay knows the client: it accepts a connection a moment before."""
+    kept = json.loads((home / "socket2me" / "tokens.json").read_text())
+    (secret,) = (each["secret"] for each in kept if command.url.endswith(each["token"]))
+    headers = {"Authorization": f"Bearer {secret}"}
+    inspect = f"{server.url}/v1/tokens/{command.url.rpartition('/')[2]}"
+    wait_until(lambda: requests.get(inspect, headers=headers, timeout=5).json()["connected"], "it is attached")
+
+
 @pytest.fixture
 def listen(relay: Server, app: App, tmp_path: Path) -> Iterator[Any]:
     """Start `socket2me listen`, for the app unless another target is given, and wait until it is connected."""
@@ -88,6 +98,7 @@ def listen(relay: Server, app: App, tmp_path: Path) -> Iterator[Any]:
         command.expect("url")
         command.expect("connected")
         server.giveaways.add(command.url.rpartition("/")[2])
+        until_attached(server, command, home)
         return command
 
     yield start

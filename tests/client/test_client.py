@@ -14,7 +14,7 @@ from socket2me_flask.client import Client, Displaced, NotHandled, RelayRefused, 
 from socket2me_flask.client.api import RelayApi, Token
 from socket2me_flask.client.client import SLEPT_SECONDS
 
-from ..live import DEADLINE_SECONDS, Server, free_port, wait_until
+from ..live import DEADLINE_SECONDS, ROOT, Server, free_port, wait_until
 from .app import call
 
 
@@ -63,9 +63,20 @@ def test_importing_the_client_imports_nothing_of_the_server():
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
 
 
+def test_the_example_in_the_docs():
+    """It is that of the docstring, which is run."""
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(), re.DOTALL)
+    assert shown.strip() == docstring_example().strip()
+
+
+def docstring_example():
+    lines = package.__doc__.splitlines()
+    return "\n".join(line.removeprefix("    ") for line in lines if line[:1] in (" ", ""))
+
+
 def test_the_example_in_the_docstring(relay, capsys, monkeypatch):
     """It runs as it stands, but for the relay's address, and does what it says."""
-    example = "\n".join(line.removeprefix("    ") for line in package.__doc__.splitlines() if line[:1] in (" ", ""))
+    example = docstring_example().replace("https://relay.example", relay.url)
     made = []
 
     class Noted(Client):
@@ -74,7 +85,7 @@ def test_the_example_in_the_docstring(relay, capsys, monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(package, "Client", Noted)
-    thread = threading.Thread(target=exec, args=[example.replace("https://relay.example", relay.url), {}])  # noqa: S102
+    thread = threading.Thread(target=exec, args=[example, {}])  # noqa: S102
     thread.start()
     client = wait_until(lambda: made and made[0].url and made[0], "the example has a URL")
     relay.giveaways |= {client.token, client.secret}

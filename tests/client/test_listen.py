@@ -21,6 +21,7 @@ from socket2me_flask.client.samples import SAMPLES
 
 from ..live import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
 from .app import OK, App, call
+from .conftest import until_attached
 
 BODIES = {
     "json": ("application/json", '{"b": 1,  "a": "é"}\n'.encode()),
@@ -219,6 +220,7 @@ def test_the_token_is_gone(relay, app, listen, tmp_path):
     command.expect("url")
     command.expect("connected")
     relay.giveaways.add(command.url.rpartition("/")[2])
+    until_attached(relay, command, tmp_path)
     assert command.url != first
     assert call(relay, first)[0] == 404
     assert call(relay, command.url)[0] == 200
