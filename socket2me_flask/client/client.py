@@ -27,9 +27,9 @@ REFRESH_SECONDS = 600
 TICK_SECONDS = 5
 SLEPT_SECONDS = 30
 
-# How many events of a mailbox may be on their way: as many of the largest as the relay queues for one client. They are
-# handled in order whatever it is: after one that fails, the rest are left, and come again. Each time counts against
-# the relay's MAX_ATTEMPTS, so then it is one.
+# How many events of a mailbox may be on their way: as many of the largest as the relay queues for one client. They
+# are handled in order whatever it is: after one that fails, the rest are left, and come again. Each time counts
+# against the relay's MAX_ATTEMPTS, so then it is one.
 WINDOW = 7
 
 # How many of the events that were handled are known when they come again: their acknowledgement was late, or lost.
@@ -157,7 +157,6 @@ class Client:
             try:
                 self.open()
                 self._connect(handle, window)
-                self._notice(Notice("connected"))
                 lost.reset()
                 why = self._stay_connected()
             except TokenGone:
@@ -220,6 +219,8 @@ class Client:
         if self._closed.is_set():  # before there was this connection to end
             connection.ended.set()
         try:
+            self._notice(Notice("connected"))
+            connection.start()
             now = self._clock()
             while not connection.ended.wait(max(0.1, min(TICK_SECONDS, self._refresh_at - now))):
                 before, now = now, self._clock()

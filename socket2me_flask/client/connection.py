@@ -32,7 +32,7 @@ Handler = Callable[[Request], Reply | None]
 
 
 class Connection:
-    """Connects, and hands requests to `handler` one after another until the connection ends.
+    """Connects, and after `start` hands requests to `handler`, one after another, until the connection ends.
 
     Raises `RelayUnavailable`, `RelayRefused` or `TokenGone`. `predecessor` is the connection before, whose
     requests are handled first.
@@ -49,6 +49,7 @@ class Connection:
         self._handler = handler
         self._predecessor = predecessor
         self._refusal: dict[str, Any] = {}
+        self._started = threading.Event()
         self.ended = threading.Event()
         self.why = "lost"  # or `replaced`, `too_slow`, `not_handled`; once it has ended
         self._http = requests.Session()
@@ -68,9 +69,14 @@ class Connection:
             self.close()
             raise self._error(error) from None
 
+    def start(self) -> None:
+        """Begin to hand over requests."""
+        self._started.set()
+
     def close(self) -> None:
         """Leave, and hand over no more than what the relay has counted as delivered."""
         self._on_end()
+        self.start()
         self._socketio.disconnect()
         # python-engineio leaves these open after an error.
         if self._engine.ws is not None:
@@ -90,6 +96,7 @@ class Connection:
         if self._predecessor is not None:
             self._predecessor._engine.worker.join()
             self._predecessor = None
+        self._started.wait()
         request = Request.from_event(event)
         if self.ended.is_set() and request.attempt is not None:
             raise NotHandled("The connection has ended, so this will come again.")

@@ -11,9 +11,13 @@ from .app import App
 
 BLOCKS = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
+# An attempt after the first that fails, and what follows from it.
+AGAIN = r"\S+  POST .*comes again\. \(attempt \d+\)\n.* sends it again.*\n.*Connected\.\n"
+
 
 def normal(text: str) -> str:
-    """Return a transcript without what differs each time."""
+    """Return a transcript without what differs each time, the number of attempts among it."""
+    text = re.sub(r"(\(attempt )\d+", r"\g<1>2", re.sub(AGAIN, "", text))
     for pattern, same in (
         (r"\d\d:\d\d:\d\d", "00:00:00"),
         (r"\d+ ms", "1 ms"),
