@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 
+import client
 import fairness
 import flat
 import forwarding
@@ -18,7 +19,7 @@ if __name__ == "__main__":
     parser = "gunicorn_h1c " + version("gunicorn_h1c") if find_spec("gunicorn_h1c") else "without gunicorn_h1c"
     print(f"Python {platform.python_version()}, gunicorn {version('gunicorn')}, {parser}\n")
     missed = False
-    for benchmark in (forwarding, fairness, flat, idle, large, stopping):
+    for benchmark in (forwarding, fairness, flat, idle, large, stopping, client):
         for row in benchmark.run():
             print(row, flush=True)
             missed = missed or "MISSED" in str(row)

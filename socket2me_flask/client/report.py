@@ -56,7 +56,7 @@ class JsonReport:
 _SAID = {
     "connected": "Connected.",
     "token_gone": "The relay does not know the token any more. The URL is another from now on:",
-    "unavailable": "The relay is not available: {why}",
+    "unavailable": "The relay is not available: {why}.",
     "lost": "The connection to the relay was lost.",
     "too_slow": "The relay closed the connection: requests come faster than they are handled.",
     "not_handled": "The relay keeps the request, and sends it again.",
@@ -92,7 +92,7 @@ class TextReport:
     def notice(self, notice: Notice) -> None:
         if notice.what == "token_new":
             return  # its URL is shown large
-        text = _SAID[notice.what].format(why=notice.why)
+        text = _SAID[notice.what].format(why=notice.why.rstrip("."))
         if notice.wait_seconds:
             text += f" Trying again in {notice.wait_seconds:.1f} s."
         self._print(
