@@ -6,7 +6,7 @@ PORT ?= 8000
 
 URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
-INSTALLS = pyproject.toml requirements.txt Makefile
+INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
 .PHONY: serve try-it test lint fix bench soak clean
 
@@ -48,7 +48,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.can-serve: $(VENV)/bin/python $(INSTALLS)
 	@echo 'Installing into $(VENV) ...'
-	@$(BIN)/python -m pip install -q -e '.[client]'
+	@$(BIN)/python -m pip install -q -e .
 	@touch $@
 
 $(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)

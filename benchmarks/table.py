@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 
+import client
 import delivery
 import fairness
 import flat
@@ -19,7 +20,7 @@ if __name__ == "__main__":
     parser = "gunicorn_h1c " + version("gunicorn_h1c") if find_spec("gunicorn_h1c") else "without gunicorn_h1c"
     print(f"Python {platform.python_version()}, gunicorn {version('gunicorn')}, {parser}\n")
     missed = False
-    for benchmark in (forwarding, fairness, flat, idle, large, delivery, stopping):
+    for benchmark in (forwarding, fairness, flat, idle, large, delivery, stopping, client):
         for row in benchmark.run():
             print(row, flush=True)
             missed = missed or "MISSED" in str(row)

@@ -1,109 +1,21 @@
-"""socket2me: a self-hosted webhook relay. `create_app` builds it; `wsgi.py` serves it."""
+"""socket2me: a self-hosted webhook relay. `create_app` builds it; `wsgi.py` serves it.
 
-import os
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
+`socket2me_flask.client` is what listens to one. Whoever imports that starts nothing of the relay: what is
+named here is imported when it is asked for.
+"""
+
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
-from werkzeug.middleware.proxy_fix import ProxyFix
-
-from . import api, config
-from .answers import ErrorAnswers
-from .api.forward import FastPath
-from .front import Front, Turns
-from .limits import FastRate, NoRate, SharedRate
-from .mailboxes import Mailboxes
-from .origins import Origins
-from .reaper import Reaper
-from .relay import Relay
-from .services import Services, get_services, set_services
-from .sockets import Sockets
-from .stores import open_store
-
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from .factory import create_app
+    from .services import get_services
 
 __all__ = ["create_app", "get_services"]
 
 
-def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time) -> Flask:
-    """Build the relay: settings, store, sockets, relay, blueprints.
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import factory
 
-    Settings come from the environment; `overrides` (names of `config.SETTINGS`, values of their types) win.
-    `clock` returns seconds since the epoch and decides when tokens expire.
-
-    Raises `ConfigError` where a variable holds what its setting does not accept. Starts nothing: `wsgi.py`
-    starts the reaper.
-    """
-    settings = config.from_env(os.environ, overrides)
-    app = Flask(__name__, static_folder=None)
-    flask_app = app.wsgi_app
-    answers = ErrorAnswers(settings["RETRY_AFTER_SECONDS"])
-    store = open_store(settings["STORE_URL"], settings, clock)
-    origins = Origins(settings["CORS_ALLOWED_ORIGINS"])
-    sockets = Sockets(app, settings, answers, origins)
-    engine = sockets.engine
-    turns = Turns(engine.sleep)
-    rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
-    mailboxes = None
-    if store.mailboxes is not None:
-        mailboxes = Mailboxes(
-            store.mailboxes,
-            redeliver_seconds=settings["REDELIVER_SECONDS"],
-            max_attempts=settings["MAX_ATTEMPTS"],
-            spawn=engine.start_background_task,
-            new_timer=engine.timer,
-        )
-    relay = Relay(
-        store,
-        hold_seconds=settings["HOLD_SECONDS"],
-        max_held_requests=settings["MAX_HELD_REQUESTS"],
-        max_held_requests_per_token=settings["MAX_HELD_REQUESTS_PER_TOKEN"],
-        max_held_bytes=settings["MAX_HELD_BYTES"],
-        ack_timeout_seconds=settings["ACK_TIMEOUT_SECONDS"],
-        reply_timeout_seconds=settings["REPLY_TIMEOUT_SECONDS"],
-        mailbox_max_age_seconds=settings["MAILBOX_MAX_AGE_SECONDS"],
-        mailboxes=mailboxes,
-        rate=FastRate(rate) if rate else NoRate(),
-        give_way=turns.give_way,
-    )
-    sockets.serve(store, relay)
-    behind_proxies = partial(_behind_proxies, hops=settings["TRUSTED_PROXY_HOPS"])
-    front = Front(
-        behind_proxies(engine.handle_request),
-        FastPath(
-            behind_proxies(flask_app),
-            relay,
-            engine.bodies,
-            max_body_bytes=settings["MAX_BODY_BYTES"],
-            serves_legacy=settings["LEGACY_CLIENTS"],
-        ),
-        engine,
-        relay,
-        turns,
-        answers,
-        send_timeout_seconds=settings["SEND_TIMEOUT_SECONDS"],
-    )
-    services = Services(
-        settings=settings,
-        store=store,
-        relay=relay,
-        sockets=sockets,
-        reaper=Reaper(relay, interval_seconds=settings["REAPER_INTERVAL_SECONDS"], sleep=engine.sleep),
-        front=front,
-        bodies=engine.bodies,
-        answers=answers,
-        origins=origins,
-        new_rate=SharedRate(new_rate, "new") if new_rate else NoRate(),
-    )
-    set_services(app, services)
-    api.register(app, serves_legacy=settings["LEGACY_CLIENTS"])
-    app.wsgi_app = front  # type: ignore[method-assign]
-    return app
-
-
-def _behind_proxies(wsgi_app: "WSGIApplication", hops: int) -> "WSGIApplication":
-    """Believe the last `hops` entries of X-Forwarded-For, -Proto and -Host, and no others: anybody sends them."""
-    return ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops) if hops else wsgi_app
+    return getattr(factory, name)

@@ -107,6 +107,8 @@ def test_every_command_of_the_readme_is_one_that_a_test_runs():
         "make test",
         "pip install -r requirements.txt",
         "gunicorn -k eventlet wsgi:app",
+        "pip install .",  # tests/client/test_install.py
+        "socket2me listen http://localhost:3000/hooks --server http://127.0.0.1:8000",  # test_transcript.py
     }
     shown = {line for block in blocks("sh") for line in block.splitlines()}
     assert {
