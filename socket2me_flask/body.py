@@ -4,10 +4,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import BodyTimeout, BodyTooLarge, IncompleteBody, RelayError, TooManyBytes
 from .timer import Timer
+
+T = TypeVar("T")
 
 # What is left of a body that nobody wants is read up to this size, so that its sender comes to hear the answer:
 # many send all before they listen. More than that, and the connection is closed on them.
@@ -77,13 +79,16 @@ class BodyReader:
         if not announced and "HTTP_TRANSFER_ENCODING" not in environ:
             return
         try:
-            if announced and _whole_number(announced) > DISCARD_BYTES:
+            length = _whole_number(announced) if announced else DISCARD_BYTES + 1
+            if announced and length > DISCARD_BYTES:
                 raise BodyTooLarge
-            self._read_in_time(environ, _read_past, DISCARD_BYTES)
+            # No more than was announced: Werkzeug's server would wait for it.
+            if self._read_in_time(environ, _read_past, length) and not announced:
+                raise BodyTooLarge
         except RelayError:
             _close_after_answer(environ)
 
-    def _read_in_time(self, environ: Mapping[str, Any], read: Callable[[Any, int], bytes], length: int) -> bytes:
+    def _read_in_time(self, environ: Mapping[str, Any], read: Callable[[Any, int], T], length: int) -> T:
         """Read by `read`: what fails is the caller's fault, and takes no longer than it may."""
         reading = _Reading(environ.get("gunicorn.socket") or environ.get("werkzeug.socket"))
         self._deadlines.add(reading)
@@ -140,12 +145,11 @@ class _Reading:
                 self._connection.shutdown(socket.SHUT_RD)
 
 
-def _read_past(source: Any, length: int) -> bytes:
-    while length > 0 and (piece := source.read(PIECE_BYTES)):
+def _read_past(source: Any, length: int) -> bool:
+    """Return whether there was as much as that."""
+    while length > 0 and (piece := source.read(min(PIECE_BYTES, length))):
         length -= len(piece)
-    if length <= 0:
-        raise BodyTooLarge
-    return b""
+    return length <= 0
 
 
 def _whole_number(text: str | None) -> int:

@@ -41,7 +41,9 @@ globalThis.setInterval = (action, milliseconds) => every(action, milliseconds ==
 
 const app = new App(process.argv[3]);
 const say = (...said) => console.log(JSON.stringify(said));
-app.on("connected", () => say("connected", app.url));
+app.on("connected", () => {
+  say("connected", app.url);
+  app.once("refreshed", (status) => say("refreshed", status));
+});
 app.on("disconnected", () => say("disconnected"));
-app.once("refreshed", (status) => say("refreshed", status));
 app.listen((request) => say("request", request));
