@@ -96,8 +96,9 @@ class BodyReader:
             body = read(environ["wsgi.input"], length)
         except RelayError:
             raise
-        except Exception:  # each server has its own for what is malformed
-            raise BodyTimeout if reading.is_expired else IncompleteBody from None
+        except Exception as error:  # each server has its own for what is malformed
+            is_late = reading.is_expired or isinstance(error, TimeoutError)
+            raise BodyTimeout if is_late else IncompleteBody from None
         finally:
             self._deadlines.discard(reading)
         if reading.is_expired:

@@ -73,7 +73,7 @@ visible = st.lists(
 in_target = visible.map(b"".join)
 any_bytes = st.binary(max_size=300)
 often = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
 
 

@@ -197,7 +197,7 @@ def test_a_caller_that_does_not_read_its_answers_is_not_waited_for(server):
     """After SEND_TIMEOUT_SECONDS the connection is closed, and the log says nothing."""
     with Raw(server.port) as raw:
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.socket.settimeout(15)
+        raw.socket.settimeout(45)  # the kernel takes thousands of answers before the server notices
         request = head("GET /v1/nothing")
         with pytest.raises(ConnectionError):
             while True:
