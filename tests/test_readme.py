@@ -78,7 +78,7 @@ def test_make_serve_and_its_three_lines():
             tried = subprocess.run(
                 ["bash", "-c", "\n".join([*lines, "sleep 1; kill %1"])],
                 cwd=ROOT,
-                env=clean_environment(),
+                env=clean_environment() | {"PYTHONUNBUFFERED": ""},  # a line is printed whole, not word by word
                 capture_output=True,
                 text=True,
                 timeout=60,

@@ -1,8 +1,10 @@
 """What a hostile caller can send over HTTP, to gunicorn with each of its parsers."""
 
 import contextlib
+import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,6 @@ def server(request):
         KEEPALIVE_SECONDS=1,
         SEND_TIMEOUT_SECONDS=1,
         HOLD_SECONDS=0,
-        MAX_READING_BYTES=3_000_000,
     ) as server:
         yield server
 
@@ -193,22 +194,38 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(server):
         assert raw.read_to_end() == b""
 
 
+def open_files(server):
+    master = server.process.pid
+    worker = Path(f"/proc/{master}/task/{master}/children").read_text().split()[0]
+    return len(os.listdir(f"/proc/{worker}/fd"))
+
+
 def test_a_caller_that_does_not_read_its_answers_is_not_waited_for(server):
     """After SEND_TIMEOUT_SECONDS the connection is closed, and the log says nothing."""
+    before = open_files(server)
     with Raw(server.port) as raw:
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.socket.settimeout(45)  # the kernel takes megabytes of answers before the server notices
+        raw.socket.settimeout(0.5)
         request = head("GET /socket.io/?transport=none")  # which costs the least
-        with pytest.raises(ConnectionError):
+        with contextlib.suppress(OSError):
             while True:
                 raw.send(request * 1000)
+        # The kernel takes megabytes of answers before the server notices, and tells this side late that it closed.
+        deadline = time.monotonic() + 45
+        while open_files(server) > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
     assert "Traceback" not in server.log
 
 
-def test_all_bodies_together_have_a_bound(server, token):
+@pytest.mark.parametrize("runner", ["gunicorn", WITH_C_PARSER])
+def test_all_bodies_together_have_a_bound(runner):
     """What has arrived counts, not what was announced; there is always room for a small one."""
-    lone = server.new()
-    with contextlib.ExitStack() as stack:
+    with (
+        Server(runner, BODY_TIMEOUT_SECONDS=6, HOLD_SECONDS=0, MAX_READING_BYTES=3_000_000) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        token = server.new()
         idle, first, second, small = [stack.enter_context(Raw(server.port)) for _ in range(4)]
         idle.send(head(f"POST /v1/go/{token}", "Content-Length: 2000000"))
         first.send(head(f"POST /v1/go/{token}", "Content-Length: 2000000") + b"x" * 1_900_000)
@@ -216,7 +233,7 @@ def test_all_bodies_together_have_a_bound(server, token):
         status, body = second.answer()
         assert status == 503
         assert b"too_many_bytes" in body
-        small.send(head(f"POST /v1/go/{lone}", "Content-Length: 60000") + b"x" * 60_000)
+        small.send(head(f"POST /v1/go/{token}", "Content-Length: 60000") + b"x" * 60_000)
         assert b"nobody_connected" in small.answer()[1]
         assert first.answer()[0] == 408
         assert idle.answer()[0] == 408
