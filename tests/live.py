@@ -93,6 +93,12 @@ class Server:
             return False
 
     @property
+    def worker_pid(self) -> int:
+        """The process that serves, under gunicorn."""
+        master = self.process.pid
+        return int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
+
+    @property
     def log(self) -> str:
         return "".join(self._log)
 

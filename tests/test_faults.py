@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import requests
@@ -89,7 +88,7 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path):
     with start(tmp_path) as server:
         made, token = server.new_with_secret(mailbox=True), server.new()
         accepted = [server.go(made["token"]).json()["id"]]
-        worker = worker_of(server)
+        worker = server.worker_pid
         used = max(os.path.getsize(tmp_path / name) for name in os.listdir(tmp_path))
         _, most = resource.prlimit(worker, resource.RLIMIT_FSIZE)
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (used + 30_000, most))
@@ -176,22 +175,17 @@ def test_a_database_of_another_relay_stops_the_start_with_a_reason(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def worker_of(server):
-    master = server.process.pid
-    return int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
-
-
 def test_ids_are_new_in_each_process(tmp_path):
     """gunicorn makes another worker of the same master when one was killed."""
     with start(tmp_path) as server:
         made = server.new_with_secret(mailbox=True)
         ids = [server.go(made["token"]).json()["id"] for _ in range(3)]
-        old = worker_of(server)
+        old = server.worker_pid
         os.kill(old, signal.SIGKILL)
 
         def is_back():
             try:
-                return worker_of(server) != old and requests.get(f"{server.url}/healthz", timeout=1).ok
+                return server.worker_pid != old and requests.get(f"{server.url}/healthz", timeout=1).ok
             except (requests.RequestException, IndexError):
                 return False
 
@@ -206,7 +200,7 @@ def test_a_full_disk_stops_nothing_for_good(tmp_path):
     with start(tmp_path, REAPER_INTERVAL_SECONDS=0.1, MAILBOX_MAX_AGE_SECONDS=1, MAX_ATTEMPTS=1) as server:
         made = server.new_with_secret(mailbox=True)
         server.go(made["token"])
-        worker = worker_of(server)
+        worker = server.worker_pid
         _, most = resource.prlimit(worker, resource.RLIMIT_FSIZE)
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (200_000, most))
         ends = time.monotonic() + 4

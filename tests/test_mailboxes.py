@@ -4,14 +4,12 @@ import threading
 
 import pytest
 
-from socket2me_flask.limits import NoRate
 from socket2me_flask.mailboxes import Mailboxes
-from socket2me_flask.relay import Relay
 from socket2me_flask.stores import SQLiteStore
 from socket2me_flask.timer import Timer
 
 from .live import wait_until
-from .test_relay import FakeClient, call_for
+from .test_relay import FakeClient, call_for, relay_on
 
 
 @pytest.fixture
@@ -24,19 +22,7 @@ def relay(tmp_path, clock):
         spawn=lambda run: threading.Thread(target=run).start(),
         new_timer=Timer,
     )
-    yield Relay(
-        store,
-        hold_seconds=0,
-        max_held_requests=10,
-        max_held_requests_per_token=10,
-        max_held_bytes=1000,
-        ack_timeout_seconds=0.05,
-        reply_timeout_seconds=0.05,
-        mailbox_max_age_seconds=10**12,
-        mailboxes=mailboxes,
-        rate=NoRate(),
-        give_way=lambda: None,
-    )
+    yield relay_on(store, mailboxes=mailboxes)
     store.close()
 
 

@@ -1,6 +1,7 @@
 """The relay's decisions, with clients that are plain objects."""
 
 import threading
+from functools import partial
 
 import limits
 import pytest
@@ -53,24 +54,26 @@ def store(clock):
     return MemoryStore(clock)
 
 
+def relay_on(store, **options):
+    """Return a relay that waits for nothing, but for what `options` say."""
+    defaults = {
+        "hold_seconds": 0,
+        "max_held_requests": 10,
+        "max_held_requests_per_token": 10,
+        "max_held_bytes": 1000,
+        "ack_timeout_seconds": 0.05,
+        "reply_timeout_seconds": 0.05,
+        "mailbox_max_age_seconds": 10**12,
+        "mailboxes": None,
+        "rate": NoRate(),
+        "give_way": lambda: None,
+    }
+    return Relay(store, **defaults | options)
+
+
 @pytest.fixture
 def make_relay(store):
-    def make(hold_seconds=0, max_held_requests=10, max_held_bytes=1000, per_token=10, rate=NoRate()):  # noqa: B008
-        return Relay(
-            store,
-            hold_seconds=hold_seconds,
-            max_held_requests=max_held_requests,
-            max_held_requests_per_token=per_token,
-            max_held_bytes=max_held_bytes,
-            ack_timeout_seconds=0.05,
-            reply_timeout_seconds=0.05,
-            mailbox_max_age_seconds=60,
-            mailboxes=None,
-            rate=rate,
-            give_way=lambda: None,
-        )
-
-    return make
+    return partial(relay_on, store)
 
 
 @pytest.fixture
@@ -191,7 +194,7 @@ def test_the_number_of_held_calls_has_a_bound(make_relay, token):
 
 def test_one_token_cannot_take_all_places(make_relay, token, store):
     """The calls that wait for one client have a bound of their own."""
-    relay = make_relay(hold_seconds=LONG, per_token=1)
+    relay = make_relay(hold_seconds=LONG, max_held_requests_per_token=1)
     store.add(other := new_token(), 60)
     callers = [Caller(relay, call_for(token)), Caller(relay, call_for(other))]
     wait_until(lambda: relay._held_requests == 2, "both wait")

@@ -92,9 +92,7 @@ def _reply(answer: Answer) -> Reply:
         return Reply(502, f"The app answered {answer.status} with more than a relay carries back.\n")
     if not 200 <= answer.status <= 599:
         return Reply(502, f"The app answered {answer.status}.\n")
-    headers: dict[str, str | list[str]] = {}
-    by_name: dict[str, list[str]] = {}
+    headers: dict[str, list[str]] = {}
     for name, value in answer.headers:
-        by_name.setdefault(name, []).append(value)
-    headers.update(by_name)
+        headers.setdefault(name, []).append(value)
     return Reply(answer.status, answer.body or None, headers)

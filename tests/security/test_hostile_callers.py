@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
@@ -195,9 +194,7 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(server):
 
 
 def open_files(server):
-    master = server.process.pid
-    worker = Path(f"/proc/{master}/task/{master}/children").read_text().split()[0]
-    return len(os.listdir(f"/proc/{worker}/fd"))
+    return len(os.listdir(f"/proc/{server.worker_pid}/fd"))
 
 
 def test_a_caller_that_does_not_read_its_answers_is_not_waited_for(server):
