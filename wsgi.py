@@ -1,6 +1,7 @@
 """The entry for servers: `gunicorn -k eventlet wsgi:app`, and `flask run`, which finds it by its name."""
 
 import gc
+import logging
 import sys
 
 from socket2me_flask import create_app, get_services, logs
@@ -14,6 +15,7 @@ except ConfigError as error:
 
 services = get_services(app)
 logs.configure(services.settings["LOG_LEVEL"])
+logging.getLogger(__name__).info("tokens are kept in %s", services.store.start())
 
 # What is here now stays as long as the process: the garbage collector need not look at it again and again.
 gc.collect()

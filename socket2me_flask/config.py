@@ -5,7 +5,7 @@ import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import limits
 from limits import RateLimitItem
@@ -98,12 +98,17 @@ def _parse_level(text: str) -> str:
 def _parse_store(text: str) -> str:
     parts = urlsplit(text)
     is_file = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1
-    if (text != "memory://" and not is_file) or parts.query or parts.fragment:
+    if (text != "memory://" and not is_file and not _is_redis(parts)) or parts.query or parts.fragment:
         raise ValueError
     return text
 
 
-_STORE = Kind("memory://, or sqlite:///file with the path of a file", _parse_store)
+def _is_redis(parts: SplitResult) -> bool:
+    is_database = re.fullmatch(r"/?|/\d+", parts.path) is not None
+    return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0 and is_database
+
+
+_STORE = Kind("memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys)
 _SWITCH = Kind("true or false", _parse_switch)
@@ -118,7 +123,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PORT", 8000, _whole_number(1, 65535), "The port. Set: on all interfaces. Not set: 8000, this machine only."),
     Setting("LOG_LEVEL", "INFO", _LEVEL, "How much is logged."),
     # Tokens
-    Setting("STORE_URL", "memory://", _STORE, "Where tokens and mailboxes are kept: memory://, or a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root)."),
+    Setting("STORE_URL", "memory://", _STORE, "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one (rediss:// for TLS). Not set: REDIS_URL, if that is set."),
+    Setting("REDIS_TLS_VERIFY", True, _SWITCH, "Whether the certificate of a rediss:// server must be one that this machine trusts. Heroku's is not."),
+    Setting("STORE_TIMEOUT_SECONDS", 2.0, _seconds(0.05), "How long Redis, or another process, may take to answer; then the caller is answered 503."),
+    Setting("LEASE_SECONDS", 10.0, _seconds(0.5), "How long another process may be silent until its clients count as gone. One that is killed counts as gone at once."),
     Setting("TOKEN_EXPIRE_SECONDS", 86400.0, _seconds(1), "How long a token lives after it was issued or refreshed."),
     Setting("MAX_TTL_SECONDS", 604800.0, _seconds(1), "The longest life that a token with a secret may be asked for."),
     Setting("REAPER_INTERVAL_SECONDS", 10.0, _seconds(0.05), "How often expired tokens are removed and their clients disconnected."),
@@ -174,6 +182,8 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
     An empty variable counts as not set; `overrides` hold values, not texts. Raises `ConfigError`, which
     names the variable, what it holds and what it accepts, or the override that is no setting.
     """
+    if not environ.get("STORE_URL", "").strip():
+        environ = {**environ, "STORE_URL": environ.get("REDIS_URL", "")}  # as Heroku and others name it
     settings = {setting.name: setting.default for setting in SETTINGS}
     for setting in SETTINGS:
         text = environ.get(setting.name, "").strip()
@@ -191,7 +201,7 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
     settings |= overrides or {}
     if settings["MAILBOX_DEFAULT"] and settings["STORE_URL"] == "memory://":
         raise ConfigError(
-            "MAILBOX_DEFAULT=true needs a STORE_URL that survives the process, such as sqlite:///relay.db."
+            "MAILBOX_DEFAULT=true needs a STORE_URL that survives the process: sqlite:///relay.db, or redis://."
         )
     settings["MAX_CONNECTIONS"] = _connections(settings["MAX_CONNECTIONS"])
     if settings["MAX_CONNECTIONS_PER_ADDRESS"] is None:

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .errors import BadReply, ClientLeft, RelayError
 from .messages import Call
-from .replies import Answer, from_acknowledgement
+from .replies import OK, Answer, from_acknowledgement
 
 # Called with the arguments of an acknowledgement, or with None if the client leaves without one.
 OnAck = Callable[[list[Any] | None], None]
@@ -14,10 +16,12 @@ OnAck = Callable[[list[Any] | None], None]
 class Client(Protocol):
     """Whoever is connected for a token.
 
+    sid: an id that no other client has.
     mode: what its callers hear when, one of `stores.MODES`.
     window: how many events of a mailbox may be on their way to it.
     """
 
+    sid: str
     mode: str
     window: int
 
@@ -38,36 +42,65 @@ class Client(Protocol):
     def dismiss(self, farewell: str | None = None) -> None:
         """Disconnect the client; `farewell` is an event that it hears first."""
 
+    def hang_up(self) -> None:
+        """Close its connection without a word, so that it comes again."""
 
-def mode_for(call: Call, client: Client) -> str:
-    """Return what the caller hears when. Whoever calls `/go` waits for a reply, as of the later originals."""
-    return "reply" if call.is_legacy else client.mode
+
+def mode_for(call: Call, mode: str) -> str:
+    """Return what a caller hears when, by its client's mode. Whoever calls `/go` waits, as of later originals."""
+    return "reply" if call.is_legacy else mode
+
+
+def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
+    """Return what the caller hears of an acknowledgement, or of a client that leaves without one."""
+    if args is None:
+        return ClientLeft()
+    if mode != "reply":
+        return OK
+    try:
+        return from_acknowledgement(args)
+    except BadReply as error:
+        return error
 
 
 class Awaited:
-    """An acknowledgement that somebody waits for. It is its own `OnAck`."""
+    """An acknowledgement that somebody waits for, in a mode. It is its own `OnAck`."""
 
-    __slots__ = ("_args", "_is_here", "ack_id", "client")
+    __slots__ = ("_is_here", "_mode", "_outcome")
 
-    def __init__(self) -> None:
-        self._args: list[Any] | None = None
+    def __init__(self, mode: str) -> None:
+        self._mode = mode
+        self._outcome: Answer | RelayError = ClientLeft()
         self._is_here = threading.Event()
-        self.ack_id: int | None = None
-        self.client: Client | None = None  # who acknowledged, where that is not known before
 
     def __call__(self, args: list[Any] | None) -> None:
-        self._args = args
+        self.settle(outcome_of(self._mode, args))
+
+    def settle(self, outcome: Answer | RelayError) -> None:
+        """Say what the caller hears."""
+        self._outcome = outcome
         self._is_here.set()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is something to know."""
+        return self._is_here.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Return whether there is something to know within that time."""
         return self._is_here.wait(seconds)
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether the client left without acknowledging."""
-        return self._args is None
+    def answer(self) -> Answer:
+        """Return what the caller hears. Raises `ClientLeft`, `BadReply`, or what another process said."""
+        if isinstance(self._outcome, RelayError):
+            raise self._outcome
+        return self._outcome
 
-    def reply(self) -> Answer:
-        """Return what the client says that its caller should hear. Raises `BadReply`."""
-        return from_acknowledgement(self._args or [])
+
+@dataclass(slots=True)
+class Handed:
+    """A call that was handed to a client, which is to acknowledge it if `awaited`; `forget` if nobody waits."""
+
+    mode: str
+    awaited: Awaited | None = None
+    forget: Callable[[], None] = lambda: None

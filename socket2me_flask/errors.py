@@ -272,6 +272,13 @@ class ShuttingDown(Unavailable):
     message = "The relay is stopping. Another will be here in a moment."
 
 
+class PeerSilent(Unavailable):
+    """The process that has the client did not say in time whether it handed the call over."""
+
+    code = "peer_silent"
+    message = "The process of this relay that has the client did not answer in time."
+
+
 class StoreUnavailable(Unavailable):
     """The store does not answer."""
 

@@ -13,17 +13,19 @@ from . import api, config
 from .answers import ErrorAnswers
 from .api.forward import FastPath
 from .front import Front, Turns
-from .limits import FastRate, NoRate, SharedRate
+from .limits import FastRate, NearRate, NoRate, Rate, SharedRate
 from .mailboxes import Mailboxes
 from .origins import Origins
 from .reaper import Reaper
-from .relay import Relay
+from .relay import Alone, Relay
 from .services import Services, get_services, set_services
 from .sockets import Sockets
-from .stores import open_store
+from .stores import is_shared, open_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from .stores.redis import RedisStore
 
 __all__ = ["create_app", "get_services"]
 
@@ -46,7 +48,6 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
     turns = Turns(engine.sleep)
-    rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
     mailboxes = None
     if store.mailboxes is not None:
         mailboxes = Mailboxes(
@@ -56,6 +57,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
         )
+    peers, rate, new_rate = _together(store, settings) if is_shared(store) else _alone(settings)
     relay = Relay(
         store,
         hold_seconds=settings["HOLD_SECONDS"],
@@ -66,9 +68,11 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         reply_timeout_seconds=settings["REPLY_TIMEOUT_SECONDS"],
         mailbox_max_age_seconds=settings["MAILBOX_MAX_AGE_SECONDS"],
         mailboxes=mailboxes,
-        rate=FastRate(rate) if rate else NoRate(),
+        peers=peers,
+        rate=rate,
         give_way=turns.give_way,
     )
+    peers.serve(relay)
     sockets.serve(store, relay)
     behind_proxies = partial(_behind_proxies, hops=settings["TRUSTED_PROXY_HOPS"])
     front = Front(
@@ -96,12 +100,30 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         bodies=engine.bodies,
         answers=answers,
         origins=origins,
-        new_rate=SharedRate(new_rate, "new") if new_rate else NoRate(),
+        new_rate=new_rate,
     )
     set_services(app, services)
     api.register(app, serves_legacy=settings["LEGACY_CLIENTS"])
     app.wsgi_app = front  # type: ignore[method-assign]
     return app
+
+
+def _alone(settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
+    """Return what a single process needs: no peers, the rate of calls for a token, and that of new tokens."""
+    rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
+    return Alone(), FastRate(rate) if rate else NoRate(), SharedRate(new_rate, "new") if new_rate else NoRate()
+
+
+def _together(store: "RedisStore", settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
+    """Return the same for a process that has peers."""
+    from .peers import Peers  # with the library for Redis, which takes memory
+
+    rate, new_rate, counters = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"], store.counters()
+    return (
+        Peers(store, silence_seconds=settings["STORE_TIMEOUT_SECONDS"]),
+        NearRate(FastRate(rate), SharedRate(rate, "calls", counters), store.is_remembered) if rate else NoRate(),
+        SharedRate(new_rate, "new", counters) if new_rate else NoRate(),
+    )
 
 
 def _behind_proxies(wsgi_app: "WSGIApplication", hops: int) -> "WSGIApplication":

@@ -90,6 +90,6 @@ class Front:
         self._is_draining = True
         self._relay.drain()
         deadline = time.monotonic() + DRAIN_SECONDS
-        while self._in_flight and time.monotonic() < deadline:
+        while (self._in_flight or self._relay.is_owed_to) and time.monotonic() < deadline:
             self._engine.sleep(0.02)
         self._engine.drain()

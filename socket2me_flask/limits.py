@@ -8,8 +8,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from limits import RateLimitItem
-from limits.storage import MemoryStorage
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
+
+from .errors import StoreUnavailable
 
 
 class Rate(Protocol):
@@ -27,18 +30,38 @@ class NoRate:
 
 
 class SharedRate:
-    """A rate kept by the `limits` library, for what is seldom: it costs more the more keys there are."""
+    """A rate kept by the `limits` library, in memory or where several processes count together.
 
-    def __init__(self, item: RateLimitItem, name: str) -> None:
+    For what is seldom: it costs more than `FastRate`, and in memory the more keys there are.
+    """
+
+    def __init__(self, item: RateLimitItem, name: str, storage: Storage | None = None) -> None:
         self._item = item
         self._name = name
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._limiter = FixedWindowRateLimiter(storage or MemoryStorage())
 
     def hit(self, key: str) -> int | None:
-        if self._limiter.hit(self._item, self._name, key):
-            return None
-        reset_at = self._limiter.get_window_stats(self._item, self._name, key).reset_time
+        """As `Rate.hit`. Raises `StoreUnavailable`."""
+        try:
+            if self._limiter.hit(self._item, self._name, key):
+                return None
+            reset_at = self._limiter.get_window_stats(self._item, self._name, key).reset_time
+        except StorageError:
+            raise StoreUnavailable from None
         return max(1, math.ceil(reset_at - time.time()))
+
+
+class NearRate:
+    """A rate that one process counts as long as that process alone has the key, and all together otherwise."""
+
+    def __init__(self, near: "FastRate", shared: SharedRate, is_near: Callable[[str], bool]) -> None:
+        self._near = near
+        self._shared = shared
+        self._is_near = is_near
+
+    def hit(self, key: str) -> int | None:
+        """As `Rate.hit`. Raises `StoreUnavailable`."""
+        return (self._near if self._is_near(key) else self._shared).hit(key)
 
 
 class FastRate:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .delivery import Awaited, Client, mode_for
-from .errors import ClientGone, ClientTooSlow, EventTooLarge, NoRoom, RelayError
-from .messages import Call
-from .replies import OK, Answer, kept
+from .delivery import Awaited, Client, mode_for, outcome_of
+from .errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, RelayError
+from .messages import Call, process_of, this_process
+from .replies import Answer, kept
 from .stores import MailboxStore, StoredEvent
 from .timer import Timer
 
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class Mailboxes:
     """What is delivered from mailboxes, and who waits to hear of it.
 
-    `spawn` runs something in the background; `new_timer` makes a timer that somebody runs.
+    `spawn` runs something in the background; `new_timer` makes a timer that somebody runs. `tell` is called with
+    the token, the id and the outcome of an event whose caller another process has.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Mailboxes:
         new_timer: Callable[[float, Callable[[Any], None]], Timer],
     ) -> None:
         self.store = store
+        self.tell: Callable[[str, str, Answer | RelayError], None] = lambda token, event_id, outcome: None
         self.max_attempts = max_attempts
         self.spawn = spawn
         self.overdue = new_timer(redeliver_seconds, _Sent.give_up)
@@ -50,23 +52,31 @@ class Mailboxes:
 
         Raises what `MailboxStore.put` does: then it is not kept. Raises `BadReply`.
         """
-        awaited = Awaited()
+        awaited = Awaited("ack")
         self._awaited.setdefault(call.token, {})[call.id] = awaited
         try:
-            self.store.put(call)
+            mode = self.store.put(call)
             outlet = self._outlets.get(call.token)
-            if outlet is None:
+            if outlet is not None:
+                mode = outlet.client.mode
+                outlet.kick()
+            if mode is None or not awaited.wait(timeouts[mode_for(call, mode)]):
                 return kept(call.id)
-            outlet.kick()
-            is_here = awaited.wait(timeouts[mode_for(call, outlet.client)])
-            if not is_here or awaited.client is None:
+            try:
+                return awaited.answer()
+            except ClientLeft:
                 return kept(call.id)
-            return awaited.reply() if mode_for(call, awaited.client) == "reply" else OK
         finally:
             of_token = self._awaited[call.token]
             del of_token[call.id]
             if not of_token:
                 del self._awaited[call.token]
+
+    def kick(self, token: str) -> None:
+        """Look for events to deliver: another process has kept one."""
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.kick()
 
     def open(self, token: str, client: Client) -> None:
         """Deliver to `client`, and to nobody before it any more."""
@@ -79,45 +89,49 @@ class Mailboxes:
         outlet = self._outlets.get(token)
         if outlet is not None and client in (None, outlet.client):
             del self._outlets[token]
-            outlet.close()
-            self._let_go(token)
+            for event_id in outlet.close():
+                self.settle(token, event_id, ClientLeft())
+            self.let_go(token)
 
     def drain(self) -> None:
         """Let go whoever waits: what is in the mailboxes stays there."""
         for token in list(self._awaited):
-            self._let_go(token)
+            self.let_go(token)
 
     def redeliver(self, token: str, event_id: str) -> None:
         """Send an event as if it never was. Raises `UnknownEvent` or `StoreUnavailable`."""
         self.store.redeliver(token, event_id)
-        self._drop_from_outlet(token, event_id)
+        self.forget(token, event_id)
 
     def delete(self, token: str, event_id: str) -> None:
         """Drop an event, whatever its state. Raises `UnknownEvent` or `StoreUnavailable`."""
         self.store.delete(token, event_id)
-        self._drop_from_outlet(token, event_id)
+        self.forget(token, event_id)
+
+    def forget(self, token: str, event_id: str) -> None:
+        """Know nothing of an event any more: it was dropped, or is to be sent as if it never was."""
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.forget(event_id)
+            outlet.kick()
 
     def in_flight(self, token: str) -> set[str]:
         """Return the ids of the events that are on their way to a client."""
         outlet = self._outlets.get(token)
         return set(outlet.sent) if outlet is not None else set()
 
-    def settle(self, token: str, event_id: str, client: Client, args: list[Any]) -> None:
-        """Tell the caller, if it still waits, what its client said."""
+    def settle(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+        """Tell the caller, if it still waits, what became of its event."""
         awaited = self._awaited.get(token, {}).get(event_id)
         if awaited is not None:
-            awaited.client = client
-            awaited(args)
+            awaited.settle(outcome)
+        elif process_of(event_id) != this_process():
+            self.tell(token, event_id, outcome)
 
-    def _let_go(self, token: str) -> None:
+    def let_go(self, token: str) -> None:
+        """Tell the callers that wait that the client has left: their events are kept."""
         for awaited in list(self._awaited.get(token, {}).values()):
-            awaited(None)
-
-    def _drop_from_outlet(self, token: str, event_id: str) -> None:
-        outlet = self._outlets.get(token)
-        if outlet is not None:
-            outlet.forget(event_id)
-            outlet.kick()
+            awaited.settle(ClientLeft())
 
 
 @dataclass(eq=False, slots=True)
@@ -141,7 +155,7 @@ class _Outlet:
         self.sent: dict[str, _Sent] = {}  # by event
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
         # What is not to be sent any more, and what the store was told of it. It may fail at that.
-        self._finished: dict[str, Callable[[str], None]] = {}
+        self._finished: dict[str, Callable[[str, str], None]] = {}
         self._mailboxes = mailboxes
         self._token = token
         self._is_open = True
@@ -158,11 +172,16 @@ class _Outlet:
             self._is_running = True
         self._mailboxes.spawn(self._run)
 
-    def close(self) -> None:
-        """Send no more. What is on its way counts as not delivered, whatever its client says from now on."""
+    def close(self) -> list[str]:
+        """Send no more. What is on its way counts as not delivered, whatever its client says from now on.
+
+        Return the ids of that.
+        """
         self._is_open = False
-        for event_id in list(self._ack_ids):
+        unfinished = list(self._ack_ids)
+        for event_id in unfinished:
             self.forget(event_id)
+        return unfinished
 
     def forget(self, event_id: str) -> None:
         """Wait no more for an acknowledgement of an event, and know nothing of it."""
@@ -205,7 +224,7 @@ class _Outlet:
         waiting = {event.call.id for event in events}
         for event_id in told:
             if event_id in waiting:
-                self._finished[event_id](event_id)
+                self._finished[event_id](self._token, event_id)
                 self._mailboxes.retries.add(self)
             else:
                 self._finished.pop(event_id, None)
@@ -223,7 +242,8 @@ class _Outlet:
             return
         sent = self.sent[event_id] = _Sent(self, event_id)
         try:
-            ack_id = self.client.send(event.call, partial(self._on_ack, event_id), attempts + 1)
+            on_ack = partial(self._on_ack, event_id, mode_for(event.call, self.client.mode))
+            ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
             self._set_aside(
                 event_id, "CLIENT_QUEUE_LIMIT_BYTES bites: an event is too large for it, and is set aside"
@@ -233,7 +253,7 @@ class _Outlet:
             self.sent.pop(event_id, None)
             raise
         self._ack_ids.setdefault(event_id, []).append(ack_id)
-        self._mailboxes.store.attempted(event_id)
+        self._mailboxes.store.attempted(self._token, event_id)
         self._mailboxes.overdue.add(sent)
         self.client.flush()
 
@@ -242,14 +262,14 @@ class _Outlet:
         log.warning(why)
         self._is_kicked = True  # there may be room for another
 
-    def _finish(self, event_id: str, tell: Callable[[str], None]) -> None:
+    def _finish(self, event_id: str, tell: Callable[[str, str], None]) -> None:
         self.forget(event_id)
         self._finished[event_id] = tell
-        tell(event_id)
+        tell(self._token, event_id)
 
-    def _on_ack(self, event_id: str, args: list[Any] | None) -> None:
+    def _on_ack(self, event_id: str, mode: str, args: list[Any] | None) -> None:
         if args is None or not self._is_open:
             return  # it left; whoever detaches it closes this
         self._finish(event_id, self._mailboxes.store.acknowledge)
-        self._mailboxes.settle(self._token, event_id, self.client, args)
+        self._mailboxes.settle(self._token, event_id, outcome_of(mode, args))
         self.kick()

@@ -54,14 +54,25 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 # Where a value is bytes, a Socket.IO message holds `{"_placeholder": true, "num": n}` and the bytes follow.
 _PLACEHOLDER = "_placeholder"
 
-# An id has to be unique, not secret: a random prefix for each process, and a number.
+# An id has to be unique, not secret: the name of the process, and a number. So it says who accepted the event.
+_process: str
 _next_id: Callable[[], str]
 
 
+def this_process() -> str:
+    """Return the name of this process, which no other has."""
+    return _process
+
+
+def process_of(event_id: str) -> str:
+    """Return the name of the process that accepted an event."""
+    return event_id.partition("-")[0]
+
+
 def _renew_ids() -> None:
-    global _next_id
-    prefix, numbers = secrets.token_hex(8), count(1)
-    _next_id = lambda: f"{prefix}-{next(numbers):x}"  # noqa: E731
+    global _process, _next_id
+    _process, numbers = secrets.token_hex(8), count(1)
+    _next_id = lambda: f"{_process}-{next(numbers):x}"  # noqa: E731
 
 
 _renew_ids()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from .errors import StoreUnavailable
 from .relay import Relay
 
 log = logging.getLogger(__name__)
@@ -29,5 +30,7 @@ class Reaper:
             self._sleep(self._interval_seconds)
             try:
                 self.sweep()
+            except StoreUnavailable:
+                pass  # which the store has logged
             except Exception:
                 log.exception("a sweep failed")

@@ -8,17 +8,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from .delivery import Awaited, Client, mode_for
+from .delivery import Awaited, Client, Handed, mode_for
 from .errors import (
     ClientGone,
-    ClientLeft,
     NobodyConnected,
     NotAcknowledged,
     RelayError,
     ShuttingDown,
+    StoreUnavailable,
     TooManyHeld,
     TooManyHeldOfToken,
     TooManyRequests,
@@ -28,7 +29,7 @@ from .limits import Rate
 from .mailboxes import Mailboxes
 from .messages import Call
 from .replies import OK, Answer
-from .stores import TokenRecord, TokenStore
+from .stores import Counts, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
 
@@ -40,25 +41,42 @@ class _Held:
     call: Call
     settled: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
-    handed: "_Handed | None" = None
+    handed: Handed | None = None  # None, and no error either: a client has come to another process
 
 
-@dataclass(slots=True)
-class _Handed:
-    """A call that was handed to a client, which is to acknowledge it if `awaited`."""
+class Alone:
+    """The other processes of this relay: there are none. If there are, `peers.Peers` stands here."""
 
-    client: Client
-    mode: str
-    awaited: Awaited | None
+    def serve(self, relay: "Relay") -> None:
+        """Do for others what they ask of `relay`, from when the store is started."""
 
+    def hand(self, call: Call) -> Handed | None:
+        """Have another process hand a call to its client. Return None if none has one.
 
-@dataclass
-class TokenStats:
-    """What this process has seen of a token."""
+        Raises `UnknownToken`, `PeerSilent`, or what the other process says.
+        """
+        return None
 
-    forwarded: int = 0
-    refused: int = 0
-    last_request_at: float | None = None
+    def watch(self, token: str, wait_seconds: float) -> bool:
+        """Say whether another process has the client. If one comes in that time, `Relay.wake` is called."""
+        return False
+
+    def is_connected(self, token: str) -> bool:
+        """Say whether another process has the client."""
+        return False
+
+    def in_flight(self, token: str) -> set[str]:
+        """Return the ids of the events that are on their way to a client of another process."""
+        return set()
+
+    def counts(self, token: str) -> Counts:
+        """Return what all processes have counted, but for what this one has since they last told."""
+        return Counts()
+
+    @property
+    def is_owed_to(self) -> bool:
+        """Whether another process waits for a client of this one."""
+        return False
 
 
 class Relay:
@@ -80,6 +98,7 @@ class Relay:
         reply_timeout_seconds: float,
         mailbox_max_age_seconds: float,
         mailboxes: Mailboxes | None,
+        peers: Alone,
         rate: Rate,
         give_way: Callable[[], None],
     ) -> None:
@@ -91,10 +110,11 @@ class Relay:
         self._timeouts = {"ack": ack_timeout_seconds, "reply": reply_timeout_seconds}
         self._mailbox_max_age_seconds = mailbox_max_age_seconds
         self.mailboxes = mailboxes
+        self._peers = peers
         self._rate = rate
         self._give_way = give_way
         self._clients: dict[str, Client] = {}
-        self._stats: dict[str, TokenStats] = {}  # of tokens with a secret: nobody else may ask
+        self._counts: dict[str, Counts] = {}  # of tokens with a secret: nobody else may ask
         self._held: dict[str, deque[_Held]] = {}
         self._held_requests = 0
         self._held_bytes = 0
@@ -102,19 +122,14 @@ class Relay:
 
     def admit(self, token: str) -> TokenRecord:
         """Return a token that may be called now. Raises `UnknownToken` or `TooManyRequests`."""
-        record = self._store.get(token)
+        record = self._store.peek(token)
         if record is None:
             raise UnknownToken
-        if record.secret_hash is not None and token not in self._stats:
-            self._stats[token] = TokenStats()
-        retry_after_seconds = self._rate.hit(token)
-        if retry_after_seconds is not None:
-            self.stats(token).refused += 1
-            raise TooManyRequests(
-                "RATE_LIMIT_REQUESTS",
-                "This token is called more often than it may be.",
-                retry_after_seconds=retry_after_seconds,
-            )
+        try:
+            self._check_rate(token)
+        except TooManyRequests:
+            self._count(record, Counts(refused=1))
+            raise
         return record
 
     def forward(self, call: Call, record: TokenRecord) -> Answer:
@@ -126,26 +141,73 @@ class Relay:
         """
         if record.secret_hash is None:
             return self._forward(call)
-        stats = self.stats(call.token)
-        stats.last_request_at = call.received_at
         try:
             if record.mailbox and self.mailboxes is not None:
                 answer = self.mailboxes.accept(call, self._timeouts)
             else:
                 answer = self._forward(call)
         except RelayError:
-            stats.refused += 1
+            self._count(record, Counts(refused=1, last_request_at=call.received_at))
             raise
-        stats.forwarded += 1
+        self._count(record, Counts(forwarded=1, last_request_at=call.received_at))
         return answer
 
-    def stats(self, token: str) -> TokenStats:
+    def counts(self, token: str) -> Counts:
         """Return what was counted of a token with a secret; of any other, nothing is kept."""
-        return self._stats.get(token) or TokenStats()
+        return self._peers.counts(token) + self._counts.get(token, Counts())
+
+    def take_counts(self) -> dict[str, Counts]:
+        """Return what was counted since this was last asked, and count from the start."""
+        counts, self._counts = self._counts, {}
+        return counts
 
     def is_connected(self, token: str) -> bool:
-        """Say whether a client is attached."""
-        return token in self._clients
+        """Say whether a client is attached, to whichever process."""
+        return token in self._clients or self._peers.is_connected(token)
+
+    def in_flight(self, token: str) -> set[str]:
+        """Return the ids of the events of a mailbox that are on their way to the client."""
+        if token in self._clients and self.mailboxes is not None:
+            return self.mailboxes.in_flight(token)
+        return self._peers.in_flight(token)
+
+    @property
+    def is_owed_to(self) -> bool:
+        """Whether another process waits for a client of this one."""
+        return self._peers.is_owed_to
+
+    def clients(self) -> list[tuple[str, str, str]]:
+        """Return the tokens whose clients this process has, and each client's id and mode."""
+        return [(token, client.sid, client.mode) for token, client in list(self._clients.items())]
+
+    def take(self, calls: Sequence[tuple[Call, Callable[[str], Awaited]]]) -> list[Handed | Exception]:
+        """Hand calls that came to other processes to clients of this one, and return what came of each.
+
+        What makes an `Awaited`, for a mode, goes with each. `ClientGone` is one for whom nobody is here.
+        """
+        outcomes: list[Handed | Exception] = []
+        handed_to: list[tuple[str, Client] | None] = []
+        for call, new_awaited in calls:
+            client = self._clients.get(call.token)
+            try:
+                if client is None:
+                    raise ClientGone
+                self._check_rate(call.token)
+                outcomes.append(_hand(call, client, new_awaited))
+                handed_to.append((call.token, client))
+            except (ClientGone, RelayError) as error:
+                outcomes.append(error)
+                handed_to.append(None)
+        for token, client in dict.fromkeys(to for to in handed_to if to is not None):
+            try:
+                client.flush()
+            except ClientGone as error:
+                self.detach(token, client)
+                outcomes = [
+                    error if to == (token, client) else outcome
+                    for to, outcome in zip(handed_to, outcomes, strict=True)
+                ]
+        return outcomes
 
     def attach(self, token: str, client: Client) -> None:
         """Make `client` the token's one client, give it what was held, and dismiss the one before."""
@@ -156,9 +218,14 @@ class Relay:
             self._clients[token] = client
         if displaced is not None:
             displaced.dismiss("replaced")
-        record = self._store.get(token)
+        try:
+            record = self._store.attach(token, client.sid, client.mode)
+        except StoreUnavailable:
+            self.detach(token, client)
+            client.hang_up()
+            return
         if record is None:
-            self._end(token)  # it ended since the client asked whether it lives
+            self.end(token)  # it ended since the client asked whether it lives
         elif record.mailbox and self.mailboxes is not None:
             with self._lock:
                 if self._clients.get(token) is client:
@@ -167,16 +234,36 @@ class Relay:
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
         with self._lock:
-            if self._clients.get(token) is client:
+            is_the_one = self._clients.get(token) is client
+            if is_the_one:
                 del self._clients[token]
             if self.mailboxes is not None:
                 self.mailboxes.close(token, client)
+        if is_the_one:
+            self._store.detach(token, client.sid)
+
+    def displace(self, token: str, sid: str) -> None:
+        """Dismiss a client, if it is still here: another process has the token's newest."""
+        with self._lock:
+            client = self._clients.get(token)
+            if client is None or client.sid != sid:
+                return
+            del self._clients[token]
+            if self.mailboxes is not None:
+                self.mailboxes.close(token, client)
+        client.dismiss("replaced")
+
+    def wake(self, token: str) -> None:
+        """Have calls that are held go where their client is: it came to another process."""
+        with self._lock:
+            for held in list(self._held.get(token, ())):
+                self._settle(held)
 
     def expire(self) -> int:
         """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
         expired = self._store.pop_expired()
         for number, token in enumerate(expired, 1):
-            self._end(token)
+            self.end(token)
             if number % 100 == 0:
                 self._give_way()
         if self.mailboxes is not None:
@@ -189,7 +276,7 @@ class Relay:
         """End a token now, and dismiss its client. Raises `UnknownToken`."""
         if not self._store.remove(token):
             raise UnknownToken
-        self._end(token)
+        self.end(token)
 
     def drain(self) -> None:
         """Let the calls go that are held or kept: nobody will come for them to this process any more."""
@@ -199,9 +286,10 @@ class Relay:
             for held in [held for queue in self._held.values() for held in queue]:
                 self._settle(held, ShuttingDown())
 
-    def _end(self, token: str) -> None:
+    def end(self, token: str) -> None:
+        """Let go of everything of a token that does not live any more."""
         with self._lock:
-            self._stats.pop(token, None)
+            self._counts.pop(token, None)
             client = self._clients.pop(token, None)
             if self.mailboxes is not None:
                 self.mailboxes.close(token)
@@ -224,41 +312,59 @@ class Relay:
                 return self._answer(handed)
             except ClientGone:
                 self.detach(call.token, client)
+        elif (elsewhere := self._peers.hand(call)) is not None:
+            return self._answer(elsewhere)
         return self._answer(self._hold(call))
 
-    def _answer(self, handed: _Handed) -> Answer:
+    def _answer(self, handed: Handed) -> Answer:
         """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
         awaited = handed.awaited
         if awaited is None:
             return OK
         if not awaited.wait(self._timeouts[handed.mode]):
-            handed.client.forget(awaited.ack_id)
+            handed.forget()
             if handed.mode == "ack":
                 raise NotAcknowledged
             return OK
-        if awaited.has_failed:
-            raise ClientLeft
-        return awaited.reply() if handed.mode == "reply" else OK
+        return awaited.answer()
 
-    def _hold(self, call: Call) -> _Handed:
+    def _hold(self, call: Call) -> Handed:
         """Wait for the next client to take a call, unless one came and takes it at once."""
-        with self._lock:
-            client = self._clients.get(call.token)
-            if client is not None:
-                try:
-                    handed = _hand(call, client)
-                    client.flush()
-                    return handed
-                except ClientGone:
-                    del self._clients[call.token]
-            if self._hold_seconds == 0:
-                raise NobodyConnected
-            held = self._queue(call)
-        if not held.settled.wait(self._hold_seconds) and not self._give_up(held):
-            raise NobodyConnected if self._store.get(call.token) is not None else UnknownToken
+        deadline = time.monotonic() + self._hold_seconds
+        while True:
+            with self._lock:
+                client = self._clients.get(call.token)
+                if client is not None:
+                    try:
+                        handed = _hand(call, client)
+                        client.flush()
+                        return handed
+                    except ClientGone:
+                        del self._clients[call.token]
+                        self._store.detach(call.token, client.sid)
+                seconds = deadline - time.monotonic()
+                if seconds <= 0:
+                    raise NobodyConnected
+                held = self._queue(call)
+            found = self._wait_for_client(held, seconds)
+            if found is not None:
+                return found
+
+    def _wait_for_client(self, held: _Held, seconds: float) -> Handed | None:
+        """Wait until a held call was taken. Return None if it was not, but a client is said to have come."""
+        token = held.call.token
+        try:
+            is_elsewhere = self._peers.watch(token, seconds)
+        except RelayError:
+            if not self._give_up(held):
+                raise
+            is_elsewhere = False
+        if (is_elsewhere or not held.settled.wait(seconds)) and not self._give_up(held):
+            if is_elsewhere:
+                return self._peers.hand(held.call)
+            raise NobodyConnected if self._store.get(token) is not None else UnknownToken
         if held.error is not None:
             raise held.error
-        assert held.handed is not None  # noqa: S101  # settled without an error
         return held.handed
 
     def _queue(self, call: Call) -> _Held:
@@ -274,6 +380,20 @@ class Relay:
         self._held_requests += 1
         self._held_bytes += len(call.body)
         return held
+
+    def _check_rate(self, token: str) -> None:
+        retry_after_seconds = self._rate.hit(token)
+        if retry_after_seconds is not None:
+            raise TooManyRequests(
+                "RATE_LIMIT_REQUESTS",
+                "This token is called more often than it may be.",
+                retry_after_seconds=retry_after_seconds,
+            )
+
+    def _count(self, record: TokenRecord, counts: Counts) -> None:
+        token = record.token
+        if record.secret_hash is not None and (token in self._clients or self._store.peek(token) is not None):
+            self._counts[token] = self._counts.get(token, Counts()) + counts
 
     def _hand_over(self, token: str, client: Client) -> bool:
         """Give a client what is held for its token, oldest first. Return False if it left meanwhile."""
@@ -311,12 +431,11 @@ class Relay:
         self._held_bytes -= len(held.call.body)
 
 
-def _hand(call: Call, client: Client) -> _Handed:
+def _hand(call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:
     """Queue a call for a client, in its mode."""
-    mode = mode_for(call, client)
+    mode = mode_for(call, client.mode)
     if mode == "notify":
         client.send(call)
-        return _Handed(client, mode, None)
-    awaited = Awaited()
-    awaited.ack_id = client.send(call, awaited)
-    return _Handed(client, mode, awaited)
+        return Handed(mode)
+    awaited = new_awaited(mode)
+    return Handed(mode, awaited, partial(client.forget, client.send(call, awaited)))

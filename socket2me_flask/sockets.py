@@ -29,6 +29,7 @@ from .errors import (
     EventTooLarge,
     NoRoom,
     RelayError,
+    StoreUnavailable,
     TooManyNamespaces,
     TooManyQueued,
     Unauthorized,
@@ -151,6 +152,9 @@ class SocketClient(Member):
         self._sockets.socketio.server.disconnect(self.sid, namespace=self.namespace)
         self._sockets.goodbyes.add(self.transport_id)
 
+    def hang_up(self) -> None:
+        self._sockets.engine.disconnect(self.transport_id)
+
     def _await(self, on_ack: OnAck) -> int:
         self._last_ack_id += 1
         if self._acks is None:
@@ -235,6 +239,9 @@ class Sockets:
             self._prepare(self._register[sid], auth)
         except RelayError as error:
             self._answers.note(error)
+            if isinstance(error, StoreUnavailable):
+                # A client that is refused does not try again by itself; one that loses its connection does.
+                self._register[sid].hang_up()
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
             log.exception("a connect failed")

@@ -1,25 +1,41 @@
 """Fixtures: the application in this process, and real relays in processes of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
+from uuid import uuid4
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from socket2me_flask import create_app
+from socket2me_flask.stores import SQLiteStore
+from socket2me_flask.stores.redis import RedisStore
 
 from .live import Server
+from .redis_server import Redis
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves when it is told to. `followers` are told by how many seconds."""
 
     def __init__(self) -> None:
-        self.now = 1_000_000.0
+        self._now = 1_000_000.0
+        self.followers: list[Callable[[float], None]] = []
 
     def __call__(self) -> float:
-        return self.now
+        return self._now
+
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        for follow in self.followers:
+            follow(now - self._now)
+        self._now = now
 
 
 @pytest.fixture
@@ -37,6 +53,57 @@ def app(clock: Clock) -> Flask:
 @pytest.fixture
 def http(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis for whoever does not harm it."""
+    with Redis() as redis_server:
+        yield redis_server
+
+
+@pytest.fixture
+def redis(redis_server: Redis) -> Redis:
+    """The same, with nothing in it."""
+    redis_server.client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+def open_file(tmp_path, clock):
+    """Return what opens the same file again and again, as one relay after another does."""
+    yield from one_after_another(partial(SQLiteStore, str(tmp_path / "relay.db"), clock))
+
+
+@pytest.fixture
+def open_redis(redis, clock):
+    """The same for a Redis, whose clock moves with the test's: what is to expire comes nearer."""
+
+    def follow(seconds):
+        milliseconds = round(seconds * 1000)
+        for key in redis.client.scan_iter("s2m:token:*"):
+            redis.client.pexpire(key, redis.client.pttl(key) - milliseconds)
+        for token in redis.client.zrange("s2m:tokens", 0, -1):
+            redis.client.zincrby("s2m:tokens", -milliseconds, token)
+
+    clock.followers.append(follow)
+    yield from one_after_another(lambda **bounds: RedisStore(redis.url, clock, process=uuid4().hex, **bounds))
+
+
+def one_after_another(open_store):
+    """Yield what opens a store, and closes the one before."""
+    opened = []
+
+    def reopen(**bounds):
+        while opened:
+            opened.pop().close()
+        opened.append(open_store(**bounds))
+        opened[0].start()
+        return opened[0]
+
+    yield reopen
+    while opened:
+        opened.pop().close()
 
 
 WITH_C_PARSER = pytest.param(

@@ -137,6 +137,27 @@ class Server:
         return requests.request(method, f"{self.url}/v1/go/{token}{tail}", timeout=20, **kwargs)
 
 
+class Pair(Server):
+    """Two relays on one Redis. Clients and programs are at one of them, callers at the other."""
+
+    def __init__(self, redis_url: str, runner: str = "gunicorn", **settings: object) -> None:
+        settings["STORE_URL"] = redis_url
+        self.other = Server(runner, **settings)
+        try:
+            super().__init__(runner, **settings)
+        except BaseException:
+            self.other.stop()
+            raise
+
+    def go(self, *args: Any, **kwargs: Any) -> requests.Response:
+        return self.other.go(*args, **kwargs)
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        self.other.giveaways |= self.giveaways
+        statuses = [super().stop(sig), self.other.stop(sig)]
+        return max(statuses, key=abs)
+
+
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without anything that would set up the relay, its tools first."""
     from socket2me_flask.config import SETTINGS

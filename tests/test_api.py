@@ -12,6 +12,7 @@ from socket2me_flask.tokens import is_token, new_token
 class Recorder:
     """A client that keeps the calls that it gets."""
 
+    sid = "recorder"
     mode = "notify"
     window = 1
 

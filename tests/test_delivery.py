@@ -9,25 +9,30 @@ import pytest
 import requests
 
 from .conftest import WITH_C_PARSER
-from .live import NodeListener, PythonListener, Server, WebSocket, wait_until
+from .live import NodeListener, Pair, PythonListener, Server, WebSocket, wait_until
+from .redis_server import Redis
 
 # How long the relay of these tests waits for a client, and how long until it sends an event again.
 PATIENCE_SECONDS = 1
 
 
-@pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER, "flask"])
+@pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER, "flask", "redis"])
 def server(request, tmp_path_factory):
-    with Server(
-        request.param,
-        STORE_URL=f"sqlite:///{tmp_path_factory.mktemp('store')}/relay.db",
-        ACK_TIMEOUT_SECONDS=PATIENCE_SECONDS,
-        REPLY_TIMEOUT_SECONDS=PATIENCE_SECONDS,
-        REDELIVER_SECONDS=PATIENCE_SECONDS,
-        MAX_ATTEMPTS=2,
-        MAILBOX_MAX_EVENTS=20,
-        HOLD_SECONDS=1,  # under threads a client may be attached a moment after it was answered
-    ) as server:
-        yield server
+    settings = {
+        "ACK_TIMEOUT_SECONDS": PATIENCE_SECONDS,
+        "REPLY_TIMEOUT_SECONDS": PATIENCE_SECONDS,
+        "REDELIVER_SECONDS": PATIENCE_SECONDS,
+        "MAX_ATTEMPTS": 2,
+        "MAILBOX_MAX_EVENTS": 20,
+        "HOLD_SECONDS": 1,  # a client may be attached a moment after it was answered
+    }
+    if request.param == "redis":
+        with Redis() as redis, Pair(redis.url, **settings) as server:
+            yield server
+    else:
+        url = f"sqlite:///{tmp_path_factory.mktemp('store')}/relay.db"
+        with Server(request.param, STORE_URL=url, **settings) as server:
+            yield server
 
 
 class Acknowledging(WebSocket):

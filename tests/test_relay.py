@@ -18,7 +18,7 @@ from socket2me_flask.errors import (
 from socket2me_flask.limits import FastRate, NoRate
 from socket2me_flask.messages import Call
 from socket2me_flask.reaper import Reaper
-from socket2me_flask.relay import Relay
+from socket2me_flask.relay import Alone, Relay
 from socket2me_flask.stores import MemoryStore
 from socket2me_flask.tokens import new_token
 
@@ -32,6 +32,7 @@ class FakeClient:
     window = 1
 
     def __init__(self):
+        self.sid = str(id(self))
         self.calls = []
         self.farewells = []
         self.gone = False
@@ -65,6 +66,7 @@ def relay_on(store, **options):
         "reply_timeout_seconds": 0.05,
         "mailbox_max_age_seconds": 10**12,
         "mailboxes": None,
+        "peers": Alone(),
         "rate": NoRate(),
         "give_way": lambda: None,
     }
@@ -222,7 +224,7 @@ def test_what_was_counted_of_a_token_goes_with_it(make_relay, store):
     relay.delete(record.token)
     with pytest.raises(NobodyConnected):
         relay.forward(call_for(record.token), record)
-    assert relay._stats == {}
+    assert relay._counts == {}
 
 
 def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
@@ -367,11 +369,11 @@ def test_what_was_forwarded_and_refused_is_counted_for_tokens_with_a_secret(make
         relay.attach(each, FakeClient())
         forward(relay, call_for(each))
         forward(relay, call_for(each))
-    stats = relay.stats(token)
-    assert (stats.forwarded, stats.refused, stats.last_request_at) == (2, 1, 0.0)
-    assert list(relay._stats) == [token]
+    counts = relay.counts(token)
+    assert (counts.forwarded, counts.refused, counts.last_request_at) == (2, 1, 0.0)
+    assert list(relay._counts) == [token]
     relay.delete(token)
-    assert relay._stats == {}
+    assert relay._counts == {}
 
 
 def test_a_token_is_called_as_often_as_it_may_be(make_relay, token, store, clock):

@@ -1,53 +1,32 @@
 """The contract of `TokenStore`, held against every store."""
 
-import sqlite3
-import subprocess
-import sys
-import threading
-import time
 from functools import partial
 
 import pytest
 
 from socket2me_flask.errors import (
-    ConfigError,
     MailboxesFull,
     MailboxFull,
-    StoreUnavailable,
     TooManyTokens,
     UnknownEvent,
     UnknownToken,
 )
 from socket2me_flask.messages import Call
 from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
-from socket2me_flask.stores.worker import Worker
 from socket2me_flask.tokens import new_token
 
-from .live import ROOT
+
+@pytest.fixture(params=["file", "redis"])
+def reopen(request):
+    """What opens a store that survives the process."""
+    return request.getfixturevalue(f"open_{request.param}")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "file", "redis"])
 def make_store(request, clock):
     if request.param == "memory":
-        yield partial(MemoryStore, clock)
-    else:
-        yield request.getfixturevalue("open_file")
-
-
-@pytest.fixture
-def open_file(tmp_path, clock):
-    """Return what opens the same file again and again, as one relay after another does."""
-    opened = []
-
-    def open_file(**bounds):
-        while opened:
-            opened.pop().close()
-        opened.append(SQLiteStore(str(tmp_path / "relay.db"), clock, **bounds))
-        return opened[0]
-
-    yield open_file
-    while opened:
-        opened.pop().close()
+        return partial(MemoryStore, clock)
+    return request.getfixturevalue(f"open_{request.param}")
 
 
 @pytest.fixture
@@ -192,21 +171,21 @@ def test_the_work_of_a_sweep_follows_what_expired(clock):
     assert CountingBuckets.popped == 1
 
 
-def test_tokens_survive_the_process(open_file, clock):
+def test_tokens_survive_the_process(reopen, clock):
     """As they were; what expired meanwhile is found by the next sweep, what was removed is gone."""
-    store = open_file()
+    store = reopen()
     record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True)
     short = store.add(new_token(), 10)
     gone = store.add(new_token(), 60)
     store.remove(gone.token)
     clock.now += 20
     record = store.refresh(record.token)
-    store = open_file()
+    store = reopen()
     assert store.get(record.token) == record
     assert store.get(short.token) is None
     assert store.get(gone.token) is None
     assert store.pop_expired() == [short.token]
-    assert open_file().pop_expired() == []
+    assert reopen().pop_expired() == []
 
 
 def test_the_memory_store_keeps_no_mailboxes(clock):
@@ -215,10 +194,15 @@ def test_the_memory_store_keeps_no_mailboxes(clock):
 
 
 @pytest.fixture
-def box(open_file):
+def box(reopen):
     """A store with a token that has a mailbox, and the token."""
-    store = open_file()
+    store = reopen()
     return store, store.add(new_token(), 60, mailbox=True).token
+
+
+def bytes_in(store):
+    """Return what all mailboxes hold, as it is counted."""
+    return store._size if isinstance(store, SQLiteStore) else int(store._link.call("GET", "s2m:bytes") or 0)
 
 
 def call_of(token, body=b"", received_at=1.0):
@@ -239,16 +223,16 @@ def test_events_come_out_as_they_went_in(box):
     assert {event.call.body for event in store.summary(token)} == {b""}
 
 
-def test_events_survive_the_process(box, open_file):
+def test_events_survive_the_process(box, reopen):
     """With their attempts and their state."""
     store, token = box
     calls = [call_of(token) for _ in range(3)]
     for call in calls:
         store.put(call)
-    store.attempted(calls[0].id)
-    store.set_aside(calls[1].id)
-    store.acknowledge(calls[2].id)
-    store = open_file()
+    store.attempted(token, calls[0].id)
+    store.set_aside(token, calls[1].id)
+    store.acknowledge(token, calls[2].id)
+    store = reopen()
     assert [(e.call.id, e.attempts, e.is_set_aside) for e in store.summary(token)] == [
         (calls[0].id, 1, False),
         (calls[1].id, 0, True),
@@ -261,8 +245,8 @@ def test_an_event_that_was_set_aside_can_be_sent_again(box):
     calls = [call_of(token) for _ in range(2)]
     for call in calls:
         store.put(call)
-    store.attempted(calls[0].id)
-    store.set_aside(calls[0].id)
+    store.attempted(token, calls[0].id)
+    store.set_aside(token, calls[0].id)
     assert [event.call for event in store.waiting(token, 5)] == calls[1:]
     store.redeliver(token, calls[0].id)
     assert [(event.call, event.attempts) for event in store.waiting(token, 5)] == [(call, 0) for call in calls]
@@ -286,20 +270,20 @@ def test_events_are_found_by_their_own_token_only(box):
     ("bounds", "error"),
     [({"max_events": 2}, MailboxFull), ({"max_bytes": 2700}, MailboxFull), ({"total_bytes": 2700}, MailboxesFull)],
 )
-def test_mailboxes_have_bounds(open_file, bounds, error):
+def test_mailboxes_have_bounds(reopen, bounds, error):
     """What was kept stays; when it goes, there is room. The bounds hold after a restart."""
-    store = open_file(**bounds)
+    store = reopen(**bounds)
     token = store.add(new_token(), 60, mailbox=True).token
     calls = [call_of(token, b"x" * 1000) for _ in range(3)]
     for call in calls[:2]:
         store.put(call)
     with pytest.raises(error):
         store.put(calls[2])
-    store = open_file(**bounds)
+    store = reopen(**bounds)
     with pytest.raises(error):
         store.put(calls[2])
     assert [event.call for event in store.waiting(token, 5)] == calls[:2]
-    store.acknowledge(calls[0].id)
+    store.acknowledge(token, calls[0].id)
     store.put(calls[2])
 
 
@@ -313,7 +297,7 @@ def test_a_mailbox_ends_with_its_token(box, clock):
     clock.now += 61
     assert store.pop_expired() == [token]
     assert store.summary(removed) == store.summary(token) == []
-    assert (store._size, store._sizes) == (0, {})
+    assert bytes_in(store) == 0
 
 
 def test_old_events_are_dropped(box):
@@ -325,141 +309,10 @@ def test_old_events_are_dropped(box):
     assert [event.call.received_at for event in store.summary(token)] == [3.0]
 
 
-def test_a_database_that_fails_says_so_and_recovers(box):
-    """What could not be written was not accepted, and counts for nothing."""
-    store, token = box
-    store.put(call_of(token))
-    (pages,) = store._do(lambda: store._database.execute("PRAGMA page_count").fetchone())
-    store._do(lambda: store._database.execute(f"PRAGMA max_page_count = {pages + 5}").fetchone())
-    refused = 0
-    for _ in range(20):
-        try:
-            store.put(call_of(token, b"x" * 5000))
-        except StoreUnavailable:
-            refused += 1
-    assert 0 < refused < 20
-    with pytest.raises(StoreUnavailable):
-        store.add(other := new_token(), 60, secret_hash=b"x" * 50_000)
-    assert store.get(other) is None
-    store._do(lambda: store._database.execute("PRAGMA max_page_count = 100000").fetchone())
-    store.put(last := call_of(token))
-    events = store.summary(token)
-    assert len(events) == 22 - refused
-    assert events[-1].call.id == last.id
-    assert store._size == sum(event.size for event in events)
-
-
-def test_a_file_is_one_processs(open_file, tmp_path):
-    """A second relay on it would not see what the first changes: it does not start."""
-    open_file()
-    path = str(tmp_path / "relay.db")
-    code = f"from socket2me_flask.stores import sqlite as s; s.LOCK_SECONDS = 0.1; s.SQLiteStore({path!r})"
-    second = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "ConfigError: STORE_URL" in second.stderr
-    assert "locked" in second.stderr
-
-
-@pytest.mark.parametrize("content", [b"no database", None])
-def test_a_file_that_is_none_of_ours_is_refused(tmp_path, clock, content):
-    """With a reason, and left as it is."""
-    path = tmp_path / "other.db"
-    if content is None:
-        other = sqlite3.connect(path)
-        other.execute("PRAGMA user_version = 99")
-        other.close()
-    else:
-        path.write_bytes(content * 1000)
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match="STORE_URL"):
-        SQLiteStore(str(path), clock)
-    assert path.read_bytes()[24:] == before[24:] or content is None
-
-
-def test_nothing_is_asked_of_a_closed_store_in_vain(box):
-    """Whoever is late hears of it, and does not wait for ever."""
-    store, token = box
-    store.close()
-    with pytest.raises(StoreUnavailable):
-        store.put(call_of(token))
-
-
-def test_many_writers_share_commits(box):
-    """What waits for the disk waits together, and each is in order with its own."""
-    store, token = box
-    commits = []
-    commit = store._worker._work
-    store._worker._work = lambda jobs: (commits.append(len(jobs)), time.sleep(0.01), commit(jobs))
-    threads = [threading.Thread(target=store.put, args=[call_of(token)]) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(store.summary(token)) == 50
-    assert len(commits) < 25
-
-
 def test_an_event_of_a_token_that_ended_is_not_kept(box):
     """It may have ended while the body came: nobody would ever get it."""
     store, token = box
     store.remove(token)
     with pytest.raises(UnknownToken):
         store.put(call_of(token))
-    assert store._size == 0
-
-
-@pytest.mark.parametrize("change", ["remove", "refresh"])
-def test_a_change_that_cannot_be_written_is_not_made(box, open_file, change, clock, monkeypatch):
-    """What only memory knew would be undone by a restart: a deleted token would live again."""
-    store, token = box
-    before = store.get(token)
-    clock.now += 10
-    with monkeypatch.context() as patch:
-        for write in ("_drop", "_write_token"):
-            patch.setattr(store, write, lambda _: store._database.execute("nonsense"))
-        with pytest.raises(StoreUnavailable):
-            getattr(store, change)(token)
-    assert store.get(token) == before
-    assert getattr(store, change)(token)
-    assert (open_file().get(token) is None) == (change == "remove")
-
-
-def test_an_id_that_is_there_already_fails_alone(box):
-    """What is written with it in one transaction is kept."""
-    store, token = box
-    call, other = call_of(token), call_of(token)
-    store.put(call)
-    jobs = [store._worker.submit(lambda each=each: store._put(each)) for each in (call, other)]
-    with pytest.raises(StoreUnavailable):
-        jobs[0].wait()
-    jobs[1].wait()
-    assert [event.call.id for event in store.summary(token)] == [call.id, other.id]
-
-
-def test_the_file_is_for_nobody_else_to_read(box, tmp_path):
-    """Bodies and headers of callers are in it."""
-    store, token = box
-    store.put(call_of(token))
-    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
-        "relay.db": 0o600,
-        "relay.db-wal": 0o600,
-    }
-
-
-def test_a_worker_outlives_whatever_happens_on_it(caplog):
-    """Who waits hears of it, who listens is told on its own thread, and the next is done."""
-
-    def work(jobs):
-        for job in jobs:
-            job.result = job.do()
-
-    told = []
-    worker = Worker(work, lambda error: told.append((error, threading.current_thread())))
-    native = worker.submit(threading.current_thread).wait()
-    error = ZeroDivisionError()
-    with pytest.raises(StoreUnavailable):
-        worker.submit(lambda: (_ for _ in ()).throw(error)).wait()
-    assert worker.submit(lambda: 7).wait() == 7
-    ((told_error, thread),) = told
-    assert told_error is error
-    assert thread is not native
-    worker.stop()
+    assert bytes_in(store) == 0

@@ -19,7 +19,7 @@ blueprint.after_request(add_headers)
 def list_events(token: str) -> Response:
     """List the events that wait, that are on their way to the client, and that were set aside; oldest first."""
     mailboxes = _mailboxes(token)
-    in_flight = mailboxes.in_flight(token)
+    in_flight = get_services().relay.in_flight(token)
     lists: dict[str, list[dict[str, Any]]] = {"waiting": [], "in_flight": [], "set_aside": []}
     for event in mailboxes.store.summary(token):
         lists[_state(event, in_flight)].append(_summary(event))
@@ -34,7 +34,7 @@ def show_event(token: str, event_id: str) -> Response:
     call = event.call
     return jsonify(
         **_summary(event),
-        state=_state(event, mailboxes.in_flight(token)),
+        state=_state(event, get_services().relay.in_flight(token)),
         method=call.method,
         path=call.path,
         query=call.query,

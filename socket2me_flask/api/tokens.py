@@ -62,19 +62,19 @@ def refresh(token: str) -> Response:
 
 @blueprint.get("/tokens/<token>")
 def inspect(token: str) -> Response:
-    """Show a token with a secret: until when, whether somebody listens, what was forwarded by this process."""
+    """Show a token with a secret: until when, whether somebody listens, what was forwarded."""
     record = find_with_secret(token)
     relay = get_services().relay
-    stats = relay.stats(token)
+    counts = relay.counts(token)
     return jsonify(
         token=token,
         expires_at=record.expires_at,
         mode=record.mode,
         mailbox=record.mailbox,
         connected=relay.is_connected(token),
-        forwarded=stats.forwarded,
-        refused=stats.refused,
-        last_request_at=stats.last_request_at,
+        forwarded=counts.forwarded,
+        refused=counts.refused,
+        last_request_at=counts.last_request_at,
     )
 
 

@@ -49,11 +49,15 @@ class MemoryStore:
     def restore(self, record: TokenRecord) -> None:
         """Keep a token that was issued before, whether or not it still lives, and however many there are."""
         with self._lock:
+            if record.token in self._records:
+                self._forget(self._records[record.token])
             self._keep(record)
 
     def get(self, token: str) -> TokenRecord | None:
         record = self._records.get(token)
         return record if record is not None and self._clock() < record.expires_at else None
+
+    peek = get
 
     def refresh(self, token: str) -> TokenRecord | None:
         with self._lock:
@@ -79,8 +83,17 @@ class MemoryStore:
             expired, self._expired = self._expired, []
         return expired
 
+    def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
+        return self.get(token)
+
+    def detach(self, token: str, client: str) -> None:
+        pass
+
     def ping(self) -> None:
         pass
+
+    def start(self) -> str:
+        return "this process's memory, and end with it"
 
     def close(self) -> None:
         pass

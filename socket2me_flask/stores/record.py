@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from ..messages import Call
 
+# What an event counts for beside its bytes.
+EVENT_BYTES = 200
+
 # What a caller hears when: `notify`, OK once a live client was handed the event; `ack`, OK when the client
 # acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")
@@ -26,6 +29,22 @@ class TokenRecord:
     secret_hash: bytes | None = None
     mode: str = "notify"
     mailbox: bool = False
+
+
+@dataclass
+class Counts:
+    """What has happened to the calls for a token."""
+
+    forwarded: int = 0
+    refused: int = 0
+    last_request_at: float | None = None
+
+    def __add__(self, newer: "Counts") -> "Counts":
+        return Counts(
+            self.forwarded + newer.forwarded,
+            self.refused + newer.refused,
+            self.last_request_at if newer.last_request_at is None else newer.last_request_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

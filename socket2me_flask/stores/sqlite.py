@@ -27,17 +27,15 @@ from ..errors import (
     UnknownToken,
 )
 from ..messages import Call
+from .jobs import Job
 from .memory import MemoryStore
-from .record import StoredEvent, TokenRecord
-from .worker import Job, Worker
+from .record import EVENT_BYTES, StoredEvent, TokenRecord
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 
 # How long to wait at the start for a process before this one to let the file go.
 LOCK_SECONDS = 10
-
-# What an event counts for beside its bytes.
-EVENT_BYTES = 200
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tokens (
@@ -117,6 +115,14 @@ class SQLiteStore:
     def get(self, token: str) -> TokenRecord | None:
         return self._tokens.get(token)
 
+    peek = get
+
+    def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
+        return self._tokens.get(token)
+
+    def detach(self, token: str, client: str) -> None:
+        pass
+
     def refresh(self, token: str) -> TokenRecord | None:
         record = self._tokens.get(token)
         if record is None:
@@ -139,6 +145,9 @@ class SQLiteStore:
 
     def ping(self) -> None:
         self._do(lambda: self._database.execute("SELECT 1").fetchone())
+
+    def start(self) -> str:
+        return f"the file {self._path}, with their mailboxes"
 
     def close(self) -> None:
         self._worker.stop()
@@ -169,13 +178,13 @@ class SQLiteStore:
         without_body = _EVENT.replace("body", "x''")
         return list(self._do(lambda: self._select("token = ? ORDER BY number", token, columns=without_body)))
 
-    def attempted(self, event_id: str) -> None:
+    def attempted(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._update("attempts = attempts + 1", event_id))
 
-    def acknowledge(self, event_id: str) -> None:
+    def acknowledge(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._delete("id = ?", event_id))
 
-    def set_aside(self, event_id: str) -> None:
+    def set_aside(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._update("is_set_aside = 1", event_id))
 
     def redeliver(self, token: str, event_id: str) -> None:
@@ -225,7 +234,7 @@ class SQLiteStore:
             self._database.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 try:
-                    job.result = job.do()
+                    job.result = job.what()
                 except RelayError as error:  # it was raised before anything was written
                     job.error = error
                 except sqlite3.IntegrityError:  # which undoes its statement only

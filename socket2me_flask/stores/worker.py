@@ -14,32 +14,10 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import StoreUnavailable
+from .jobs import Job
 
 # How many jobs one transaction may hold.
 MOST_JOBS = 1000
-
-
-class Job:
-    """Something to do on the thread, and what came of it."""
-
-    __slots__ = ("_done", "do", "error", "result")
-
-    def __init__(self, do: Callable[[], Any]) -> None:
-        self.do = do
-        self.result: Any = None
-        self.error: Exception | None = None
-        self._done = threading.Event()
-
-    def finish(self) -> None:
-        """Let go whoever waits."""
-        self._done.set()
-
-    def wait(self) -> Any:
-        """Return the result when the job is done. Raises its error."""
-        self._done.wait()
-        if self.error is not None:
-            raise self.error
-        return self.result
 
 
 class Worker:

@@ -1,0 +1,322 @@
+"""The relay as several processes: a call that came to one reaches the client of another.
+
+Knows the relay and the store in Redis. A call goes to the one process that has the token's client; that process
+hands it over and says so, and only then does the caller hear `OK`. What it says later, of an acknowledgement or a
+reply, comes in the same way. Whatever may have been lost on the way is answered `503`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+from .delivery import Awaited, Handed
+from .errors import ClientGone, ClientLeft, PeerSilent, RelayError, StoreUnavailable
+from .mailboxes import Mailboxes
+from .messages import Call, process_of
+from .relay import Alone, Relay
+from .replies import Answer
+from .stores import Counts
+from .stores.channel import Message
+from .stores.redis import RedisStore, Route
+
+log = logging.getLogger(__name__)
+
+# How many clients are looked after at once when all have to be.
+AT_ONCE = 200
+
+
+class Peers(Alone):
+    """What this process asks of others, and does for them. Idle before `serve` is called.
+
+    `silence_seconds` is how long another process may take to say that it handed a call over.
+    """
+
+    def __init__(self, store: RedisStore, *, silence_seconds: float) -> None:
+        self._store = store
+        self._channel = store.channel
+        self._silence_seconds = silence_seconds
+        self._numbers = count(1)
+        self._asked: dict[int, _Asked] = {}  # what others are to answer
+        self._owed: dict[tuple[str, int], Callable[[], None]] = {}  # what they wait for: how to forget it
+        self._relay: Relay
+        self._mailboxes: Mailboxes
+        self._heard: dict[str, Callable[..., None]] = {}  # what is done at which kind of message
+
+    def serve(self, relay: Relay) -> None:
+        store, mailboxes = self._store, relay.mailboxes
+        assert mailboxes is not None  # noqa: S101  # a store in Redis has them
+        self._relay, self._mailboxes = relay, mailboxes
+        self._heard = {
+            "handed": self._on_handed,
+            "gone": self._on_gone,
+            "outcome": self._on_outcome,
+            "forget": self._on_forget,
+            "answer": self._on_answer,
+            "arrived": relay.wake,
+            "displaced": self._on_displaced,
+            "refreshed": store.refreshed,
+            "ended": self._on_ended,
+            "kick": mailboxes.kick,
+            "left": mailboxes.let_go,
+            "dropped": mailboxes.forget,
+            "settled": self._on_settled,
+            "in_flight": self._on_in_flight,
+        }
+        mailboxes.tell = self._tell
+        self._channel.on_messages = self._on_messages
+        self._channel.on_lost = self._on_lost
+        self._channel.on_gap = self._on_gap
+        self._channel.on_beat = self._on_beat
+
+    # What the relay asks
+
+    def hand(self, call: Call) -> Handed | None:
+        for _ in range(2):  # where it is, and where it is if it is not there any more
+            route = self._store.routes.get(call.token)
+            if route is None:
+                break
+            try:
+                return self._hand(call, route)
+            except ClientGone:
+                self._store.correct(call.token, route)
+        return None
+
+    def watch(self, token: str, wait_seconds: float) -> bool:
+        self._store.watch(token, wait_seconds)
+        return token in self._store.routes
+
+    def is_connected(self, token: str) -> bool:
+        self._store.get(token)
+        return token in self._store.routes
+
+    def in_flight(self, token: str) -> set[str]:
+        route = self._store.routes.get(token)
+        if route is None:
+            return set()
+        asked = self._ask(route.process, "in_flight", token)
+        return set(asked.wait(self._silence_seconds) or ())
+
+    def counts(self, token: str) -> Counts:
+        return self._store.counts(token)
+
+    @property
+    def is_owed_to(self) -> bool:
+        return bool(self._owed)
+
+    def _hand(self, call: Call, route: Route) -> Handed:
+        self._channel.check()
+        asked = self._ask(route.process, "call", *self._store.pack(call))
+        mode: str = asked.wait(self._silence_seconds)
+        if mode == "notify":
+            return Handed(mode)
+        return Handed(mode, asked.awaited, partial(self._forget, route.process, asked))
+
+    def _ask(self, process: str, kind: str, *what: Any) -> "_Asked":
+        asked = _Asked(self, next(self._numbers))
+        self._asked[asked.number] = asked
+        self._channel.post(process, kind, self._store.process, asked.number, *what)
+        return asked
+
+    def forget(self, number: int) -> None:
+        """Wait no more for what another process says."""
+        self._asked.pop(number, None)
+
+    def _forget(self, process: str, asked: "_Asked") -> None:
+        self.forget(asked.number)
+        self._channel.post(process, "forget", self._store.process, asked.number)
+
+    def _tell(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+        self._channel.post(process_of(event_id), "settled", token, event_id, _pack(outcome))
+
+    # What others say
+
+    def _on_messages(self, messages: list[list[Any]]) -> None:
+        calls = [message[1:] for message in messages if message[0] == "call"]
+        if calls:
+            self._on_calls(calls)
+        for kind, *what in messages:
+            if kind != "call":
+                self._heard[kind](*what)
+
+    def _on_calls(self, calls: list[list[Any]]) -> None:
+        asked = []
+        for process, number, *packed in calls:
+            try:
+                asked.append((process, number, self._store.unpack(packed)))
+            except StoreUnavailable:
+                pass  # whoever asked hears nothing, and says so to its caller
+        taken = self._relay.take([(call, partial(_Owed, self, process, number)) for process, number, call in asked])
+        for (process, number, _), outcome in zip(asked, taken, strict=True):
+            if isinstance(outcome, ClientGone):
+                self._channel.post(process, "gone", number)
+            elif isinstance(outcome, RelayError):
+                self._channel.post(process, "outcome", number, _pack(outcome))
+            elif isinstance(outcome, Handed):
+                self._channel.post(process, "handed", number, outcome.mode)
+                if isinstance(outcome.awaited, _Owed):
+                    self._owed[process, number] = outcome.forget
+                    outcome.awaited.announce()
+
+    def settle(self, process: str, number: int, outcome: Answer | RelayError) -> None:
+        """Tell another process what became of its call."""
+        self._owed.pop((process, number), None)
+        self._channel.post(process, "outcome", number, _pack(outcome))
+
+    def _on_handed(self, number: int, mode: str) -> None:
+        asked = self._asked.get(number)
+        if asked is not None:
+            if mode == "notify":
+                self.forget(number)
+            asked.answer(mode)
+
+    def _on_answer(self, number: int, value: Any) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.answer(value)
+
+    def _on_gone(self, number: int) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.fail(ClientGone())
+
+    def _on_outcome(self, number: int, packed: list[Any]) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.settle(_unpack(packed))
+
+    def _on_forget(self, process: str, number: int) -> None:
+        self._owed.pop((process, number), lambda: None)()
+
+    def _on_displaced(self, token: str, client: str) -> None:
+        self._store.forget(token)
+        self._relay.displace(token, client)
+
+    def _on_ended(self, token: str) -> None:
+        self._store.forget(token)
+        self._relay.end(token)
+
+    def _on_settled(self, token: str, event_id: str, packed: list[Any]) -> None:
+        self._mailboxes.settle(token, event_id, _unpack(packed))
+
+    def _on_in_flight(self, process: str, number: int, token: str) -> None:
+        self._channel.post(process, "answer", number, list(self._mailboxes.in_flight(token)))
+
+    def _on_lost(self, messages: list[Message], is_gone: bool) -> None:
+        """Let go who waits for what did not arrive: its process is gone, or Redis is."""
+        for kind, *what in messages:
+            if kind in ("call", "in_flight"):
+                asked = self._asked.pop(what[1], None)
+                if asked is not None:
+                    asked.fail(ClientGone() if is_gone else StoreUnavailable())
+
+    def _on_beat(self) -> None:
+        for token, counts in self._relay.take_counts().items():
+            self._store.count(token, counts)
+
+    def _on_gap(self) -> bool:
+        """Look after every client of this process: its token may have ended, or another client may have come."""
+        clients = self._relay.clients()
+        for start in range(0, len(clients), AT_ONCE):
+            some = clients[start : start + AT_ONCE]
+            for (token, client, _), is_here in zip(some, self._store.attach_again(some), strict=True):
+                if is_here is None:
+                    self._relay.end(token)
+                elif not is_here:
+                    self._relay.displace(token, client)
+            time.sleep(0)
+        return True
+
+
+class _Asked:
+    """Something that another process was asked, and what it says. After `handed` comes, perhaps, an outcome."""
+
+    __slots__ = ("_error", "_is_answered", "_peers", "_value", "awaited", "number")
+
+    def __init__(self, peers: Peers, number: int) -> None:
+        self._peers = peers
+        self.number = number
+        self.awaited = Awaited("ack")
+        self._value: Any = None
+        self._error: Exception | None = None
+        self._is_answered = threading.Event()
+
+    def wait(self, seconds: float) -> Any:
+        """Return what it says. Raises `PeerSilent` if that does not come in time, or what it says went wrong."""
+        if not self._is_answered.wait(seconds):
+            self._peers.forget(self.number)
+            raise PeerSilent
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def answer(self, value: Any) -> None:
+        self._value = value
+        self._is_answered.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._is_answered.set()
+        self.awaited.settle(error if isinstance(error, RelayError) else ClientLeft())
+
+    def settle(self, outcome: Answer | RelayError) -> None:
+        if not self._is_answered.is_set() and isinstance(outcome, RelayError):
+            self.fail(outcome)  # it was not handed over at all
+        else:
+            self.awaited.settle(outcome)
+
+
+class _Owed(Awaited):
+    """An acknowledgement that another process waits for. It hears first that the call was handed over."""
+
+    __slots__ = ("_is_announced", "_is_told", "_lock", "_number", "_peers", "_process")
+
+    def __init__(self, peers: Peers, process: str, number: int, mode: str) -> None:
+        super().__init__(mode)
+        self._peers = peers
+        self._process = process
+        self._number = number
+        self._is_announced = self._is_told = False
+        self._lock = threading.Lock()
+
+    def settle(self, outcome: Answer | RelayError) -> None:
+        super().settle(outcome)
+        self._tell()
+
+    def announce(self) -> None:
+        """Tell from now on: that the call was handed over was said."""
+        self._is_announced = True
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            if not self.is_settled or not self._is_announced or self._is_told:
+                return
+            self._is_told = True
+        self._peers.settle(self._process, self._number, self._outcome)
+
+
+def _pack(outcome: Answer | RelayError) -> list[Any]:
+    if isinstance(outcome, Answer):
+        return [True, outcome.status, outcome.headers, outcome.body]
+    return [
+        False,
+        *(outcome.status, outcome.code, str(outcome), outcome.is_temporary),
+        *(outcome.retry_after_seconds, outcome.setting),
+    ]
+
+
+def _unpack(packed: list[Any]) -> Answer | RelayError:
+    is_answer, status, *rest = packed
+    if is_answer:
+        headers, body = rest
+        return Answer(status, [(name, value) for name, value in headers], body)
+    code, message, is_temporary, retry_after_seconds, setting = rest
+    if code == ClientLeft.code:
+        return ClientLeft()
+    error = RelayError(message, retry_after_seconds=retry_after_seconds)
+    error.status, error.code, error.is_temporary, error.setting = status, code, is_temporary, setting
+    return error

@@ -1,0 +1,318 @@
+-- What must happen in Redis as one step, called as `EVALSHA sha 0 step argument...`.
+--
+-- Of each token:
+--   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox; process, client, client_mode: who has its client;
+--                          forwarded, refused, last: what was counted. Redis lets it expire.
+--   s2m:waiting:T  set     processes that hold calls for it until its client comes
+-- and of its mailbox:
+--   s2m:callers:T  set     processes whose callers wait for what its client says
+--   s2m:events:T   stream  the calls, by number
+--   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is set aside, when it was received;
+--                          "bytes" -> the sum of the sizes
+--   s2m:due:T      zset    id -> number, of those that are not set aside
+-- Of all:
+--   s2m:tokens     zset    token -> when it expires, in ms of Redis's clock
+--   s2m:ages       zset    "id token" -> when the event was received
+--   s2m:bytes, s2m:sequence  bytes in all mailboxes; the last number
+-- and of each process s2m:lease:P, which expires unless it beats, and its channel s2m:process:P.
+
+local call = redis.call
+local steps = {}
+
+local function now_ms()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function exists(token)
+  return call('EXISTS', 's2m:token:' .. token) == 1
+end
+
+local function lives(process)
+  return process and call('EXISTS', 's2m:lease:' .. process) == 1
+end
+
+local function post(process, ...)
+  call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({{...}}))
+end
+
+local function owner(token)
+  return call('HGET', 's2m:token:' .. token, 'process')
+end
+
+-- Tell the process that has the token's client, if that is not the one that asks.
+local function post_to_owner(token, asking, ...)
+  local process = owner(token)
+  if process and process ~= asking then post(process, ...) end
+end
+
+-- Tell the processes of a set, which is done with.
+local function post_to_all(set, asking, ...)
+  for _, process in ipairs(call('SMEMBERS', set)) do
+    if process ~= asking then post(process, ...) end
+  end
+  call('DEL', set)
+end
+
+-- The token, how long it has to live, and where its client is: nowhere if that process is gone.
+local function record(token)
+  local key = 's2m:token:' .. token
+  local found = call('HMGET', key, 'ttl', 'expires_at', 'secret', 'mode', 'mailbox', 'process', 'client', 'client_mode',
+    'forwarded', 'refused', 'last')
+  if not found[1] then return false end
+  if not lives(found[6]) then found[6] = false end
+  found[12] = call('PTTL', key)
+  return found
+end
+
+-- Mailboxes
+
+local function state(token, id)
+  local packed = call('HGET', 's2m:box:' .. token, id)
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function keep_state(token, id, event)
+  call('HSET', 's2m:box:' .. token, id, cmsgpack.pack(event))
+end
+
+local function drop_event(token, id)
+  local event = state(token, id)
+  if not event then return 0 end
+  local box = 's2m:box:' .. token
+  call('HDEL', box, id)
+  call('ZREM', 's2m:due:' .. token, id)
+  call('ZREM', 's2m:ages', id .. ' ' .. token)
+  call('DECRBY', 's2m:bytes', event.size)
+  if call('HLEN', box) == 1 then
+    call('DEL', box, 's2m:events:' .. token)
+  else
+    call('HINCRBY', box, 'bytes', -event.size)
+    call('XDEL', 's2m:events:' .. token, event.number .. '-0')
+  end
+  return 1
+end
+
+local function drop_mailbox(token)
+  local box = 's2m:box:' .. token
+  for _, id in ipairs(call('HKEYS', box)) do
+    if id ~= 'bytes' then call('ZREM', 's2m:ages', id .. ' ' .. token) end
+  end
+  call('DECRBY', 's2m:bytes', call('HGET', box, 'bytes') or 0)
+  call('UNLINK', box, 's2m:events:' .. token, 's2m:due:' .. token)
+end
+
+local function drop_token(token)
+  drop_mailbox(token)
+  call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token, 's2m:callers:' .. token)
+  call('ZREM', 's2m:tokens', token)
+end
+
+-- An event as it is returned: id, attempts, whether it is set aside, size, when it was received; and what was kept.
+local function shown(token, id, event, with_content)
+  local result = {id, event.attempts, event.aside, event.size, event.received_at}
+  if with_content then
+    local entry = call('XRANGE', 's2m:events:' .. token, event.number .. '-0', event.number .. '-0')[1]
+    result[6], result[7] = entry[2][2], entry[2][4]
+  end
+  return result
+end
+
+-- Tokens
+
+function steps.add(token, ttl_ms, max_tokens, ...)
+  local now = now_ms()
+  if tonumber(max_tokens) > 0 and call('ZCOUNT', 's2m:tokens', now, '+inf') >= tonumber(max_tokens) then return 0 end
+  call('HSET', 's2m:token:' .. token, ...)
+  call('PEXPIRE', 's2m:token:' .. token, ttl_ms)
+  call('ZADD', 's2m:tokens', now + ttl_ms, token)
+  return 1
+end
+
+function steps.get(token)
+  return record(token)
+end
+
+function steps.refresh(token, expires_at, process)
+  local key = 's2m:token:' .. token
+  local ttl = call('HGET', key, 'ttl')
+  if not ttl then return false end
+  local ttl_ms = math.floor(ttl * 1000)
+  call('HSET', key, 'expires_at', expires_at)
+  call('PEXPIRE', key, ttl_ms)
+  call('ZADD', 's2m:tokens', now_ms() + ttl_ms, token)
+  post_to_owner(token, process, 'refreshed', token)
+  return record(token)
+end
+
+function steps.remove(token, process)
+  if not exists(token) then return 0 end
+  post_to_owner(token, process, 'ended', token)
+  post_to_all('s2m:waiting:' .. token, process, 'ended', token)
+  drop_token(token)
+  return 1
+end
+
+-- Drop what is left of a token that has expired.
+function steps.bury(token)
+  if exists(token) then return 0 end
+  drop_token(token)
+  return 1
+end
+
+function steps.expired(limit)
+  local expired = {}
+  for _, token in ipairs(call('ZRANGEBYSCORE', 's2m:tokens', '-inf', now_ms(), 'LIMIT', 0, limit)) do
+    if steps.bury(token) == 1 then expired[#expired + 1] = token end
+  end
+  return expired
+end
+
+function steps.count(token, forwarded, refused, last)
+  if not exists(token) then return 0 end
+  local key = 's2m:token:' .. token
+  call('HINCRBY', key, 'forwarded', forwarded)
+  call('HINCRBY', key, 'refused', refused)
+  if last ~= '' then call('HSET', key, 'last', last) end
+  return 1
+end
+
+-- Clients
+
+-- A client has come: the newest wins. With `displaces` 0 it was here before, and only wins if nobody else has come.
+function steps.attach(token, process, client, mode, displaces)
+  if not exists(token) then return false end
+  local key = 's2m:token:' .. token
+  local old = call('HMGET', key, 'process', 'client')
+  local is_elsewhere = old[1] and old[1] ~= process
+  if displaces == '0' and is_elsewhere and lives(old[1]) then return 'displaced' end
+  call('HSET', key, 'process', process, 'client', client, 'client_mode', mode)
+  if is_elsewhere then post(old[1], 'displaced', token, old[2]) end
+  post_to_all('s2m:waiting:' .. token, process, 'arrived', token)
+  return record(token)
+end
+
+-- A client has left, or its process says that it is not there: unless another has come.
+function steps.detach(token, process, client)
+  local key = 's2m:token:' .. token
+  local current = call('HMGET', key, 'process', 'client')
+  if current[1] == process and current[2] == client then
+    call('HDEL', key, 'process', 'client', 'client_mode')
+    post_to_all('s2m:callers:' .. token, process, 'left', token)
+  end
+  return record(token)
+end
+
+-- Wait for a client, unless one is there: then where it is.
+function steps.watch(token, process, wait_ms)
+  local found = record(token)
+  if found and (not found[6] or found[6] == process) then
+    call('SADD', 's2m:waiting:' .. token, process)
+    call('PEXPIRE', 's2m:waiting:' .. token, wait_ms)
+  end
+  return found
+end
+
+-- Events
+
+-- Keep an event whose caller waits so long for what its client says.
+function steps.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes)
+  local found = record(token)
+  if not found then return 'unknown' end
+  local box = 's2m:box:' .. token
+  local events = math.max(0, call('HLEN', box) - 1)
+  local function is_over(bound, value) return tonumber(bound) > 0 and value > tonumber(bound) end
+  if is_over(max_events, events + 1) or is_over(max_bytes, (call('HGET', box, 'bytes') or 0) + size) then
+    return 'full'
+  end
+  if is_over(total_bytes, (call('GET', 's2m:bytes') or 0) + size) then return 'all full' end
+  local number = call('INCR', 's2m:sequence')
+  call('XADD', 's2m:events:' .. token, number .. '-0', 'content', content, 'body', body)
+  keep_state(token, id, {number = number, size = tonumber(size), attempts = 0, aside = 0, received_at = received_at})
+  call('HINCRBY', box, 'bytes', size)
+  call('INCRBY', 's2m:bytes', size)
+  call('ZADD', 's2m:due:' .. token, number, id)
+  call('ZADD', 's2m:ages', received_at, id .. ' ' .. token)
+  if found[6] and found[6] ~= process then
+    post(found[6], 'kick', token)
+    call('SADD', 's2m:callers:' .. token, process)
+    call('PEXPIRE', 's2m:callers:' .. token, wait_ms)
+    return {found[8]}
+  end
+  return {}
+end
+
+function steps.waiting(token, limit)
+  local events = {}
+  for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, limit - 1)) do
+    events[#events + 1] = shown(token, id, state(token, id), true)
+  end
+  return events
+end
+
+function steps.find(token, id)
+  local event = state(token, id)
+  return event and shown(token, id, event, true)
+end
+
+-- All events, in no order, without their content; their numbers last.
+function steps.summary(token)
+  local events = {}
+  local flat = call('HGETALL', 's2m:box:' .. token)
+  for at = 1, #flat, 2 do
+    if flat[at] ~= 'bytes' then
+      local event = cmsgpack.unpack(flat[at + 1])
+      local row = shown(token, flat[at], event, false)
+      row[6] = event.number
+      events[#events + 1] = row
+    end
+  end
+  return events
+end
+
+function steps.attempted(token, id)
+  local event = state(token, id)
+  if not event then return 0 end
+  event.attempts = event.attempts + 1
+  keep_state(token, id, event)
+  return 1
+end
+
+function steps.set_aside(token, id)
+  local event = state(token, id)
+  if not event then return 0 end
+  event.aside = 1
+  keep_state(token, id, event)
+  call('ZREM', 's2m:due:' .. token, id)
+  return 1
+end
+
+function steps.redeliver(token, id, process)
+  local event = state(token, id)
+  if not event then return 0 end
+  event.aside, event.attempts = 0, 0
+  keep_state(token, id, event)
+  call('ZADD', 's2m:due:' .. token, event.number, id)
+  post_to_owner(token, process, 'dropped', token, id)
+  return 1
+end
+
+function steps.acknowledge(token, id)
+  return drop_event(token, id)
+end
+
+function steps.delete(token, id, process)
+  post_to_owner(token, process, 'dropped', token, id)
+  return drop_event(token, id)
+end
+
+function steps.drop_older(received_before, limit)
+  local old = call('ZRANGEBYSCORE', 's2m:ages', '-inf', '(' .. received_before, 'LIMIT', 0, limit)
+  for _, member in ipairs(old) do
+    local id, token = string.match(member, '(%S+) (%S+)')
+    drop_event(token, id)
+  end
+  return #old
+end
+
+return steps[ARGV[1]](unpack(ARGV, 2))

@@ -1,0 +1,356 @@
+"""Tokens, their clients' whereabouts and mailboxes in Redis: for several relays that work as one.
+
+What must happen as one step is in `redis.lua`. A process remembers the tokens whose clients it has, and serves
+their calls without asking: whatever changes such a token anywhere is said on this process's channel, in the same
+step. For a call to any other token it remembers where the client was; that process knows whether it still is.
+
+Durable is what Redis makes durable: docs/scaling.md.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import msgspec
+from limits.storage import RedisStorage
+
+from ..errors import MailboxesFull, MailboxFull, StoreUnavailable, TooManyTokens, UnknownEvent, UnknownToken
+from ..messages import Call
+from .channel import Channel
+from .link import Link
+from .memory import MemoryStore
+from .record import EVENT_BYTES, Counts, StoredEvent, TokenRecord
+
+log = logging.getLogger(__name__)
+
+# How many tokens' whereabouts are remembered. A call to any other asks Redis.
+MOST_ROUTES = 50_000
+
+# A body up to this size goes with its message. What Redis has not sent yet is bounded, and a process that is behind
+# by more than that loses its channel (`client-output-buffer-limit`, 32 MB): larger ones are fetched.
+LARGE_BODY_BYTES = 16_384
+BODY_LIFE_SECONDS = 30
+
+# No caller waits longer than this for what the client of a mailbox says.
+CALLER_WAITS_SECONDS = 3600
+
+# How many tokens or events one step may drop: Redis does nothing else meanwhile.
+MOST_DROPPED = 200
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_content = msgspec.msgpack.Decoder(tuple[str, str, str, dict[str, str], float, bool]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the client of a token is: at another process. `mode` is what its callers hear when."""
+
+    record: TokenRecord
+    process: str
+    client: str
+    mode: str
+
+
+class RedisStore:
+    """Keeps all of it in the Redis at `url`, which many processes may share. Their names differ: `process`.
+
+    A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound. `lease_seconds`
+    is how long a process that is silent still has its clients.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        max_tokens: int = 0,
+        max_events: int = 0,
+        max_bytes: int = 0,
+        total_bytes: int = 0,
+        timeout_seconds: float = 2,
+        lease_seconds: float = 10,
+        verify_tls: bool = True,
+        process: str,
+    ) -> None:
+        self._clock = clock
+        self._max_tokens = max_tokens
+        self._bounds = (max_events, max_bytes, total_bytes)
+        self._timeout_seconds = timeout_seconds
+        self.process = process
+        self._near = MemoryStore(clock)  # the tokens whose clients this process has, as long as Redis keeps them
+        self.routes: dict[str, Route] = {}
+        self._link = Link(url, timeout_seconds=timeout_seconds, verify_tls=verify_tls)
+        self.channel = Channel(self._link, self.process, lease_seconds=lease_seconds)
+
+    def start(self) -> str:
+        self.channel.start(self._timeout_seconds)
+        return f"Redis at {self._link.address} {self._state()}; this process is {self.process}"
+
+    def _state(self) -> str:
+        if not self.channel.is_trusted:
+            return "does not answer, and is tried again and again"
+        info = self._link.call("INFO").decode()
+        found = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        return f"(version {found['redis_version']}, aof_enabled:{found.get('aof_enabled', '?')})"
+
+    def counters(self) -> RedisStorage:
+        """Return where processes can count together."""
+        return RedisStorage(
+            "redis://", connection_pool=self._link.pool, key_prefix="s2m:rate", wrap_exceptions=True
+        )
+
+    # Tokens
+
+    def add(
+        self,
+        token: str,
+        ttl_seconds: float,
+        *,
+        secret_hash: bytes | None = None,
+        mode: str = "notify",
+        mailbox: bool = False,
+    ) -> TokenRecord:
+        record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
+        fields: list[Any] = [
+            "ttl",
+            ttl_seconds,
+            "expires_at",
+            record.expires_at,
+            "mode",
+            mode,
+            "mailbox",
+            int(mailbox),
+        ]
+        if secret_hash is not None:
+            fields += ["secret", secret_hash]
+        if not self._link.step("add", token, math.ceil(ttl_seconds * 1000), self._max_tokens, *fields):
+            raise TooManyTokens
+        return record
+
+    def get(self, token: str) -> TokenRecord | None:
+        return self._remembered(token) or self._learn(token, self._link.step("get", token))
+
+    def peek(self, token: str) -> TokenRecord | None:
+        record = self._remembered(token)
+        if record is None:
+            route = self.routes.get(token)
+            # An event for a mailbox is kept by this process, which has to know that the token lives.
+            record = route.record if route is not None and not route.record.mailbox else self.get(token)
+        return record
+
+    def is_remembered(self, token: str) -> bool:
+        """Say whether calls to a token are served without asking Redis."""
+        return self._near.get(token) is not None or token in self.routes
+
+    def refresh(self, token: str) -> TokenRecord | None:
+        record = self._near.get(token) or self.get(token)
+        if record is None:
+            return None
+        found = self._link.step("refresh", token, self._clock() + record.ttl_seconds, self.process)
+        return self._learn(token, found)
+
+    def remove(self, token: str) -> bool:
+        is_removed = bool(self._link.step("remove", token, self.process))
+        self.forget(token)
+        return is_removed
+
+    def pop_expired(self) -> list[str]:
+        expired = []
+        for token in self._near.pop_expired():
+            # It may have been refreshed, and this process may have missed to hear of it.
+            if self._learn(token, self._link.step("get", token)) is None:
+                self._link.step("bury", token)
+                expired.append(token)
+        while swept := self._link.step("expired", MOST_DROPPED):
+            expired += [token.decode() for token in swept]
+            for token in expired:
+                self.forget(token)
+        return expired
+
+    def ping(self) -> None:
+        self.channel.check()
+        self._link.call("PING")
+
+    def close(self) -> None:
+        self.channel.close()
+        self._link.close()
+
+    # Clients
+
+    def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
+        self.channel.check()
+        return self._learn(token, self._link.step("attach", token, self.process, client, mode, 1))
+
+    def attach_again(self, clients: list[tuple[str, str, str]]) -> list[bool | None]:
+        """Say of tokens, clients and modes that they are still here, after this process may have missed something.
+
+        Return of each True, False if another client has come meanwhile, None if the token has ended.
+        """
+        attach = partial(self._link.submit_step, "attach")
+        jobs = [attach(token, self.process, client, mode, 0) for token, client, mode in clients]
+        outcomes: list[bool | None] = []
+        for (token, _, _), job in zip(clients, jobs, strict=True):
+            found = job.wait()
+            if found == b"displaced":
+                outcomes.append(False)
+            else:
+                outcomes.append(None if self._learn(token, found) is None else True)
+        return outcomes
+
+    def detach(self, token: str, client: str) -> None:
+        self.forget(token)
+        self._link.submit_step("detach", token, self.process, client)
+
+    def refreshed(self, token: str) -> None:
+        """A token that this process remembers was refreshed elsewhere."""
+        self._near.refresh(token)
+
+    def forget(self, token: str) -> None:
+        """Remember nothing of a token any more: ask when it matters."""
+        self._near.remove(token)
+        self.routes.pop(token, None)
+
+    def correct(self, token: str, route: Route) -> TokenRecord | None:
+        """Learn anew where a client is, as it is not where `route` says. Return None if the token has ended."""
+        return self._learn(token, self._link.step("detach", token, route.process, route.client))
+
+    def watch(self, token: str, wait_seconds: float) -> TokenRecord | None:
+        """Have this process told when a client comes; if there is one, learn where. None if the token has ended."""
+        self.channel.check()
+        return self._learn(token, self._link.step("watch", token, self.process, math.ceil(wait_seconds * 1000)))
+
+    def count(self, token: str, counts: Counts) -> None:
+        self._link.submit_step(
+            "count",
+            token,
+            counts.forwarded,
+            counts.refused,
+            "" if counts.last_request_at is None else counts.last_request_at,
+        )
+
+    def counts(self, token: str) -> Counts:
+        found = self._link.step("get", token)
+        if not found:
+            return Counts()
+        return Counts(int(found[8] or 0), int(found[9] or 0), float(found[10]) if found[10] else None)
+
+    def pack(self, call: Call) -> tuple[Any, ...]:
+        """Return a call as a message to another process has it. A large body goes by way of Redis's memory."""
+        body: bytes | None = call.body
+        if len(call.body) > LARGE_BODY_BYTES:
+            self._link.call("SET", _body(call.id), call.body, "PX", BODY_LIFE_SECONDS * 1000)
+            body = None
+        return (
+            *(call.token, call.method, call.path, call.query, call.headers),
+            *(body, call.received_at, call.id, call.is_legacy),
+        )
+
+    def unpack(self, packed: Sequence[Any]) -> Call:
+        """Return the call of a message. Raises `StoreUnavailable` if its body is not there any more."""
+        call = Call(*packed)
+        if call.body is None:
+            body = self._link.call("GETDEL", _body(call.id))
+            if body is None:
+                raise StoreUnavailable
+            call.body = body
+        return call
+
+    # Mailboxes
+
+    @property
+    def mailboxes(self) -> "RedisStore":
+        return self
+
+    def put(self, call: Call) -> str | None:
+        content = _encode((call.method, call.path, call.query, call.headers, call.received_at, call.is_legacy))
+        size = len(content) + len(call.body) + EVENT_BYTES
+        answer = self._link.step(
+            "put",
+            *(call.token, self.process, CALLER_WAITS_SECONDS * 1000, call.id, call.received_at, size),
+            *(content, call.body, *self._bounds),
+        )
+        if answer == b"unknown":
+            raise UnknownToken
+        if answer == b"full":
+            raise MailboxFull
+        if answer == b"all full":
+            raise MailboxesFull
+        return answer[0].decode() if answer else None
+
+    def waiting(self, token: str, limit: int) -> list[StoredEvent]:
+        return [_event(token, row) for row in self._link.step("waiting", token, limit)]
+
+    def find(self, token: str, event_id: str) -> StoredEvent:
+        row = self._link.step("find", token, event_id)
+        if row is None:
+            raise UnknownEvent
+        return _event(token, row)
+
+    def summary(self, token: str) -> list[StoredEvent]:
+        rows = self._link.step("summary", token)
+        return [_event(token, row[:5]) for row in sorted(rows, key=lambda row: row[5])]
+
+    def redeliver(self, token: str, event_id: str) -> None:
+        if not self._link.step("redeliver", token, event_id, self.process):
+            raise UnknownEvent
+
+    def delete(self, token: str, event_id: str) -> None:
+        if not self._link.step("delete", token, event_id, self.process):
+            raise UnknownEvent
+
+    def drop_older(self, received_before: float) -> int:
+        dropped = 0
+        while newly := self._link.step("drop_older", received_before, MOST_DROPPED):
+            dropped += newly
+        return dropped
+
+    def attempted(self, token: str, event_id: str) -> None:
+        self._link.submit_step("attempted", token, event_id)
+
+    def acknowledge(self, token: str, event_id: str) -> None:
+        self._link.submit_step("acknowledge", token, event_id)
+
+    def set_aside(self, token: str, event_id: str) -> None:
+        self._link.submit_step("set_aside", token, event_id)
+
+    def _remembered(self, token: str) -> TokenRecord | None:
+        record = self._near.get(token)
+        if record is not None:
+            self.channel.check()
+        return record
+
+    def _learn(self, token: str, found: list[Any] | None) -> TokenRecord | None:
+        """Return the token that a step has found, and remember where its client is."""
+        self.forget(token)
+        if not found:
+            return None
+        ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, *_, lives_ms = found
+        record = TokenRecord(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1")
+        if process is None:
+            return record
+        if process.decode() == self.process:
+            # Redis's clock decides when it expires, not this machine's.
+            self._near.restore(replace(record, expires_at=self._clock() + lives_ms / 1000))
+            return record
+        if len(self.routes) >= MOST_ROUTES:
+            self.routes.clear()
+        self.routes[token] = Route(record, process.decode(), client.decode(), client_mode.decode())
+        return record
+
+
+def _body(event_id: str) -> str:
+    return f"s2m:body:{event_id}"
+
+
+def _event(token: str, row: list[Any]) -> StoredEvent:
+    event_id, attempts, is_set_aside, size, received_at, *kept = row
+    if kept:
+        method, path, query, headers, received_at, is_legacy = _decode_content(kept[0])
+        call = Call(token, method, path, query, headers, kept[1], received_at, event_id.decode(), is_legacy)
+    else:
+        call = Call(token, "", "", "", {}, b"", float(received_at), event_id.decode())
+    return StoredEvent(call, attempts, bool(is_set_aside), size)
