@@ -83,6 +83,9 @@ class Peers(Alone):
                 return self._hand(call, route)
             except ClientGone:
                 self._store.correct(call.token, route)
+            except PeerSilent:
+                self._store.forget(call.token)  # the next call asks Redis whether that process still lives
+                raise
         return None
 
     def watch(self, token: str, wait_seconds: float) -> bool:
@@ -219,6 +222,7 @@ class Peers(Alone):
 
     def _on_gap(self) -> bool:
         """Look after every client of this process: its token may have ended, or another client may have come."""
+        self._store.forget_all()
         clients = self._relay.clients()
         for start in range(0, len(clients), AT_ONCE):
             some = clients[start : start + AT_ONCE]

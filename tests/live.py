@@ -285,6 +285,10 @@ class PythonListener(Listener):
 
     def close(self) -> None:
         self.client.disconnect()
+        # A client that was sent away may take its own mark of the end for part of what it still sends, and then
+        # waits half a minute for another (python-engineio 4.15, `_write_loop`).
+        if self.client.eio.queue is not None:
+            self.client.eio.queue.put(None)
         self.client.eio.wait()
 
 

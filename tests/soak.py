@@ -1,10 +1,10 @@
 """Many events through kills and reconnects: is every one that was accepted delivered, in order for each token?
 
-    python -m tests.soak --events 20000 --seed 7
+    python -m tests.soak --events 20000 --seed 7 --store redis
 
-Callers number their calls. A relay on SQLite is killed, stopped and started again, its clients are killed,
-displaced and started again, at moments that the seed decides. A client writes down what it got before it
-acknowledges, so the file knows what arrived even if the client is killed in between.
+Callers number their calls. A relay, and its Redis if it has one, is killed, stopped and started again, its clients
+are killed, displaced and started again, at moments that the seed decides. A client writes down what it got before
+it acknowledges, so the file knows what arrived even if the client is killed in between.
 """
 
 import argparse
@@ -18,12 +18,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import requests
 import socketio
 
 from .live import ROOT, Server, free_port
+from .redis_server import Redis
 
 TOKENS = 6
 RELAY_SETTINGS = {"HOLD_SECONDS": 0, "ACK_TIMEOUT_SECONDS": 1, "REDELIVER_SECONDS": 2, "MAILBOX_MAX_EVENTS": 0}
@@ -60,8 +62,9 @@ class Caller(threading.Thread):
 class Soak:
     """A relay, its clients and their callers, and what happens to them."""
 
-    def __init__(self, folder: Path, events: int, seed: int) -> None:
+    def __init__(self, folder: Path, redis: Redis | None, events: int, seed: int) -> None:
         self._folder = folder
+        self._redis = redis
         self._events = events
         self._random = random.Random(seed)
         self._port = free_port()
@@ -76,9 +79,10 @@ class Soak:
         callers = [Caller(self, made, -(-self._events // TOKENS)) for made in self._made]
         while any(caller.is_alive() for caller in callers):
             time.sleep(self._random.uniform(0.1, 1.5))
-            fault = self._random.choice(
-                [self.kill_the_client, self.kill_the_relay, self.stop_the_relay, self.displace_the_client]
-            )
+            faults = [self.kill_the_client, self.kill_the_relay, self.stop_the_relay, self.displace_the_client]
+            if self._redis is not None:
+                faults += [self.kill_redis, self.cut_connections]
+            fault = self._random.choice(faults)
             fault()
             self.faults[fault.__name__] += 1
         self._wait_until_empty()
@@ -106,8 +110,16 @@ class Soak:
         assert self._relay.stop(signal.SIGTERM) == 0
         self._relay = self._start_relay()
 
+    def kill_redis(self) -> None:
+        self._redis.kill()
+        self._redis.start()
+
+    def cut_connections(self) -> None:
+        self._redis.cut_connections()
+
     def _start_relay(self) -> Server:
-        return Server(port=self._port, STORE_URL=f"sqlite:///{self._folder}/relay.db", **RELAY_SETTINGS)
+        url = f"sqlite:///{self._folder}/relay.db" if self._redis is None else self._redis.url
+        return Server(port=self._port, STORE_URL=url, **RELAY_SETTINGS)
 
     def _start_client(self) -> subprocess.Popen:
         return subprocess.Popen(
@@ -172,20 +184,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--client", nargs=2, metavar=("URL", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
         listen(*options.client)
         return
-    sys.exit(run(options.events, options.seed))
+    sys.exit(run(options.events, options.seed, options.store))
 
 
-def run(events: int, seed: int) -> str | None:
+def run(events: int, seed: int, store: str) -> str | None:
     """Run a soak, print what happened, and return what went wrong."""
     print(f"seed {seed}", flush=True)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder), events, seed)
+    with tempfile.TemporaryDirectory() as folder, Redis() if store == "redis" else nullcontext() as redis:
+        soak = Soak(Path(folder), redis, events, seed)
         wrong = soak.run()
     seconds = time.monotonic() - started
     print(f"{soak.accepted} accepted, {soak.duplicates} delivered more than once, in {seconds:.0f} s")

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from functools import partial
 
 import pytest
 import requests
@@ -19,24 +20,39 @@ from .test_delivery import Acknowledging, Caller, error_code, events
 
 
 @pytest.mark.timeout(120)
-def test_a_short_soak():
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_a_short_soak(store):
     """`make soak` runs it with 20,000 events. The seed is printed, and repeats it."""
     seed = random.randrange(10**6)
-    assert soak.run(events=600, seed=seed) is None, f"seed {seed}"
+    assert soak.run(events=600, seed=seed, store=store) is None, f"seed {seed}"
 
 
-def start(tmp_path, **settings):
+@pytest.fixture
+def start_on_file(tmp_path):
+    """Return what starts a relay on one file."""
+    return partial(start_on, f"sqlite:///{tmp_path}/relay.db")
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def start(request):
+    """Return what starts a relay on a store that survives it."""
+    if request.param == "redis":
+        return partial(start_on, request.getfixturevalue("redis").url)
+    return request.getfixturevalue("start_on_file")
+
+
+def start_on(store_url, **settings):
     defaults = {"HOLD_SECONDS": 0, "ACK_TIMEOUT_SECONDS": 1, "REDELIVER_SECONDS": 1}
-    return Server(STORE_URL=f"sqlite:///{tmp_path}/relay.db", **defaults | settings)
+    return Server(STORE_URL=store_url, **defaults | settings)
 
 
-def test_tokens_and_events_survive_a_killed_relay(tmp_path):
+def test_tokens_and_events_survive_a_killed_relay(start):
     """A client reconnects with the token that it has, callers' URLs still work, what was kept is delivered."""
-    with start(tmp_path) as first:
+    with start() as first:
         made, token = first.new_with_secret(mailbox=True), first.new()
         kept = [first.go(made["token"]).json()["id"] for _ in range(3)]
         first.stop(signal.SIGKILL)
-    with start(tmp_path, port=first.port) as second:
+    with start(port=first.port) as second:
         assert second.go(made["token"]).status_code == 202
         with Acknowledging(second, made["token"], secret=made["secret"]) as client:
             got = []
@@ -50,24 +66,24 @@ def test_tokens_and_events_survive_a_killed_relay(tmp_path):
             assert second.go(token).text == "OK"
 
 
-def test_an_event_in_flight_when_the_relay_is_killed_comes_again(tmp_path):
+def test_an_event_in_flight_when_the_relay_is_killed_comes_again(start):
     """With the same id, its attempt counted."""
-    with start(tmp_path) as first:
+    with start() as first:
         made = first.new_with_secret(mailbox=True)
         event_id = first.go(made["token"]).json()["id"]
         with Acknowledging(first, made["token"], secret=made["secret"]) as client:
             assert client.event()[1]["id"] == event_id
             time.sleep(0.2)
             first.stop(signal.SIGKILL)
-    with start(tmp_path, port=first.port) as second:
+    with start(port=first.port) as second:
         with Acknowledging(second, made["token"], secret=made["secret"]) as client:
             request = client.event()[1]
             assert (request["id"], request["attempt"]) == (event_id, 2)
 
 
-def test_a_stop_under_load_loses_nothing(tmp_path):
+def test_a_stop_under_load_loses_nothing(start):
     """SIGTERM: each caller is answered, the process ends with status 0, and what was accepted is there after it."""
-    with start(tmp_path) as first:
+    with start() as first:
         made = first.new_with_secret(mailbox=True)
         callers = [Caller(first, made["token"], data=str(number)) for number in range(20)]
         time.sleep(random.uniform(0, 0.05))
@@ -79,13 +95,13 @@ def test_a_stop_under_load_loses_nothing(tmp_path):
             if answer is not None:
                 assert answer.status_code in (202, 503), answer.text
                 accepted += [answer.json()["id"]] if answer.status_code == 202 else []
-    with start(tmp_path, port=first.port) as second:
+    with start(port=first.port) as second:
         assert set(accepted) <= set(events(second, made)["waiting"])
 
 
-def test_a_full_disk_refuses_and_loses_nothing(tmp_path):
+def test_a_full_disk_refuses_and_loses_nothing(start_on_file, tmp_path):
     """503 with Retry-After; what was accepted stays, the rest of the relay works; then there is room again."""
-    with start(tmp_path) as server:
+    with start_on_file() as server:
         made, token = server.new_with_secret(mailbox=True), server.new()
         accepted = [server.go(made["token"]).json()["id"]]
         worker = server.worker_pid
@@ -110,9 +126,9 @@ def test_a_full_disk_refuses_and_loses_nothing(tmp_path):
         assert server.log.count("Traceback") == 0
 
 
-def test_a_client_that_flaps_gets_everything_in_order(tmp_path):
+def test_a_client_that_flaps_gets_everything_in_order(start):
     """It comes, takes an event or two, acknowledges or not, and goes without a word."""
-    with start(tmp_path) as server:
+    with start() as server:
         made = server.new_with_secret(mailbox=True)
         accepted = [server.go(made["token"]).json()["id"] for _ in range(10)]
         got = []
@@ -126,9 +142,9 @@ def test_a_client_that_flaps_gets_everything_in_order(tmp_path):
         assert list(dict.fromkeys(got)) == accepted
 
 
-def test_two_clients_that_displace_each_other_lose_nothing(tmp_path):
+def test_two_clients_that_displace_each_other_lose_nothing(start):
     """Each event reaches one of them at least; an acknowledgement of the displaced one changes nothing."""
-    with start(tmp_path, REDELIVER_SECONDS=60) as server, contextlib.ExitStack() as stack:
+    with start(REDELIVER_SECONDS=60) as server, contextlib.ExitStack() as stack:
         made = server.new_with_secret(mailbox=True)
         accepted = [server.go(made["token"]).json()["id"] for _ in range(6)]
         old = stack.enter_context(Acknowledging(server, made["token"], secret=made["secret"]))
@@ -144,9 +160,9 @@ def test_two_clients_that_displace_each_other_lose_nothing(tmp_path):
         wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 
 
-def test_a_slow_client_loses_nothing(tmp_path):
+def test_a_slow_client_loses_nothing(start):
     """One that does not read is cut off at its bound; its events are still in the mailbox."""
-    with start(tmp_path, CLIENT_QUEUE_LIMIT_BYTES=300_000, MAX_WINDOW=100) as server:
+    with start(CLIENT_QUEUE_LIMIT_BYTES=300_000, MAX_WINDOW=100) as server:
         made = server.new_with_secret(mailbox=True)
         with Acknowledging(server, made["token"], secret=made["secret"], window=100):
             accepted = []
@@ -175,9 +191,9 @@ def test_a_database_of_another_relay_stops_the_start_with_a_reason(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_ids_are_new_in_each_process(tmp_path):
+def test_ids_are_new_in_each_process(start):
     """gunicorn makes another worker of the same master when one was killed."""
-    with start(tmp_path) as server:
+    with start() as server:
         made = server.new_with_secret(mailbox=True)
         ids = [server.go(made["token"]).json()["id"] for _ in range(3)]
         old = server.worker_pid
@@ -195,9 +211,9 @@ def test_ids_are_new_in_each_process(tmp_path):
         assert events(server, made)["waiting"] == ids
 
 
-def test_a_full_disk_stops_nothing_for_good(tmp_path):
+def test_a_full_disk_stops_nothing_for_good(start_on_file):
     """However much is logged, by whom, and how many wait."""
-    with start(tmp_path, REAPER_INTERVAL_SECONDS=0.1, MAILBOX_MAX_AGE_SECONDS=1, MAX_ATTEMPTS=1) as server:
+    with start_on_file(REAPER_INTERVAL_SECONDS=0.1, MAILBOX_MAX_AGE_SECONDS=1, MAX_ATTEMPTS=1) as server:
         made = server.new_with_secret(mailbox=True)
         server.go(made["token"])
         worker = server.worker_pid
@@ -223,9 +239,9 @@ def test_a_full_disk_stops_nothing_for_good(tmp_path):
         assert server.log.count("the database failed") < 5
 
 
-def test_a_stop_answers_those_who_wait_for_a_client(tmp_path):
+def test_a_stop_answers_those_who_wait_for_a_client(start):
     """Their events are kept, so they hear 202: nobody sends them again."""
-    with start(tmp_path, ACK_TIMEOUT_SECONDS=30) as server:
+    with start(ACK_TIMEOUT_SECONDS=30) as server:
         made = server.new_with_secret(mailbox=True)
         with Acknowledging(server, made["token"], secret=made["secret"]) as client:
             callers = [Caller(server, made["token"]) for _ in range(3)]

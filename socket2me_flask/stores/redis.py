@@ -209,6 +209,11 @@ class RedisStore:
         """A token that this process remembers was refreshed elsewhere."""
         self._near.refresh(token)
 
+    def forget_all(self) -> None:
+        """Remember nothing of any token: something may have changed that this process has not heard of."""
+        self._near = MemoryStore(self._clock)
+        self.routes.clear()
+
     def forget(self, token: str) -> None:
         """Remember nothing of a token any more: ask when it matters."""
         self._near.remove(token)
