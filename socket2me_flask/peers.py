@@ -142,7 +142,7 @@ class Peers(Alone):
         if calls:
             self._on_calls(calls)
         for kind, *what in messages:
-            if kind != "call":
+            if kind in self._heard:  # a newer version may say more
                 self._heard[kind](*what)
 
     def _on_calls(self, calls: list[list[Any]]) -> None:

@@ -32,7 +32,7 @@ def pair():
 @pytest.fixture
 def faulty():
     """The same, with a Redis that may be harmed."""
-    settings = {"HOLD_SECONDS": 0, "LEASE_SECONDS": LEASE_SECONDS, "STORE_TIMEOUT_SECONDS": TIMEOUT_SECONDS}
+    settings = {"HOLD_SECONDS": 0.2, "LEASE_SECONDS": LEASE_SECONDS, "STORE_TIMEOUT_SECONDS": TIMEOUT_SECONDS}
     with Redis() as redis, Pair(redis.url, REAPER_INTERVAL_SECONDS=0.2, **settings) as pair:
         pair.redis = redis
         yield pair

@@ -145,10 +145,12 @@ class Channel:
                     connection.disconnect()
 
     def _hear(self, messages: list[list[Any]]) -> None:
-        if messages[0][0] == _BEAT:
-            self._valid_until = max(self._valid_until, messages.pop(0)[1] + self.lease_seconds)
-        if messages:
-            self._try(partial(self.on_messages, messages))
+        beats = [sent_at for kind, *sent_at in messages if kind == _BEAT]
+        if beats:
+            # Counted from when it was sent, not from when it came.
+            self._valid_until = max(self._valid_until, *(sent_at + self.lease_seconds for (sent_at,) in beats))
+        if len(messages) > len(beats):
+            self._try(partial(self.on_messages, [message for message in messages if message[0] != _BEAT]))
 
     def _close_gap(self, connection: Any) -> None:
         """Trust again, once what may have been missed has been made up for on this connection."""
