@@ -12,6 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from . import api, config
 from .answers import ErrorAnswers
 from .api.forward import FastPath
+from .engine import Engine
 from .front import Front, Turns
 from .limits import FastRate, NearRate, NoRate, Rate, SharedRate
 from .mailboxes import Mailboxes
@@ -57,7 +58,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
         )
-    peers, rate, new_rate = _together(store, settings) if is_shared(store) else _alone(settings)
+    peers, rate, new_rate = _together(store, settings, engine, turns) if is_shared(store) else _alone(settings)
     relay = Relay(
         store,
         hold_seconds=settings["HOLD_SECONDS"],
@@ -114,13 +115,20 @@ def _alone(settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
     return Alone(), FastRate(rate) if rate else NoRate(), SharedRate(new_rate, "new") if new_rate else NoRate()
 
 
-def _together(store: "RedisStore", settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
+def _together(
+    store: "RedisStore", settings: Mapping[str, Any], engine: Engine, turns: Turns
+) -> tuple[Alone, Rate, Rate]:
     """Return the same for a process that has peers."""
     from .peers import Peers  # with the library for Redis, which takes memory
 
     rate, new_rate, counters = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"], store.counters()
     return (
-        Peers(store, silence_seconds=settings["STORE_TIMEOUT_SECONDS"]),
+        Peers(
+            store,
+            silence_seconds=settings["STORE_TIMEOUT_SECONDS"],
+            new_timer=engine.timer,
+            gave_way=turns.gave_way,
+        ),
         NearRate(FastRate(rate), SharedRate(rate, "calls", counters), store.is_remembered) if rate else NoRate(),
         SharedRate(new_rate, "new", counters) if new_rate else NoRate(),
     )

@@ -27,8 +27,12 @@ class Turns:
 
     def give_way(self) -> None:
         """Let whoever else has something to do have a turn."""
-        self.count += 1
+        self.gave_way()
         self._sleep(0)
+
+    def gave_way(self) -> None:
+        """Remember that others had their turn."""
+        self.count += 1
 
 
 class Front:

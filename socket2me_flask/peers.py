@@ -22,6 +22,7 @@ from .replies import Answer
 from .stores import Counts
 from .stores.channel import Message
 from .stores.redis import RedisStore, Route
+from .timer import Timer
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,22 @@ AT_ONCE = 200
 class Peers(Alone):
     """What this process asks of others, and does for them. Idle before `serve` is called.
 
-    `silence_seconds` is how long another process may take to say that it handed a call over.
+    `silence_seconds` is how long another process may take to say that it handed a call over. `new_timer` makes a
+    timer that somebody runs; `gave_way` is called when a caller has waited, so that others had their turn.
     """
 
-    def __init__(self, store: RedisStore, *, silence_seconds: float) -> None:
+    def __init__(
+        self,
+        store: RedisStore,
+        *,
+        silence_seconds: float,
+        new_timer: Callable[[float, Callable[[Any], None]], Timer],
+        gave_way: Callable[[], None],
+    ) -> None:
         self._store = store
         self._channel = store.channel
-        self._silence_seconds = silence_seconds
+        self._gave_way = gave_way
+        self.silences = new_timer(silence_seconds, _Asked.give_up)
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}  # what others are to answer
         self._owed: dict[tuple[str, int], Callable[[], None]] = {}  # what they wait for: how to forget it
@@ -101,7 +111,7 @@ class Peers(Alone):
         if route is None:
             return set()
         asked = self._ask(route.process, "in_flight", token)
-        return set(asked.wait(self._silence_seconds) or ())
+        return set(asked.wait())
 
     def counts(self, token: str) -> Counts:
         return self._store.counts(token)
@@ -113,23 +123,25 @@ class Peers(Alone):
     def _hand(self, call: Call, route: Route) -> Handed:
         self._channel.check()
         asked = self._ask(route.process, "call", *self._store.pack(call))
-        mode: str = asked.wait(self._silence_seconds)
-        if mode == "notify":
+        mode: str = asked.wait()
+        self._gave_way()
+        if asked.awaited is None:
             return Handed(mode)
         return Handed(mode, asked.awaited, partial(self._forget, route.process, asked))
 
     def _ask(self, process: str, kind: str, *what: Any) -> "_Asked":
         asked = _Asked(self, next(self._numbers))
         self._asked[asked.number] = asked
+        self.silences.add(asked)
         self._channel.post(process, kind, self._store.process, asked.number, *what)
         return asked
 
-    def forget(self, number: int) -> None:
+    def forget(self, asked: "_Asked") -> None:
         """Wait no more for what another process says."""
-        self._asked.pop(number, None)
+        self._asked.pop(asked.number, None)
 
     def _forget(self, process: str, asked: "_Asked") -> None:
-        self.forget(asked.number)
+        self.forget(asked)
         self._channel.post(process, "forget", self._store.process, asked.number)
 
     def _tell(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
@@ -173,7 +185,9 @@ class Peers(Alone):
         asked = self._asked.get(number)
         if asked is not None:
             if mode == "notify":
-                self.forget(number)
+                self.forget(asked)
+            else:
+                asked.awaited = Awaited(mode)
             asked.answer(mode)
 
     def _on_answer(self, number: int, value: Any) -> None:
@@ -184,7 +198,7 @@ class Peers(Alone):
     def _on_gone(self, number: int) -> None:
         asked = self._asked.pop(number, None)
         if asked is not None:
-            asked.fail(ClientGone())
+            asked.answer(None, ClientGone())
 
     def _on_outcome(self, number: int, packed: list[Any]) -> None:
         asked = self._asked.pop(number, None)
@@ -214,7 +228,7 @@ class Peers(Alone):
             if kind in ("call", "in_flight"):
                 asked = self._asked.pop(what[1], None)
                 if asked is not None:
-                    asked.fail(ClientGone() if is_gone else StoreUnavailable())
+                    asked.answer(None, ClientGone() if is_gone else StoreUnavailable())
 
     def _on_beat(self) -> None:
         for token, counts in self._relay.take_counts().items():
@@ -238,39 +252,45 @@ class Peers(Alone):
 class _Asked:
     """Something that another process was asked, and what it says. After `handed` comes, perhaps, an outcome."""
 
-    __slots__ = ("_error", "_is_answered", "_peers", "_value", "awaited", "number")
+    __slots__ = ("_error", "_is_answered", "_peers", "_value", "_wait", "awaited", "number")
 
     def __init__(self, peers: Peers, number: int) -> None:
         self._peers = peers
         self.number = number
-        self.awaited = Awaited("ack")
+        self.awaited: Awaited | None = None
         self._value: Any = None
         self._error: Exception | None = None
-        self._is_answered = threading.Event()
+        self._is_answered = False
+        # Held until there is an answer: an Event costs three times as much, and every call to a peer waits here.
+        self._wait = threading.Lock()
+        self._wait.acquire()
 
-    def wait(self, seconds: float) -> Any:
+    def wait(self) -> Any:
         """Return what it says. Raises `PeerSilent` if that does not come in time, or what it says went wrong."""
-        if not self._is_answered.wait(seconds):
-            self._peers.forget(self.number)
-            raise PeerSilent
+        self._wait.acquire()
         if self._error is not None:
             raise self._error
         return self._value
 
-    def answer(self, value: Any) -> None:
-        self._value = value
-        self._is_answered.set()
+    def answer(self, value: Any, error: Exception | None = None) -> None:
+        """Let go who waits, with what it says, or with what went wrong."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._peers.silences.discard(self)
+            self._value, self._error = value, error
+            self._wait.release()
 
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self._is_answered.set()
-        self.awaited.settle(error if isinstance(error, RelayError) else ClientLeft())
+    def give_up(self) -> None:
+        """It did not say anything in time."""
+        self._peers.forget(self)
+        self.answer(None, PeerSilent())
 
     def settle(self, outcome: Answer | RelayError) -> None:
-        if not self._is_answered.is_set() and isinstance(outcome, RelayError):
-            self.fail(outcome)  # it was not handed over at all
-        else:
+        """Bring the outcome of a call that was handed over; or, if it was not, why."""
+        if self.awaited is not None:
             self.awaited.settle(outcome)
+        elif isinstance(outcome, RelayError):
+            self.answer(None, outcome)
 
 
 class _Owed(Awaited):

@@ -142,6 +142,7 @@ class Link:
         while self._jobs or not self._is_closing:
             self._is_wanted.wait()
             self._is_wanted.clear()
+            time.sleep(0)  # whoever else has something to send just now does so first
             while self._jobs:
                 jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST_COMMANDS))]
                 self._exchange(connection, jobs)
