@@ -211,6 +211,8 @@ class Peers(Alone):
     def _on_displaced(self, token: str, client: str) -> None:
         self._store.forget(token)
         self._relay.displace(token, client)
+        here = [here for here in [self._relay.client(token)] if here is not None]
+        self._look_after(here)  # if two came at once, Redis may have heard of the first as the last
 
     def _on_ended(self, token: str) -> None:
         self._store.forget(token)
@@ -239,14 +241,17 @@ class Peers(Alone):
         self._store.forget_all()
         clients = self._relay.clients()
         for start in range(0, len(clients), AT_ONCE):
-            some = clients[start : start + AT_ONCE]
-            for (token, client, _), is_here in zip(some, self._store.attach_again(some), strict=True):
-                if is_here is None:
-                    self._relay.end(token)
-                elif not is_here:
-                    self._relay.displace(token, client)
+            self._look_after(clients[start : start + AT_ONCE])
             time.sleep(0)
         return True
+
+    def _look_after(self, clients: list[tuple[str, str, str]]) -> None:
+        """Send away those whose token has ended, or who are not its newest any more."""
+        for (token, client, _), is_here in zip(clients, self._store.attach_again(clients), strict=True):
+            if is_here is None:
+                self._relay.end(token)
+            elif not is_here:
+                self._relay.displace(token, client)
 
 
 class _Asked:

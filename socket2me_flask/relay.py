@@ -180,6 +180,11 @@ class Relay:
         """Return the tokens whose clients this process has, and each client's id and mode."""
         return [(token, client.sid, client.mode) for token, client in list(self._clients.items())]
 
+    def client(self, token: str) -> tuple[str, str, str] | None:
+        """Return the same of one token, if its client is here."""
+        client = self._clients.get(token)
+        return None if client is None else (token, client.sid, client.mode)
+
     def take(self, calls: Sequence[tuple[Call, Callable[[str], Awaited]]]) -> list[Handed | Exception]:
         """Hand calls that came to other processes to clients of this one, and return what came of each.
 

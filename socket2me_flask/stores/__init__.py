@@ -46,7 +46,7 @@ class MailboxStore(Protocol):
         """
 
     def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        """Return the oldest events that are not set aside, oldest first."""
+        """Return the oldest events that are not set aside, oldest first: up to `limit`, fewer if they are large."""
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         """Return an event. Raises `UnknownEvent`."""

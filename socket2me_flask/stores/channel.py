@@ -127,7 +127,6 @@ class Channel:
                 connection = self._link.open(self.lease_seconds)
                 connection.send_command("SUBSCRIBE", _channel(self.process))
                 connection.read_response()
-                self._prolong()
                 tries = 0
                 threading.Thread(target=self._close_gap, args=[connection], daemon=True).start()
                 while not self._is_closed.is_set():
@@ -156,6 +155,7 @@ class Channel:
         """Trust again, once what may have been missed has been made up for on this connection."""
         while connection.is_connected and not self._is_closed.is_set():
             if self._link.is_up and self._try(self.on_gap):
+                self._prolong()
                 self._has_gap = not connection.is_connected
                 return
             self._link.pause(1)

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 # How many commands one exchange may have.
 MOST_COMMANDS = 500
 
+# How many connections there are, at most, for what does not go over the link: rates that processes count together.
+POOL_CONNECTIONS = 20
+
 # How long to wait before the next try to come back: twice as long after each, up to the longest, give or take half,
 # so that many processes do not all come at once.
 FIRST_PAUSE_SECONDS = 0.1
@@ -49,9 +52,11 @@ class Link:
         self.address = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"  # without a password
         options: dict[str, Any] = {} if verify_tls or parts.scheme != "rediss" else {"ssl_cert_reqs": "none"}
         options["retry"] = Retry(NoBackoff(), 0)  # who has to wait before the next try is decided here
-        self.pool = redis.ConnectionPool.from_url(
+        self.pool = redis.BlockingConnectionPool.from_url(
             url,
             protocol=2,
+            max_connections=POOL_CONNECTIONS,
+            timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             **options,
@@ -96,7 +101,8 @@ class Link:
 
     def open(self, timeout_seconds: float) -> Any:
         """Return one more connection, which waits so long for an answer. Raises `RedisError` or `OSError`."""
-        connection: Any = self.pool.make_connection()
+        # Not `make_connection`: the pool would count it as one of its own for good.
+        connection: Any = self.pool.connection_class(**self.pool.connection_kwargs)
         connection.socket_timeout = timeout_seconds
         connection.connect()
         return connection

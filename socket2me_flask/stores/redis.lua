@@ -242,10 +242,14 @@ function steps.put(token, process, wait_ms, id, received_at, size, content, body
   return {}
 end
 
-function steps.waiting(token, limit)
-  local events = {}
+-- The oldest events, as many as may be, but no more than one beyond so many bytes.
+function steps.waiting(token, limit, bytes)
+  local events, left = {}, tonumber(bytes)
   for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, limit - 1)) do
-    events[#events + 1] = shown(token, id, state(token, id), true)
+    local event = state(token, id)
+    events[#events + 1] = shown(token, id, event, true)
+    left = left - event.size
+    if left < 0 then break end
   end
   return events
 end

@@ -38,6 +38,9 @@ BODY_LIFE_SECONDS = 30
 # No caller waits longer than this for what the client of a mailbox says.
 CALLER_WAITS_SECONDS = 3600
 
+# How many bytes of events are looked at in one step, if there is more than one.
+MOST_WAITING_BYTES = 4_000_000
+
 # How many tokens or events one step may drop: Redis does nothing else meanwhile.
 MOST_DROPPED = 200
 
@@ -88,14 +91,20 @@ class RedisStore:
 
     def start(self) -> str:
         self.channel.start(self._timeout_seconds)
-        return f"Redis at {self._link.address} {self._state()}; this process is {self.process}"
+        return f"Redis at {self._link.address}, {self._state()}; this process is {self.process}"
 
     def _state(self) -> str:
-        if not self.channel.is_trusted:
-            return "does not answer, and is tried again and again"
-        info = self._link.call("INFO").decode()
+        try:
+            self.ping()
+            info = self._link.call("INFO").decode()
+        except StoreUnavailable:
+            return "which does not answer, and is tried again and again"
         found = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-        return f"(version {found['redis_version']}, aof_enabled:{found.get('aof_enabled', '?')})"
+        policy = found.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            log.warning("maxmemory-policy is %s: when Redis is full it drops tokens and events", policy)
+        persistence = "append-only file" if found.get("aof_enabled") == "1" else "no append-only file"
+        return f"version {found.get('redis_version')}, {persistence}"
 
     def counters(self) -> RedisStorage:
         """Return where processes can count together."""
@@ -132,10 +141,12 @@ class RedisStore:
         return record
 
     def get(self, token: str) -> TokenRecord | None:
-        return self._remembered(token) or self._learn(token, self._link.step("get", token))
+        record = self._near.get(token) if self.channel.is_trusted else None
+        return record or self._learn(token, self._link.step("get", token))
 
     def peek(self, token: str) -> TokenRecord | None:
-        record = self._remembered(token)
+        self.channel.check()
+        record = self._near.get(token)
         if record is None:
             route = self.routes.get(token)
             # An event for a mailbox is kept by this process, which has to know that the token lives.
@@ -147,7 +158,7 @@ class RedisStore:
         return self._near.get(token) is not None or token in self.routes
 
     def refresh(self, token: str) -> TokenRecord | None:
-        record = self._near.get(token) or self.get(token)
+        record = self.get(token)
         if record is None:
             return None
         found = self._link.step("refresh", token, self._clock() + record.ttl_seconds, self.process)
@@ -287,7 +298,7 @@ class RedisStore:
         return answer[0].decode() if answer else None
 
     def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        return [_event(token, row) for row in self._link.step("waiting", token, limit)]
+        return [_event(token, row) for row in self._link.step("waiting", token, limit, MOST_WAITING_BYTES)]
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         row = self._link.step("find", token, event_id)
@@ -321,12 +332,6 @@ class RedisStore:
 
     def set_aside(self, token: str, event_id: str) -> None:
         self._link.submit_step("set_aside", token, event_id)
-
-    def _remembered(self, token: str) -> TokenRecord | None:
-        record = self._near.get(token)
-        if record is not None:
-            self.channel.check()
-        return record
 
     def _learn(self, token: str, found: list[Any] | None) -> TokenRecord | None:
         """Return the token that a step has found, and remember where its client is."""
