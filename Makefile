@@ -8,7 +8,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
-.PHONY: serve try-it test lint fix bench soak clean
+.PHONY: serve try-it test lint fix bench soak rolling clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -38,6 +38,9 @@ bench: $(VENV)/.can-test
 
 soak: $(VENV)/.can-test
 	$(BIN)/python -m tests.soak
+
+rolling: $(VENV)/.can-test
+	$(BIN)/python -m tests.rolling
 
 clean:
 	rm -rf $(VENV) tests/js/node_modules

@@ -3,42 +3,16 @@
 The file is in a temporary folder; how fast its disk syncs is printed, since the mailbox waits for that.
 """
 
-import json
 import os
 import statistics
 import tempfile
 import threading
 import time
-import urllib.request
 
-from harness import Client, Row, Server, load, payload, post, use_load_core
+from harness import AcknowledgingClient, Client, Row, Server, load, payload, post, use_load_core
 
 EVENTS = 3000
 CALLS = 1000
-
-
-class AcknowledgingClient(Client):
-    """Acknowledges each event as it comes."""
-
-    def __init__(self, port: int, token: str, auth: str) -> None:
-        self._token = token.encode()
-        super().__init__(port, token, auth)
-
-    def _on_frame(self, buffer: bytearray, start: int, length: int, opcode: int) -> None:
-        super()._on_frame(buffer, start, length, opcode)
-        if buffer[start : start + 2] == b"42":
-            at = buffer.index(b",", start) + 1
-            ack_id = bytes(buffer[at : buffer.index(b"[", at)])
-            if ack_id:
-                self.send(b"43/" + self._token + b"," + ack_id + b"[]")
-
-
-def new_token(relay: Server, **options: object) -> tuple[str, str]:
-    """Return a token, and the `auth` of its client."""
-    request = urllib.request.Request(f"{relay.url}/v1/new", json.dumps(options).encode(), method="POST")
-    with urllib.request.urlopen(request) as answer:
-        made = json.load(answer)
-    return made["token"], json.dumps({"secret": made["secret"]})
 
 
 def sync_seconds(folder: str) -> float:
@@ -69,7 +43,7 @@ def run() -> list[Row]:
 def in_and_out(relay: Server, body: bytes) -> list[Row]:
     rows = []
     for window in (1, 100):
-        token, auth = new_token(relay, mailbox=True)
+        token, auth = relay.new_with_secret(mailbox=True)
         into = load(relay.port, post(f"/v1/go/{token}", body), requests=EVENTS, clients=[])
         if into.answers != {202: EVENTS}:
             raise RuntimeError(into.answers)
@@ -97,7 +71,7 @@ def added_latency(relay: Server, body: bytes) -> list[Row]:
         ("reply", {"mode": "reply"}),
         ("ack with a mailbox", {"mailbox": True}),
     ):
-        token, auth = new_token(relay, **options)
+        token, auth = relay.new_with_secret(**options)
         client = AcknowledgingClient(relay.port, token, auth)
         result = load(relay.port, post(f"/v1/go/{token}", body), requests=CALLS, clients=[client], connections=1)
         client.close()
@@ -113,7 +87,7 @@ def added_latency(relay: Server, body: bytes) -> list[Row]:
 
 def stall(relay: Server, body: bytes) -> list[Row]:
     """How long calls without a mailbox take while one is filled as fast as 16 callers can, and without that."""
-    mailbox, _ = new_token(relay, mailbox=True)
+    mailbox, _ = relay.new_with_secret(mailbox=True)
     token = relay.new_token()
     client = Client(relay.port, token)
     small, kept = post(f"/v1/go/{token}", body), post(f"/v1/go/{mailbox}", body)

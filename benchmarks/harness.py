@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers on a core of their own, callers and clients on another.
+"""What the benchmarks share: servers on one core, callers and clients, and Redis, on another.
 
 Callers and clients speak over bare sockets and not with a library, so that the load costs little and what is
 measured is the server.
@@ -18,10 +18,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # for what the tests share
+
 SERVER_CORE, LOAD_CORE = 0, 1
 
 
@@ -33,10 +37,14 @@ class Row:
     value: float
     unit: str
     bound: float | None = None
+    at_least: bool = False  # the bound is the lowest value, not the highest
 
     def __str__(self) -> str:
-        bound = "" if self.bound is None else f"<= {self.bound:g}"
-        verdict = "" if self.bound is None else "met" if self.value <= self.bound else "MISSED"
+        bound = verdict = ""
+        if self.bound is not None:
+            bound = f"{'>=' if self.at_least else '<='} {self.bound:g}"
+            is_met = self.value >= self.bound if self.at_least else self.value <= self.bound
+            verdict = "met" if is_met else "MISSED"
         return f"{self.name:<62} {self.value:>10.4g} {self.unit:<10} {bound:<9} {verdict}"
 
 
@@ -49,7 +57,7 @@ def use_load_core() -> None:
 
 
 class Server:
-    """A server under `gunicorn -k eventlet` on its own core.
+    """A server under `gunicorn -k eventlet` on the servers' core.
 
     `app` is `wsgi:app`, or the yardstick, which does without the relay's configuration of gunicorn: what that does
     to each request is part of what the relay costs.
@@ -100,8 +108,9 @@ class Server:
             return int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
 
     def cpu_seconds(self) -> float:
-        """Return the user and system time that the worker has used. It has one thread."""
-        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
+        """Return the user and system time that the threads of the worker have used."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
     def memory_bytes(self) -> int:
         """Return the worker's resident memory."""
@@ -127,16 +136,14 @@ class Server:
             return answer.read().decode()
 
     def new_tokens(self, count: int) -> list[str]:
-        """Return tokens, asked for over one connection."""
-        with socket.create_connection(("127.0.0.1", self.port)) as connection:
-            tokens = []
-            for _ in range(count):
-                connection.sendall(b"GET /v1/new HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = b""
-                while len(answer.partition(b"\r\n\r\n")[2]) < 24:
-                    answer += connection.recv(4096)
-                tokens.append(answer[-24:].decode())
-            return tokens
+        return new_tokens(self.port, count)
+
+    def new_with_secret(self, **options: object) -> tuple[str, str]:
+        """Return a token, and the `auth` of its client."""
+        request = urllib.request.Request(f"{self.url}/v1/new", json.dumps(options).encode(), method="POST")
+        with urllib.request.urlopen(request) as answer:
+            made = json.load(answer)
+        return made["token"], json.dumps({"secret": made["secret"]})
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -150,6 +157,19 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def new_tokens(port: int, count: int) -> list[str]:
+    """Return tokens, asked for over one connection."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        tokens = []
+        for _ in range(count):
+            connection.sendall(b"GET /v1/new HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            while len(answer.partition(b"\r\n\r\n")[2]) < 24:
+                answer += connection.recv(4096)
+            tokens.append(answer[-24:].decode())
+        return tokens
 
 
 class Crowd:
@@ -208,6 +228,15 @@ def post(path: str, body: bytes, content_type: str = "application/json") -> byte
     ).encode() + body
 
 
+def upgrade() -> bytes:
+    """Return the request that opens a WebSocket to the relay."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
 class Client:
     """A client of the relay over a bare WebSocket: it counts the events that it gets, and answers pings."""
 
@@ -218,11 +247,7 @@ class Client:
         self.closed = False
         self._buffer = bytearray()
         self.socket = socket.create_connection(("127.0.0.1", port))
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        self.socket.sendall(upgrade())
         self._read_until(b"\r\n\r\n")
         self._read_until(b"}")  # the Engine.IO handshake
         self.send(f"40/{token},{auth}".encode())
@@ -249,6 +274,10 @@ class Client:
             self.closed = True
             return
         self._buffer += data
+        self._read_frames()
+
+    def _read_frames(self) -> None:
+        """Take what is whole out of the buffer."""
         buffer, at = self._buffer, 0
         while len(buffer) - at >= 2:
             length, head = buffer[at + 1], 2
@@ -284,6 +313,22 @@ class Client:
         self.socket.close()
 
 
+class AcknowledgingClient(Client):
+    """Acknowledges each event as it comes."""
+
+    def __init__(self, port: int, token: str, auth: str) -> None:
+        self._token = token.encode()
+        super().__init__(port, token, auth)
+
+    def _on_frame(self, buffer: bytearray, start: int, length: int, opcode: int) -> None:
+        super()._on_frame(buffer, start, length, opcode)
+        if buffer[start : start + 2] == b"42":
+            at = buffer.index(b",", start) + 1
+            ack_id = bytes(buffer[at : buffer.index(b"[", at)])
+            if ack_id:
+                self.send(b"43/" + self._token + b"," + ack_id + b"[]")
+
+
 @dataclass
 class Result:
     """What a load saw: `answers` by status, and the latency of each in seconds."""
@@ -302,9 +347,10 @@ class Result:
 
 
 class _Caller:
-    """One keep-alive connection that sends a request, waits for its answer, and sends the next."""
+    """One keep-alive connection that sends a request, waits for its answer, and sends the next of its requests."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, requests: list[bytes]) -> None:
+        self._requests = cycle(requests)
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_at = 0.0
@@ -314,9 +360,9 @@ class _Caller:
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def send(self, request: bytes) -> None:
+    def send(self) -> None:
         self.sent_at = time.perf_counter()
-        self.socket.sendall(request)
+        self.socket.sendall(next(self._requests))
 
     def on_readable(self) -> int | None:
         """Return the status of the answer, once it is whole."""
@@ -340,40 +386,51 @@ class _Caller:
         return int(head[9:12])
 
 
-def load(
-    port: int,
-    request: bytes,
+def load(port: int, request: bytes, *, connections: int = 16, **options) -> Result:
+    """Send `request` over keep-alive connections to one server; `load_all` has the options."""
+    return load_all([(port, [request])] * connections, **options)
+
+
+def load_all(
+    callers: list[tuple[int, list[bytes]]],
     *,
-    connections: int = 16,
     requests: int | None = None,
     seconds: float | None = None,
     clients: list[Client] = (),
     until_closed: bool = False,
+    pause_seconds: float = 0,
 ) -> Result:
-    """Send `request` over keep-alive connections, a number of times or for a time, while clients listen.
+    """Send requests over keep-alive connections, a number of times in all or for a time, while clients listen.
 
-    With `until_closed`, a connection that the server closes is no error: an answer that was due on it counts
-    as `unanswered`.
+    Each of `callers` is a connection to a port, over which its requests go in turn, again and again; it sends
+    the next as soon as it has an answer, or after a pause. With `until_closed`, a connection that the server
+    closes is no error: an answer that was due on it counts as `unanswered`.
     """
     selector = selectors.DefaultSelector()
-    callers = [_Caller(port) for _ in range(connections)]
-    for peer in [*callers, *clients]:
+    peers = [_Caller(port, its_requests) for port, its_requests in callers]
+    for peer in [*peers, *clients]:
         selector.register(peer, selectors.EVENT_READ)
     result = Result()
     sent = 0
     started = time.perf_counter()
+    due = deque((started + pause_seconds * number / len(peers), peer) for number, peer in enumerate(peers))
+    waiting: set[_Caller] = set()
 
     def may_send() -> bool:
         return sent < requests if requests is not None else time.perf_counter() - started < seconds
 
-    waiting = 0
-    for caller in callers:
-        if may_send():
-            caller.send(request)
-            sent += 1
-            waiting += 1
-    while waiting:
-        for key, _ in selector.select():
+    def send_due() -> None:
+        nonlocal sent
+        while due and due[0][0] <= time.perf_counter():
+            peer = due.popleft()[1]
+            if may_send() and not peer.closed:
+                peer.send()
+                sent += 1
+                waiting.add(peer)
+
+    send_due()
+    while waiting or (due and may_send()):
+        for key, _ in selector.select(max(0, due[0][0] - time.perf_counter()) if due else None):
             peer = key.fileobj
             status = peer.on_readable()
             if peer.closed:
@@ -383,20 +440,18 @@ def load(
             if status is not None:
                 result.latencies.append(time.perf_counter() - peer.sent_at)
                 result.answers[status] = result.answers.get(status, 0) + 1
+                waiting.remove(peer)
+                due.append((time.perf_counter() + pause_seconds, peer))
             if peer.closed:
                 if not until_closed:
                     raise ConnectionError("the server closed a caller's connection")
-                result.unanswered += status is None
-                waiting -= 1
-            elif status is not None:
-                if may_send():
-                    peer.send(request)
-                    sent += 1
-                else:
-                    waiting -= 1
+                result.unanswered += peer in waiting
+                waiting.discard(peer)
+            send_due()
+        send_due()
     result.seconds = time.perf_counter() - started
-    for caller in callers:
-        caller.socket.close()
+    for peer in peers:
+        peer.socket.close()
     drain(clients, quiet_seconds=0.3)
     return result
 

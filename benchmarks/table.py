@@ -12,6 +12,7 @@ import flat
 import forwarding
 import idle
 import large
+import scaling
 import stopping
 from harness import use_load_core
 
@@ -20,7 +21,7 @@ if __name__ == "__main__":
     parser = "gunicorn_h1c " + version("gunicorn_h1c") if find_spec("gunicorn_h1c") else "without gunicorn_h1c"
     print(f"Python {platform.python_version()}, gunicorn {version('gunicorn')}, {parser}\n")
     missed = False
-    for benchmark in (forwarding, fairness, flat, idle, large, delivery, stopping, client):
+    for benchmark in (forwarding, fairness, flat, idle, large, delivery, stopping, client, scaling):
         for row in benchmark.run():
             print(row, flush=True)
             missed = missed or "MISSED" in str(row)
