@@ -57,13 +57,15 @@ def use_load_core() -> None:
 
 
 class Server:
-    """A server under `gunicorn -k eventlet` on the servers' core.
+    """A server under `gunicorn -k eventlet`, on the servers' core if none is given.
 
     `app` is `wsgi:app`, or the yardstick, which does without the relay's configuration of gunicorn: what that does
     to each request is part of what the relay costs.
     """
 
-    def __init__(self, app: str = "wsgi:app", port: int | None = None, **settings: object) -> None:
+    def __init__(
+        self, app: str = "wsgi:app", port: int | None = None, core: int = SERVER_CORE, **settings: object
+    ) -> None:
         if port is None:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
@@ -74,7 +76,7 @@ class Server:
         config = [] if app == "wsgi:app" else ["--config=/dev/null"]
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            ["taskset", "-c", str(SERVER_CORE), gunicorn, "-k", "eventlet", *config, app],
+            ["taskset", "-c", str(core), gunicorn, "-k", "eventlet", *config, app],
             cwd=ROOT,
             env={
                 **os.environ,

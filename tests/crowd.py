@@ -3,6 +3,9 @@
 The process reads a line of JSON, `{"ports": [...], "tokens": [...], "seed": ...}`, and connects a client for each
 token, spread over the ports. It says `ready` when all are connected. When its input ends it waits until all are
 back, and writes what they saw as a line of JSON: a `Report`.
+
+A client whose connection ends, or is refused, comes to the next port, as a balancer might send it: all that one
+relay had come to the same one.
 """
 
 import heapq
@@ -17,9 +20,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from benchmarks.harness import Client, upgrade
-
-from .live import ROOT
+from benchmarks.harness import ROOT, Client, upgrade
 
 CONNECTS_PER_SECOND = 1000  # at the start
 START_SECONDS = 60  # for all to be connected

@@ -81,7 +81,11 @@ class Server:
         )
         self._reader = threading.Thread(target=lambda: self._log.extend(self.process.stdout), daemon=True)
         self._reader.start()
-        wait_until(self._answers, f"{runner} serves")
+        try:
+            wait_until(self._answers, f"{runner} serves")
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
 
     command = staticmethod(command_for)
 

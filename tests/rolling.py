@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.harness import new_tokens
 
@@ -91,10 +92,12 @@ class Rolling:
         self.wrong: list[str] = []
         self._told: list[tuple[int, float]] = []  # which relay was told to go, and when
         self._store_url = store_url
-        self._relays = [self._start(port) for port in self.ports]
+        self._relays: dict[int, Server] = {}
 
     def run(self, tokens: int, clients: int, seconds: float, sig: int) -> None:
         """Restart each relay, or kill only the first, under load that goes on so many seconds besides."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._start, range(len(self.ports))))
         self.called = new_tokens(self.ports[0], tokens)[:clients]
         restarted = range(len(self.ports)) if sig == signal.SIGTERM else range(1)
         pause_seconds = seconds / (len(restarted) + 1)
@@ -112,18 +115,20 @@ class Rolling:
         self._check_outages()
 
     def stop(self) -> None:
-        for relay in self._relays:
+        self.is_over.set()
+        for relay in self._relays.values():
             relay.stop(signal.SIGKILL)
 
-    def _start(self, port: int) -> Server:
-        return Server(port=port, STORE_URL=self._store_url, MAX_CONNECTIONS_PER_ADDRESS=0)
+    def _start(self, relay: int) -> None:
+        settings = {"STORE_URL": self._store_url, "MAX_CONNECTIONS_PER_ADDRESS": 0}
+        self._relays[relay] = Server(port=self.ports[relay], **settings)
 
     def _restart(self, relay: int, sig: int) -> None:
         self._told.append((relay, time.monotonic()))
         status = self._relays[relay].stop(sig)
         if status != (0 if sig == signal.SIGTERM else -sig):
             self.wrong.append(f"a relay ended with status {status}")
-        self._relays[relay] = self._start(self.ports[relay])
+        self._start(relay)
 
     def _check_deliveries(self) -> None:
         received = [(number, token) for token, numbers in self.report.received.items() for number in numbers]
