@@ -36,8 +36,8 @@ EVENTS = 1000
 CONNECTIONS = 32  # callers at each relay, and clients of each
 CONNECTS = 1000
 TOKENS = 10_000
-IDLE_CLIENTS = 2000
-IDLE_SECONDS = 20
+IDLE_CLIENTS = 5000
+IDLE_SECONDS = 30  # longer than from ping to ping
 
 Calls = list[tuple[int, list[bytes]]]  # what `load_all` takes
 
@@ -181,57 +181,58 @@ def connects(redis: Redis, relay: Server) -> list[Row]:
     return cpu_rows("per connect and disconnect", *meter.us(CONNECTS))
 
 
-def memory(redis: Redis, relay: Server, body: bytes) -> list[Row]:
-    """What Redis holds of tokens, of clients and of events; and what idle clients take."""
-
-    def used_bytes() -> int:
-        return redis.client.info("memory")["used_memory"]
-
-    start = used_bytes()
-    tokens = relay.new_tokens(TOKENS)
-    with_tokens = used_bytes()
-    crowd = Crowd(relay, tokens[:IDLE_CLIENTS])
-    relay.seconds_until_idle(10)
-    with_clients = used_bytes()
-    meter = Meter(redis, [relay])
-    time.sleep(IDLE_SECONDS)
-    idle_us = meter.us(IDLE_SECONDS * IDLE_CLIENTS / 1000)
-    crowd.vanish()
-    relay.seconds_until_idle(10)
-
-    token, _ = relay.new_with_secret(mailbox=True)
-    before_events = used_bytes()
-    kept = load(relay.port, post(f"/v1/go/{token}", body), requests=EVENTS)
-    if kept.answers != {202: EVENTS}:
-        raise RuntimeError(kept.answers)
-    return [
-        Row("memory of Redis per token", (with_tokens - start) / TOKENS, "bytes"),
-        Row("memory of Redis per connected client", (with_clients - with_tokens) / IDLE_CLIENTS, "bytes"),
-        Row("memory of Redis per waiting event of 1 KB", (used_bytes() - before_events) / EVENTS, "bytes"),
-        *cpu_rows("per 1,000 idle clients", *idle_us, "us/s"),
-    ]
-
-
 def idle(redis: Redis, *relays: Server) -> tuple[float, float]:
-    """Return the processor time of relays without clients, and of Redis, in microseconds a second."""
+    """Return the processor time of relays that nobody calls, and of Redis, in microseconds a second."""
     meter = Meter(redis, relays)
     time.sleep(IDLE_SECONDS)
     return meter.us(IDLE_SECONDS)
 
 
+def idling(redis: Redis, here: Server, there: Server, body: bytes) -> list[Row]:
+    """What nothing but being there takes, and what Redis holds of tokens, of clients and of events."""
+
+    def used_bytes() -> int:
+        here.seconds_until_idle(10)
+        return redis.client.info("memory")["used_memory"]
+
+    relays_us, redis_us = idle(redis, here, there)
+    start = used_bytes()
+    tokens = here.new_tokens(TOKENS)
+    with_tokens = used_bytes()
+    crowd = Crowd(here, tokens[:IDLE_CLIENTS])
+    with_clients = used_bytes()
+    relays_crowd_us, redis_crowd_us = idle(redis, here, there)
+    crowd.vanish()
+
+    token, _ = here.new_with_secret(mailbox=True)
+    without_events = used_bytes()
+    kept = load(here.port, post(f"/v1/go/{token}", body), requests=EVENTS)
+    if kept.answers != {202: EVENTS}:
+        raise RuntimeError(kept.answers)
+    thousands = IDLE_CLIENTS / 1000
+    return [
+        *cpu_rows("while nothing happens, two relays", relays_us, redis_us, "us/s"),
+        *cpu_rows(
+            "that 1,000 idle clients add",
+            (relays_crowd_us - relays_us) / thousands,
+            (redis_crowd_us - redis_us) / thousands,
+            "us/s",
+        ),
+        Row("memory of Redis per token", (with_tokens - start) / TOKENS, "bytes"),
+        Row("memory of Redis per connected client", (with_clients - with_tokens) / IDLE_CLIENTS, "bytes"),
+        Row("memory of Redis per waiting event of 1 KB", (used_bytes() - without_events) / EVENTS, "bytes"),
+    ]
+
+
 def run() -> list[Row]:
     body = payload()
     with Redis() as redis:
-        _, redis_alone = idle(redis)
+        _, redis_alone_us = idle(redis)
+        rows = [Row("CPU of Redis while nothing happens, no relay", redis_alone_us, "us/s")]
         shared = {"STORE_URL": redis.url, "MAILBOX_MAX_EVENTS": 0}
         with Server() as alone, Server(**shared) as here, Server(core=LOAD_CORE, **shared) as there:
-            relays_idle, redis_idle = idle(redis, here, there)
-            rows = [
-                Row("CPU of Redis, nobody there", redis_alone, "us/s"),
-                *cpu_rows("per idle relay", relays_idle / 2, (redis_idle - redis_alone) / 2, "us/s"),
-                *memory(redis, here, body),
-                *connects(redis, here),
-            ]
+            rows += idling(redis, here, there, body)
+            rows += connects(redis, here)
             places = [Place(relay, body) for relay in (alone, here, there)]
             rows += throughput(redis, *places)
             rows += latency(*places[1:])

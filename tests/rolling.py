@@ -1,6 +1,6 @@
 """Relays on one store that are restarted one after the other under load: is every call that was answered delivered?
 
-    python -m tests.rolling --tokens 10000 --clients 5000 --seconds 60
+    python -m tests.rolling --tokens 10000 --clients 5000 --seconds 40
 
 The clients are in mode `ack`, so `200` says that a client has the call. Callers number their calls, and call random
 clients at random relays; what is answered 503 or 504, or not at all, they call again at the next relay, with the
@@ -160,10 +160,10 @@ class Rolling:
         if not since_told:
             self.wrong.append("no client lost its connection")
             return
+        print(f"{len(since_told)} times a client came back; seconds until then, p50, p99 and longest:")
         print(
-            f"{len(since_told)} times a client had to come back; seconds until it was connected, p50, p99, longest:"
+            f"since its relay was told to go {percentiles(since_told)}; since it was lost {percentiles(since_lost)}"
         )
-        print(f"after its relay was told to go {percentiles(since_told)}; of them alone {percentiles(since_lost)}")
         if max(since_told) > BACK_SECONDS:
             self.wrong.append(f"a client came back after {max(since_told):.1f} s")
 
