@@ -17,6 +17,9 @@ ENGINE_PATH = "/socket.io/"
 # How long calls that are on their way when the process is told to stop may take to be answered.
 DRAIN_SECONDS = 2
 
+# How long it may take until all of them have noticed that they were sent away.
+LEAVE_SECONDS = 2
+
 
 class Turns:
     """Lets others have their turn, and remembers that it did."""
@@ -89,11 +92,16 @@ class Front:
     def drain(self) -> None:
         """Turn new calls away, wait for those on their way, then send the clients away.
 
-        Clients go last: one that is still to acknowledge a call can do so.
+        Clients go last: one that is still to acknowledge a call can do so. Whoever waits for one that does not is
+        told when it has left.
         """
         self._is_draining = True
         self._relay.drain()
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while (self._in_flight or self._relay.is_owed_to) and time.monotonic() < deadline:
-            self._engine.sleep(0.02)
+        self._wait_while(lambda: bool(self._in_flight or self._relay.is_owed_to), DRAIN_SECONDS)
         self._engine.drain()
+        self._wait_while(self._relay.has_clients, LEAVE_SECONDS)
+
+    def _wait_while(self, condition: Callable[[], bool], most_seconds: float) -> None:
+        deadline = time.monotonic() + most_seconds
+        while condition() and time.monotonic() < deadline:
+            self._engine.sleep(0.02)

@@ -176,6 +176,10 @@ class Relay:
         """Whether another process waits for a client of this one."""
         return self._peers.is_owed_to
 
+    def has_clients(self) -> bool:
+        """Say whether anybody is attached to this process."""
+        return bool(self._clients)
+
     def clients(self) -> list[tuple[str, str, str]]:
         """Return the tokens whose clients this process has, and each client's id and mode."""
         return [(token, client.sid, client.mode) for token, client in list(self._clients.items())]
