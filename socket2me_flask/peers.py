@@ -61,6 +61,7 @@ class Peers(Alone):
         assert mailboxes is not None  # noqa: S101  # a store in Redis has them
         self._relay, self._mailboxes = relay, mailboxes
         self._heard = {
+            "notified": self._on_notified,
             "handed": self._on_handed,
             "gone": self._on_gone,
             "outcome": self._on_outcome,
@@ -165,29 +166,35 @@ class Peers(Alone):
             except StoreUnavailable:
                 pass  # whoever asked hears nothing, and says so to its caller
         taken = self._relay.take([(call, partial(_Owed, self, process, number)) for process, number, call in asked])
+        notified: dict[str, list[int]] = {}
         for (process, number, _), outcome in zip(asked, taken, strict=True):
             if isinstance(outcome, ClientGone):
                 self._channel.post(process, "gone", number)
             elif isinstance(outcome, RelayError):
                 self._channel.post(process, "outcome", number, _pack(outcome))
             elif isinstance(outcome, Handed):
+                if not isinstance(outcome.awaited, _Owed):
+                    notified.setdefault(process, []).append(number)
+                    continue
                 self._channel.post(process, "handed", number, outcome.mode)
-                if isinstance(outcome.awaited, _Owed):
-                    self._owed[process, number] = outcome.forget
-                    outcome.awaited.announce()
+                self._owed[process, number] = outcome.forget
+                outcome.awaited.announce()
+        for process, numbers in notified.items():
+            self._channel.post(process, "notified", numbers)
 
     def settle(self, process: str, number: int, outcome: Answer | RelayError) -> None:
         """Tell another process what became of its call."""
         self._owed.pop((process, number), None)
         self._channel.post(process, "outcome", number, _pack(outcome))
 
+    def _on_notified(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._on_answer(number, "notify")
+
     def _on_handed(self, number: int, mode: str) -> None:
         asked = self._asked.get(number)
         if asked is not None:
-            if mode == "notify":
-                self.forget(asked)
-            else:
-                asked.awaited = Awaited(mode)
+            asked.awaited = Awaited(mode)
             asked.answer(mode)
 
     def _on_answer(self, number: int, value: Any) -> None:

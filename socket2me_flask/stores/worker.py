@@ -6,15 +6,14 @@ there is to do, the less each costs.
 """
 
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 from ..errors import StoreUnavailable
 from .jobs import Job
+from .native import native
 
 # How many jobs one transaction may hold.
 MOST_JOBS = 1000
@@ -31,14 +30,14 @@ class Worker:
         self._work = work
         self._on_failure = on_failure
         self._failures: deque[Exception] = deque()
-        self._jobs: Any = _native("queue").SimpleQueue()
-        self._write: Any = _native("os").write
+        self._jobs: Any = native("queue").SimpleQueue()
+        self._write: Any = native("os").write
         self._finished: deque[Job] = deque()
         self._is_stopped = False
         self._is_over = threading.Event()
         # The native thread may not touch what is green. It rings, and a thread of this side hears.
         self._bell, self._ear = socket.socketpair()
-        _native("threading").Thread(target=self._run, daemon=True).start()
+        native("threading").Thread(target=self._run, daemon=True).start()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def submit(self, do: Callable[[], Any]) -> Job:
@@ -95,9 +94,3 @@ class Worker:
         self._bell.close()
         self._ear.close()
         self._is_over.set()
-
-
-def _native(module: str) -> Any:
-    """Return a module as it is without eventlet, if that has changed it."""
-    patcher = sys.modules.get("eventlet.patcher")
-    return import_module(module) if patcher is None else patcher.original(module)
