@@ -21,7 +21,7 @@ try-it:
 	@echo '  $(BIN)/python examples/listen.py $(URL)/$$TOKEN &'
 	@echo '  curl --retry 3 -d hello=world $(URL)/v1/go/$$TOKEN'
 
-test: $(VENV)/.can-test tests/js/node_modules lint
+test: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules lint
 	$(BIN)/pytest -n 4
 
 lint: $(VENV)/.can-test
@@ -59,6 +59,9 @@ $(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)
 	@$(BIN)/python -m pip install -q -e '.[test]'
 	@$(BIN)/python -m pip install -q -e '.[fast]' || echo 'No C compiler: going on without the extra "fast".'
 	@touch $@ $(VENV)/.can-serve
+
+$(VENV)/.has-servers: $(VENV)/.can-test tests/servers.sh
+	@! sh tests/servers.sh $(BIN)/python || touch $@
 
 tests/js/node_modules: tests/js/package.json
 	cd tests/js && npm install --no-audit --no-fund --loglevel=error
