@@ -76,7 +76,7 @@ def on_starting(server):
 
 
 def post_worker_init(worker):
-    """When told to stop, drain before the worker stops accepting: until then new calls are answered 503."""
+    """When told to stop, drain before the worker stops accepting: until then calls are answered, if only by 503."""
     is_told = False
 
     def on_sigterm(signum, frame):
@@ -87,10 +87,14 @@ def post_worker_init(worker):
         while worker.alive and not is_told:
             eventlet.sleep(0.1)
         worker.cfg.set("keepalive", 0)  # gunicorn closes each connection after its next answer
-        services = get_services(worker.wsgi)
-        services.front.drain()
-        services.store.close()
+        get_services(worker.wsgi).front.drain()
         worker.alive = False
 
     signal.signal(signal.SIGTERM, on_sigterm)
     eventlet.spawn(drain_when_told)
+
+
+def worker_exit(server, worker):
+    """When all calls have been answered, write what is to be written."""
+    if hasattr(worker, "wsgi"):  # it has started
+        get_services(worker.wsgi).store.close()

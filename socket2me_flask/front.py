@@ -75,7 +75,7 @@ class Front:
             environ["gunicorn.socket"].settimeout(self._send_timeout_seconds)
         if path.startswith(ENGINE_PATH):
             answer = self._to_engine(environ, start_response)
-        elif self._is_draining and path != "/healthz":
+        elif self._is_draining and (not self._relay.has_peers or path == "/readyz") and path != "/healthz":
             status, headers, body = self._answers.as_json(ShuttingDown())
             start_response(status, headers)
             answer = [body]
@@ -91,6 +91,8 @@ class Front:
 
     def drain(self) -> None:
         """Turn new calls away, wait for those on their way, then send the clients away.
+
+        With peers calls are not turned away: the clients go to those, and calls follow them there.
 
         Clients go last: one that is still to acknowledge a call can do so. Whoever waits for one that does not is
         told when it has left.

@@ -172,6 +172,11 @@ class Relay:
         return self._peers.in_flight(token)
 
     @property
+    def has_peers(self) -> bool:
+        """Whether there may be other processes."""
+        return type(self._peers) is not Alone
+
+    @property
     def is_owed_to(self) -> bool:
         """Whether another process waits for a client of this one."""
         return self._peers.is_owed_to
@@ -288,9 +293,11 @@ class Relay:
         self.end(token)
 
     def drain(self) -> None:
-        """Let the calls go that are held or kept: nobody will come for them to this process any more."""
+        """Let the calls go that are kept, and those that are held if their clients can come to nobody else."""
         if self.mailboxes is not None:
             self.mailboxes.drain()
+        if self.has_peers:
+            return
         with self._lock:
             for held in [held for queue in self._held.values() for held in queue]:
                 self._settle(held, ShuttingDown())
