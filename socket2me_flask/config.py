@@ -19,6 +19,7 @@ class Kind:
 
     accepts: str
     parse: Callable[[str], Any]
+    is_secret: bool = False  # a value that is not accepted is not shown either
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,11 @@ def _is_redis(parts: SplitResult) -> bool:
     return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0 and is_database
 
 
-_STORE = Kind("memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store)
+_STORE = Kind(
+    "memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store, is_secret=True
+)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
-_KEYS = Kind("keys separated by commas", _parse_keys)
+_KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
@@ -182,19 +185,19 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
     An empty variable counts as not set; `overrides` hold values, not texts. Raises `ConfigError`, which
     names the variable, what it holds and what it accepts, or the override that is no setting.
     """
-    if not environ.get("STORE_URL", "").strip():
-        environ = {**environ, "STORE_URL": environ.get("REDIS_URL", "")}  # as Heroku and others name it
     settings = {setting.name: setting.default for setting in SETTINGS}
     for setting in SETTINGS:
-        text = environ.get(setting.name, "").strip()
+        name = setting.name
+        if name == "STORE_URL" and not environ.get(name, "").strip():
+            name = "REDIS_URL"  # as Heroku and others name it
+        text = environ.get(name, "").strip()
         if not text:
             continue
         try:
             settings[setting.name] = setting.kind.parse(text)
         except (ValueError, KeyError):
-            raise ConfigError(
-                f"{setting.name}={text!r} is not accepted: it takes {setting.kind.accepts}."
-            ) from None
+            value = "" if setting.kind.is_secret else f"={text!r}"
+            raise ConfigError(f"{name}{value} is not accepted: it takes {setting.kind.accepts}.") from None
     for name in overrides or {}:
         if name not in settings:
             raise ConfigError(f"{name} is not a setting.")

@@ -13,6 +13,10 @@ class ClientGone(Exception):
     """A client left while an event was on its way to it. The event was not handed over."""
 
 
+class ProcessGone(ClientGone):
+    """The same, since its whole process cannot be reached."""
+
+
 class NoRoom(Exception):
     """No more fits into what waits for a client, until it has acknowledged some. The event was not handed over."""
 

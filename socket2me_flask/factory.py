@@ -121,16 +121,18 @@ def _together(
     """Return the same for a process that has peers."""
     from .peers import Peers  # with the library for Redis, which takes memory
 
-    rate, new_rate, counters = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"], store.counters()
+    rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
+    shared = partial(SharedRate, storage=store.counters(), check=store.check_link)
     return (
         Peers(
             store,
             silence_seconds=settings["STORE_TIMEOUT_SECONDS"],
+            patience_seconds=max(settings["ACK_TIMEOUT_SECONDS"], settings["REPLY_TIMEOUT_SECONDS"]),
             new_timer=engine.timer,
             gave_way=turns.gave_way,
         ),
-        NearRate(FastRate(rate), SharedRate(rate, "calls", counters), store.is_remembered) if rate else NoRate(),
-        SharedRate(new_rate, "new", counters) if new_rate else NoRate(),
+        NearRate(FastRate(rate), shared(rate, "calls"), store.is_remembered) if rate else NoRate(),
+        shared(new_rate, "new") if new_rate else NoRate(),
     )
 
 

@@ -35,13 +35,22 @@ class SharedRate:
     For what is seldom: it costs more than `FastRate`, and in memory the more keys there are.
     """
 
-    def __init__(self, item: RateLimitItem, name: str, storage: Storage | None = None) -> None:
+    def __init__(
+        self,
+        item: RateLimitItem,
+        name: str,
+        storage: Storage | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check` raises `StoreUnavailable` if the storage is known not to answer."""
         self._item = item
         self._name = name
+        self._check = check
         self._limiter = FixedWindowRateLimiter(storage or MemoryStorage())
 
     def hit(self, key: str) -> int | None:
         """As `Rate.hit`. Raises `StoreUnavailable`."""
+        self._check()
         try:
             if self._limiter.hit(self._item, self._name, key):
                 return None

@@ -72,11 +72,19 @@ class Mailboxes:
             if not of_token:
                 del self._awaited[call.token]
 
-    def kick(self, token: str) -> None:
-        """Look for events to deliver: another process has kept one."""
+    def kick(self, token: str) -> bool:
+        """Look for events to deliver: another process has kept one. Return whether they go anywhere from here."""
         outlet = self._outlets.get(token)
         if outlet is not None:
             outlet.kick()
+        return outlet is not None
+
+    def kick_all(self, give_way: Callable[[], None]) -> None:
+        """Do so for all, giving way now and then: the store was away, or a kick may have been missed."""
+        for number, token in enumerate(list(self._outlets), 1):
+            self.kick(token)
+            if number % 100 == 0:
+                give_way()
 
     def open(self, token: str, client: Client) -> None:
         """Deliver to `client`, and to nobody before it any more."""

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from .delivery import Awaited, Handed
-from .errors import ClientGone, ClientLeft, PeerSilent, RelayError, StoreUnavailable
+from .errors import ClientGone, ClientLeft, PeerSilent, ProcessGone, RelayError, StoreUnavailable, UnknownToken
 from .mailboxes import Mailboxes
 from .messages import Call, process_of
 from .relay import Alone, Relay
@@ -33,8 +33,9 @@ AT_ONCE = 200
 class Peers(Alone):
     """What this process asks of others, and does for them. Idle before `serve` is called.
 
-    `silence_seconds` is how long another process may take to say that it handed a call over. `new_timer` makes a
-    timer that somebody runs; `gave_way` is called when a caller has waited, so that others had their turn.
+    `silence_seconds` is how long another process may take to say that it handed a call over, `patience_seconds` how
+    long its caller waits then. `new_timer` makes a timer that somebody runs; `gave_way` is called when a caller has
+    waited, so that others had their turn.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Peers(Alone):
         store: RedisStore,
         *,
         silence_seconds: float,
+        patience_seconds: float,
         new_timer: Callable[[float, Callable[[Any], None]], Timer],
         gave_way: Callable[[], None],
     ) -> None:
@@ -49,9 +51,10 @@ class Peers(Alone):
         self._channel = store.channel
         self._gave_way = gave_way
         self.silences = new_timer(silence_seconds, _Asked.give_up)
+        self.debts = new_timer(silence_seconds + patience_seconds, _Owed.give_up)
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}  # what others are to answer
-        self._owed: dict[tuple[str, int], Callable[[], None]] = {}  # what they wait for: how to forget it
+        self._owed: dict[tuple[str, int], _Owed] = {}  # what they wait for
         self._relay: Relay
         self._mailboxes: Mailboxes
         self._heard: dict[str, Callable[..., None]] = {}  # what is done at which kind of message
@@ -71,7 +74,7 @@ class Peers(Alone):
             "displaced": self._on_displaced,
             "refreshed": store.refreshed,
             "ended": self._on_ended,
-            "kick": mailboxes.kick,
+            "kick": self._on_kick,
             "left": mailboxes.let_go,
             "dropped": mailboxes.forget,
             "settled": self._on_settled,
@@ -82,6 +85,7 @@ class Peers(Alone):
         self._channel.on_lost = self._on_lost
         self._channel.on_gap = self._on_gap
         self._channel.on_beat = self._on_beat
+        store.on_up(self._on_up)
 
     # What the relay asks
 
@@ -92,15 +96,18 @@ class Peers(Alone):
                 break
             try:
                 return self._hand(call, route)
-            except ClientGone:
-                self._store.correct(call.token, route)
+            except ClientGone as error:
+                is_process = isinstance(error, ProcessGone)
+                if self._store.correct(call.token, route, unless_alive=is_process) is None:
+                    raise UnknownToken from None
             except PeerSilent:
                 self._store.forget(call.token)  # the next call asks Redis whether that process still lives
                 raise
         return None
 
     def watch(self, token: str, wait_seconds: float) -> bool:
-        self._store.watch(token, wait_seconds)
+        if self._store.watch(token, wait_seconds) is None:
+            raise UnknownToken
         return token in self._store.routes
 
     def is_connected(self, token: str) -> bool:
@@ -111,8 +118,10 @@ class Peers(Alone):
         route = self._store.routes.get(token)
         if route is None:
             return set()
-        asked = self._ask(route.process, "in_flight", token)
-        return set(asked.wait())
+        try:
+            return set(self._ask(route.process, "in_flight", token).wait())
+        except ClientGone:
+            return set()
 
     def counts(self, token: str) -> Counts:
         return self._store.counts(token)
@@ -123,7 +132,10 @@ class Peers(Alone):
 
     def _hand(self, call: Call, route: Route) -> Handed:
         self._channel.check()
-        asked = self._ask(route.process, "call", *self._store.pack(call))
+        asked = self._ask(
+            *(route.process, "call", call.token, call.method, call.path, call.query, call.headers),
+            *(call.body, call.received_at, call.id, call.is_legacy),
+        )
         mode: str = asked.wait()
         self._gave_way()
         if asked.awaited is None:
@@ -151,20 +163,23 @@ class Peers(Alone):
     # What others say
 
     def _on_messages(self, messages: list[list[Any]]) -> None:
-        calls = [message[1:] for message in messages if message[0] == "call"]
+        calls = [(what[0], what[1], Call(*what[2:])) for kind, *what in messages if kind == "call"]
         if calls:
             self._on_calls(calls)
         for kind, *what in messages:
             if kind in self._heard:  # a newer version may say more
-                self._heard[kind](*what)
+                try:
+                    self._heard[kind](*what)
+                except StoreUnavailable:
+                    pass  # whatever was to be looked up is, when Redis is back
+                except Exception:
+                    log.exception("a message of another process was not handled")
 
-    def _on_calls(self, calls: list[list[Any]]) -> None:
-        asked = []
-        for process, number, *packed in calls:
-            try:
-                asked.append((process, number, self._store.unpack(packed)))
-            except StoreUnavailable:
-                pass  # whoever asked hears nothing, and says so to its caller
+    def _on_calls(self, asked: list[tuple[str, int, Call]]) -> None:
+        if not self._channel.is_trusted:
+            for process, number, _ in asked:
+                self._channel.post(process, "outcome", number, _pack(StoreUnavailable()))
+            return
         taken = self._relay.take([(call, partial(_Owed, self, process, number)) for process, number, call in asked])
         notified: dict[str, list[int]] = {}
         for (process, number, _), outcome in zip(asked, taken, strict=True):
@@ -176,24 +191,32 @@ class Peers(Alone):
                 if not isinstance(outcome.awaited, _Owed):
                     notified.setdefault(process, []).append(number)
                     continue
-                self._channel.post(process, "handed", number, outcome.mode)
-                self._owed[process, number] = outcome.forget
-                outcome.awaited.announce()
+                self._channel.post(process, "handed", self._store.process, number, outcome.mode)
+                outcome.awaited.announce(outcome.forget)
         for process, numbers in notified.items():
             self._channel.post(process, "notified", numbers)
 
-    def settle(self, process: str, number: int, outcome: Answer | RelayError) -> None:
-        """Tell another process what became of its call."""
-        self._owed.pop((process, number), None)
-        self._channel.post(process, "outcome", number, _pack(outcome))
+    def owe(self, owed: "_Owed") -> None:
+        """Take note that another process waits."""
+        self._owed[owed.process, owed.number] = owed
+        self.debts.add(owed)
+
+    def settle(self, owed: "_Owed", outcome: Answer | RelayError | None) -> None:
+        """Tell another process what became of its call; None if it does not wait any more."""
+        self._owed.pop((owed.process, owed.number), None)
+        self.debts.discard(owed)
+        if outcome is not None:
+            self._channel.post(owed.process, "outcome", owed.number, _pack(outcome))
 
     def _on_notified(self, numbers: list[int]) -> None:
         for number in numbers:
             self._on_answer(number, "notify")
 
-    def _on_handed(self, number: int, mode: str) -> None:
+    def _on_handed(self, process: str, number: int, mode: str) -> None:
         asked = self._asked.get(number)
-        if asked is not None:
+        if asked is None:  # it came too late: its caller was answered
+            self._channel.post(process, "forget", self._store.process, number)
+        else:
             asked.awaited = Awaited(mode)
             asked.answer(mode)
 
@@ -213,16 +236,23 @@ class Peers(Alone):
             asked.settle(_unpack(packed))
 
     def _on_forget(self, process: str, number: int) -> None:
-        self._owed.pop((process, number), lambda: None)()
+        owed = self._owed.get((process, number))
+        if owed is not None:
+            owed.give_up()
+
+    def _on_kick(self, token: str, client: str) -> None:
+        here = self._relay.client(token)
+        if not self._mailboxes.kick(token) and here is None:
+            self._store.detach(token, client)  # it left while Redis was away
 
     def _on_displaced(self, token: str, client: str) -> None:
-        self._store.forget(token)
+        self._store.unlearn(token)
         self._relay.displace(token, client)
         here = [here for here in [self._relay.client(token)] if here is not None]
         self._look_after(here)  # if two came at once, Redis may have heard of the first as the last
 
     def _on_ended(self, token: str) -> None:
-        self._store.forget(token)
+        self._store.unlearn(token)
         self._relay.end(token)
 
     def _on_settled(self, token: str, event_id: str, packed: list[Any]) -> None:
@@ -237,7 +267,7 @@ class Peers(Alone):
             if kind in ("call", "in_flight"):
                 asked = self._asked.pop(what[1], None)
                 if asked is not None:
-                    asked.answer(None, ClientGone() if is_gone else StoreUnavailable())
+                    asked.answer(None, ProcessGone() if is_gone else StoreUnavailable())
 
     def _on_beat(self) -> None:
         for token, counts in self._relay.take_counts().items():
@@ -245,12 +275,17 @@ class Peers(Alone):
 
     def _on_gap(self) -> bool:
         """Look after every client of this process: its token may have ended, or another client may have come."""
-        self._store.forget_all()
+        self._store.unlearn_all()
         clients = self._relay.clients()
         for start in range(0, len(clients), AT_ONCE):
             self._look_after(clients[start : start + AT_ONCE])
             time.sleep(0)
+        self._mailboxes.kick_all(partial(time.sleep, 0))
         return True
+
+    def _on_up(self) -> None:
+        """Deliver what could not be delivered, or was not known to be acknowledged, while Redis was away."""
+        self._mailboxes.spawn(partial(self._mailboxes.kick_all, partial(time.sleep, 0)))
 
     def _look_after(self, clients: list[tuple[str, str, str]]) -> None:
         """Send away those whose token has ended, or who are not its newest any more."""
@@ -308,31 +343,42 @@ class _Asked:
 class _Owed(Awaited):
     """An acknowledgement that another process waits for. It hears first that the call was handed over."""
 
-    __slots__ = ("_is_announced", "_is_told", "_lock", "_number", "_peers", "_process")
+    __slots__ = ("_forget", "_is_announced", "_is_done", "_lock", "_peers", "number", "process")
 
     def __init__(self, peers: Peers, process: str, number: int, mode: str) -> None:
         super().__init__(mode)
         self._peers = peers
-        self._process = process
-        self._number = number
-        self._is_announced = self._is_told = False
+        self.process = process
+        self.number = number
+        self._is_announced = self._is_done = False
         self._lock = threading.Lock()
 
     def settle(self, outcome: Answer | RelayError) -> None:
         super().settle(outcome)
         self._tell()
 
-    def announce(self) -> None:
-        """Tell from now on: that the call was handed over was said."""
+    def announce(self, forget: Callable[[], None]) -> None:
+        """Tell from now on, or `forget`: that the call was handed over was said."""
+        self._forget = forget
+        self._peers.owe(self)
         self._is_announced = True
         self._tell()
 
+    def give_up(self) -> None:
+        """Nobody waits any more."""
+        self._finish(None)
+        self._forget()
+
     def _tell(self) -> None:
+        if self.is_settled and self._is_announced:
+            self._finish(self._outcome)
+
+    def _finish(self, outcome: Answer | RelayError | None) -> None:
         with self._lock:
-            if not self.is_settled or not self._is_announced or self._is_told:
+            if self._is_done:
                 return
-            self._is_told = True
-        self._peers.settle(self._process, self._number, self._outcome)
+            self._is_done = True
+        self._peers.settle(self, outcome)
 
 
 def _pack(outcome: Answer | RelayError) -> list[Any]:

@@ -210,7 +210,13 @@ class Relay:
                 outcomes.append(_hand(call, client, new_awaited))
                 handed_to.append((call.token, client))
             except (ClientGone, RelayError) as error:
+                if client is not None and isinstance(error, ClientGone):
+                    self.detach(call.token, client)
                 outcomes.append(error)
+                handed_to.append(None)
+            except Exception:
+                log.exception("a call of another process was not handed over")
+                outcomes.append(RelayError())
                 handed_to.append(None)
         for token, client in dict.fromkeys(to for to in handed_to if to is not None):
             try:

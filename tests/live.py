@@ -166,7 +166,7 @@ def clean_environment() -> dict[str, str]:
     """Return this process's environment without anything that would set up the relay, its tools first."""
     from socket2me_flask.config import SETTINGS
 
-    ours = {setting.name for setting in SETTINGS}
+    ours = {"REDIS_URL", *(setting.name for setting in SETTINGS)}
     kept = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith(("FLASK_", "GUNICORN_"))}
     return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 

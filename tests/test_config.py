@@ -16,6 +16,7 @@ GOOD = {
     "API_KEYS": ("one, two,", ["one", "two"]),
     "REQUIRE_SECRET": ("True", True),
     "LOG_LEVEL": ("warning", "WARNING"),
+    "STORE_URL": ("rediss://:x@redis.example:6380/1", "rediss://:x@redis.example:6380/1"),
     "RATE_LIMIT_NEW": ("0", None),
     "RATE_LIMIT_REQUESTS": ("10 per 5 minutes", limits.parse("10/5 minutes")),
     "CORS_ALLOWED_ORIGINS": ("https://a.example, http://b:8080", ["https://a.example", "http://b:8080"]),
@@ -24,7 +25,6 @@ BAD = {
     "PORT": ["x", "0", "65536", "80.5"],
     "MAX_CONNECTIONS": ["-1", "9999999", "1e3"],
     "RATE_LIMIT_NEW": ["60", "60/fortnight", "-1/minute", "x", "0/minute", "5/0 minutes", "60/minute;1000/hour"],
-    "API_KEYS": [",", ", ,"],
     "REQUIRE_SECRET": ["maybe"],
     "LOG_LEVEL": ["loud"],
     "TRUSTED_PROXY_HOPS": ["-1", "x"],
@@ -61,6 +61,32 @@ def test_a_bad_value_is_one_line_that_names_the_variable(name, text):
     message = str(caught.value)
     assert re.match(rf"{name}='?{re.escape(text)}'? is not accepted: .+", message)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("API_KEYS", ","),
+        ("STORE_URL", "file:relay.db"),
+        ("STORE_URL", "sqlite://host/file"),
+        ("STORE_URL", "redis://:geheim@host/0?ssl_cert_reqs=none"),
+        ("STORE_URL", "redis://:geheim@host:x/0"),
+        ("REDIS_URL", "redis://:ge/heim@host/0"),
+        ("REDIS_URL", "http://:geheim@host"),
+    ],
+)
+def test_a_bad_value_that_may_be_secret_is_not_shown(name, text):
+    """A password may be in it. The variable is named that it came from."""
+    with pytest.raises(ConfigError, match=f"^{name} is not accepted: ") as caught:
+        from_env({name: text})
+    assert text not in str(caught.value)
+    assert "heim" not in str(caught.value)
+
+
+def test_redis_url_counts_where_store_url_is_not_set():
+    """As Heroku sets it."""
+    assert from_env({"REDIS_URL": "redis://h"})["STORE_URL"] == "redis://h"
+    assert from_env({"REDIS_URL": "redis://h", "STORE_URL": "memory://"})["STORE_URL"] == "memory://"
 
 
 def test_every_setting_is_documented():

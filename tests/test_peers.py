@@ -49,7 +49,7 @@ def test_a_large_body_crosses_whole(pair):
         client.expect("connect")
         assert pair.go(token, data=body).text == "OK"
         assert client.expect("request")["body"] == body
-    assert not pair.redis.client.keys("s2m:body:*")
+    assert not pair.redis.client.keys("s2m:message:*")
 
 
 def test_a_client_is_displaced_by_one_at_another_process(pair):
@@ -177,6 +177,17 @@ def test_what_happened_to_a_token_is_counted_by_all(pair):
 
         wait_until(lambda: [each["forwarded"] for each in seen()] == [2, 2], "both have told")
         assert [each["connected"] for each in seen()] == [True, True]
+
+
+def test_a_token_that_is_deleted_where_its_client_is_ends_at_once(pair):
+    """Also for a process that has called it before."""
+    made = pair.new_with_secret()
+    with PythonListener(pair, made["token"], auth={"secret": made["secret"]}) as client:
+        client.expect("connect")
+        assert pair.go(made["token"]).text == "OK"
+        delete(pair, made)
+        answer = pair.go(made["token"])
+        assert (answer.status_code, error_code(answer)) == (404, "unknown_token")
 
 
 def test_what_is_in_flight_is_seen_at_another_process(pair):
@@ -406,6 +417,8 @@ def test_a_full_redis_refuses_and_loses_nothing(faulty):
         statuses.append(answer.status_code)
         accepted += [answer.json()["id"]] if answer.status_code == 202 else []
     assert set(statuses) == {202, 503}
+    time.sleep(LEASE_SECONDS + 0.5)
+    assert len(redis.keys("s2m:lease:*")) == 2  # who is there stays there
     redis.config_set("maxmemory", 0)
     accepted.append(faulty.go(made["token"]).json()["id"])
     assert events(faulty, made)["waiting"] == accepted
@@ -426,6 +439,80 @@ def test_events_of_a_process_that_is_killed_go_on_at_another(faulty):
                 got.append((request["id"], request["attempt"]))
                 client.acknowledge(ack_id)
     assert got == [(kept[0], 2), (kept[1], 1), (kept[2], 1)]
+
+
+def test_events_are_known_while_their_process_is_dead(faulty):
+    """It was killed: what it was sending waits, and a caller does not wait for it."""
+    made = faulty.new_with_secret(mailbox=True)
+    with Acknowledging(faulty, made["token"], secret=made["secret"]) as client:
+        caller = Caller(faulty, made["token"])
+        event_id = client.event()[1]["id"]
+        os.killpg(faulty.process.pid, signal.SIGKILL)
+        assert caller.answer.status_code == 202
+        assert events(faulty.other, made)["waiting"] == [event_id]
+        caller = Caller(faulty, made["token"])
+        assert (caller.answer.status_code, caller.seconds < 1) == (202, True)
+
+
+def test_an_event_that_nobody_was_told_of_is_delivered_all_the_same(faulty):
+    """Its process was cut off for a moment, and looks when it is back."""
+    made = faulty.new_with_secret(mailbox=True)
+    with Acknowledging(faulty, made["token"], secret=made["secret"]) as client:
+        wait_until(lambda: faulty.redis.client.hexists(f"s2m:token:{made['token']}", "client"), "it is there")
+        os.kill(faulty.worker_pid, signal.SIGSTOP)
+        faulty.redis.client.client_kill_filter(_type="pubsub", skipme=True)
+        kept = []
+        wait_until(lambda: kept.append(faulty.go(made["token"])) or kept[-1].status_code == 202, "it is kept")
+        os.kill(faulty.worker_pid, signal.SIGCONT)
+        ack_id, request = client.event()
+        assert request["id"] == kept[-1].json()["id"]
+        client.acknowledge(ack_id)
+        wait_until(lambda: not any(events(faulty, made).values()), "it is acknowledged")
+
+
+def test_deliveries_go_on_as_soon_as_redis_is_back(faulty):
+    """An acknowledgement came while it was away; the next event does not wait for a redelivery."""
+    made = faulty.new_with_secret(mailbox=True)
+    for _ in range(2):
+        assert faulty.go(made["token"]).status_code == 202
+    with Acknowledging(faulty, made["token"], secret=made["secret"]) as client:
+        ack_id, first = client.event()
+        faulty.redis.kill()
+        client.acknowledge(ack_id)
+        time.sleep(0.3)
+        faulty.redis.start()
+        ack_id, second = client.event()  # within 15 s; REDELIVER_SECONDS are 30
+        assert first["id"] != second["id"]
+        client.acknowledge(ack_id)
+        wait_until(lambda: not any(events(faulty, made).values()), "all are acknowledged")
+
+
+def test_a_client_that_left_while_redis_was_away_is_found_out(faulty):
+    """A caller waits for it once at most."""
+    made = faulty.new_with_secret(mailbox=True)
+    with Acknowledging(faulty, made["token"], secret=made["secret"]):
+        wait_until(lambda: faulty.redis.client.hexists(f"s2m:token:{made['token']}", "client"), "it is there")
+        faulty.redis.kill()
+        wait_until(lambda: not is_ready(faulty), "Redis is gone")
+    time.sleep(0.2)
+    faulty.redis.start()
+    wait_until(lambda: is_ready(faulty) and is_ready(faulty.other), "both are ready")
+    callers = [Caller(faulty, made["token"]), Caller(faulty, made["token"])]
+    for caller in callers:
+        assert (caller.answer.status_code, caller.seconds < 2) == (202, True)
+
+
+def test_a_redis_that_became_a_replica_is_not_written_to(faulty):
+    """It answers, and takes nothing: 503 until it is a primary again, said once."""
+    faulty.redis.client.replicaof("127.0.0.1", 1)
+    wait_until(lambda: not is_ready(faulty), "it is noticed")
+    answer = requests.get(f"{faulty.url}/v1/new", timeout=5)
+    assert (answer.status_code, error_code(answer)) == (503, "store_unavailable")
+    time.sleep(2)
+    assert faulty.log.count("does not answer") <= 2
+    faulty.redis.client.replicaof("NO", "ONE")
+    wait_until(lambda: is_ready(faulty), "it is ready")
+    assert faulty.new()
 
 
 def test_a_process_that_stops_leaves_nothing(faulty):

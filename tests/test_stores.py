@@ -261,9 +261,13 @@ def test_events_are_found_by_their_own_token_only(box):
         with pytest.raises(UnknownEvent):
             ask(other, call.id)
     assert store.waiting(other, 5) == []
+    for ask in (store.find, store.redeliver, store.delete):
+        with pytest.raises(UnknownEvent):
+            ask(token, "bytes")
     store.delete(token, call.id)
     with pytest.raises(UnknownEvent):
         store.find(token, call.id)
+    assert bytes_in(store) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -29,12 +30,40 @@ log = logging.getLogger(__name__)
 # A message is a kind, and what that kind takes: texts, numbers, bytes, lists.
 Message = Sequence[Any]
 
-# How many messages go out in one piece.
+# How many messages, and bytes, go out in one piece.
 MOST_MESSAGES = 100
+MOST_BYTES = 256_000
+
+# A message up to this size is published. What Redis has not sent yet is bounded, and a process that is behind by
+# more than that loses its channel (`client-output-buffer-limit`, 32 MB). Larger ones wait to be fetched, so long.
+LARGE_BYTES = 16_384
+FETCH_SECONDS = 30
 
 _BEAT = "beat"
+_LARGE = "large"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
+_decode_one = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+class _Batch:
+    """Messages that go to a process in one piece, and what they are as bytes."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.encoded: list[msgspec.Raw] = []
+        self._bytes = 0
+
+    def add(self, message: Message, encoded: bytes) -> None:
+        """Take one more message."""
+        self.messages.append(message)
+        self.encoded.append(msgspec.Raw(encoded))
+        self._bytes += len(encoded)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next message has to go in another."""
+        return len(self.messages) >= MOST_MESSAGES or self._bytes >= MOST_BYTES
 
 
 class Channel:
@@ -54,7 +83,8 @@ class Channel:
         self.on_lost: Callable[[list[Message], bool], None] = lambda messages, is_gone: None
         self.on_gap: Callable[[], bool] = lambda: True
         self.on_beat: Callable[[], None] = lambda: None
-        self._outbox: dict[str, list[Message]] = {}  # by process
+        self._outbox: dict[str, _Batch] = {}  # by process
+        self._large = count(1)
         # Nobody waits while it is held, so it need not be green, which costs ten times as much.
         self._lock: Any = native("threading").Lock()
         self._valid_until = 0.0
@@ -81,14 +111,22 @@ class Channel:
 
     def post(self, process: str, *message: Any) -> None:
         """Send a message to a process. `on_lost` tells if it was not heard."""
+        encoded = _encode(message)
+        is_large = len(encoded) > LARGE_BYTES
+        if is_large:
+            key = f"s2m:message:{self.process}-{next(self._large)}"
+            self._link.submit(("SET", key, encoded, "PX", FETCH_SECONDS * 1000))
+            encoded = _encode((_LARGE, key))
         with self._lock:
-            messages = self._outbox.get(process)
-            if messages is not None and len(messages) < MOST_MESSAGES:
-                messages.append(message)
-                return
-            messages = self._outbox[process] = [message]
-        # It is written when the connection is free: what else is to go there until then goes with it.
-        self._link.submit(partial(self._seal, process, messages), partial(self._on_published, messages))
+            batch = self._outbox.get(process)
+            # What is to be fetched must not be announced before it is there.
+            is_new = batch is None or batch.is_full or is_large
+            if batch is None or is_new:
+                batch = self._outbox[process] = _Batch()
+            batch.add(message, encoded)
+        if is_new:
+            # It is written when the connection is free: what else is to go there until then goes with it.
+            self._link.submit(partial(self._seal, process, batch), partial(self._on_published, process, batch))
 
     def close(self) -> None:
         """Hear nothing any more, and end the lease: to others this process is gone."""
@@ -97,18 +135,19 @@ class Channel:
         self._link.submit(("DEL", _lease(self.process)))
         self.post(self.process, _BEAT, -math.inf)  # so that who listens looks up, and ends
 
-    def _seal(self, process: str, messages: list[Message]) -> Sequence[Any]:
-        with self._lock:
-            if self._outbox.get(process) is messages:
-                del self._outbox[process]
-        return ("PUBLISH", _channel(process), _encode(messages))
+    def _seal(self, process: str, batch: _Batch) -> Sequence[Any]:
+        self._take_out(process, batch)
+        return ("PUBLISH", _channel(process), _encode(batch.encoded))
 
-    def _on_published(self, messages: list[Message], job: Job) -> None:
+    def _take_out(self, process: str, batch: _Batch) -> None:
+        with self._lock:
+            if self._outbox.get(process) is batch:
+                del self._outbox[process]
+
+    def _on_published(self, process: str, batch: _Batch, job: Job) -> None:
         if job.error is not None or job.result == 0:
-            with self._lock:
-                for process in [process for process, waiting in self._outbox.items() if waiting is messages]:
-                    del self._outbox[process]  # it never got as far as to be written
-            self.on_lost(messages, job.error is None)
+            self._take_out(process, batch)  # it may never have got as far as to be written
+            self.on_lost(batch.messages, job.error is None)
 
     def _beat(self) -> None:
         while not self._is_closed.is_set():
@@ -117,8 +156,14 @@ class Channel:
             self._is_closed.wait(self.lease_seconds / 3)
 
     def _prolong(self) -> None:
-        self._link.submit(("SET", _lease(self.process), "", "PX", int(self.lease_seconds * 1000)))
+        lease_ms = int(self.lease_seconds * 1000)
+        # A Redis that is full sets nothing any more, but lets what is there live on.
+        self._link.submit(("PEXPIRE", _lease(self.process), lease_ms), partial(self._on_prolonged, lease_ms))
         self.post(self.process, _BEAT, time.monotonic())
+
+    def _on_prolonged(self, lease_ms: int, job: Job) -> None:
+        if job.result == 0 and not self._is_closed.is_set():
+            self._link.submit(("SET", _lease(self.process), "", "PX", lease_ms))
 
     def _listen(self) -> None:
         tries = 0
@@ -151,7 +196,15 @@ class Channel:
             # Counted from when it was sent, not from when it came.
             self._valid_until = max(self._valid_until, *(sent_at + self.lease_seconds for (sent_at,) in beats))
         if len(messages) > len(beats):
-            self._try(partial(self.on_messages, [message for message in messages if message[0] != _BEAT]))
+            others = [self._fetch(message) for message in messages if message[0] != _BEAT]
+            self._try(partial(self.on_messages, [message for message in others if message is not None]))
+
+    def _fetch(self, message: list[Any]) -> list[Any] | None:
+        """Return a message, which may have to be fetched. Return None if that cannot be done any more."""
+        if message[0] != _LARGE:
+            return message
+        encoded = self._try(partial(self._link.call, "GETDEL", message[1]))
+        return None if encoded is None else _decode_one(encoded)
 
     def _close_gap(self, connection: Any) -> None:
         """Trust again, once what may have been missed has been made up for on this connection."""

@@ -67,6 +67,7 @@ class Link:
         self._is_over = threading.Event()
         self._is_closing = False
         self.is_up = True  # until the first try has failed
+        self.on_up: Callable[[], None] = lambda: None  # called when it is there again
         self._failed_at = 0.0
         self._logged_at: float | None = None
         self._sha: bytes = b""
@@ -83,6 +84,8 @@ class Link:
         if self.is_up and not self._is_closing:
             self._jobs.append(job)
             self._is_wanted.set()
+            if not self.is_up:
+                self._fail_waiting()  # it has gone away just now
         else:
             _fail([job])
         return job
@@ -126,6 +129,8 @@ class Link:
                 connection = self.open(self._timeout_seconds)
                 connection.send_command("SCRIPT", "LOAD", SCRIPT)
                 self._sha = connection.read_response()
+                connection.send_command("PEXPIRE", "s2m:none", 1)  # what a replica refuses
+                connection.read_response()
                 self._on_up()
                 tries = 0
                 self._serve(connection)
@@ -164,6 +169,8 @@ class Link:
                 except (NoScriptError, ReadOnlyError):
                     raise  # it is another Redis than a moment ago
                 except ResponseError as error:
+                    if "READONLY" in str(error):
+                        raise  # the same, of a step
                     job.error = StoreUnavailable()
                     self._on_refusal(error)
                 answered += 1
@@ -174,7 +181,8 @@ class Link:
     def _on_up(self) -> None:
         if not self.is_up:
             log.warning("Redis at %s answers again, after %.1f s", self.address, time.monotonic() - self._failed_at)
-        self.is_up = True
+            self.is_up = True
+            self.on_up()
 
     def _on_down(self, error: Exception) -> None:
         if self.is_up:

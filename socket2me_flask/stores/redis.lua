@@ -7,8 +7,8 @@
 -- and of its mailbox:
 --   s2m:callers:T  set     processes whose callers wait for what its client says
 --   s2m:events:T   stream  the calls, by number
---   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is set aside, when it was received;
---                          "bytes" -> the sum of the sizes
+--   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is set aside, when it was received
+--   s2m:bytes:T    number  the sum of the sizes
 --   s2m:due:T      zset    id -> number, of those that are not set aside
 -- Of all:
 --   s2m:tokens     zset    token -> when it expires, in ms of Redis's clock
@@ -32,8 +32,9 @@ local function lives(process)
   return process and call('EXISTS', 's2m:lease:' .. process) == 1
 end
 
+-- Send a process a message. Returns whether it was heard.
 local function post(process, ...)
-  call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({{...}}))
+  return call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({{...}})) > 0
 end
 
 local function owner(token)
@@ -84,28 +85,28 @@ local function drop_event(token, id)
   call('ZREM', 's2m:due:' .. token, id)
   call('ZREM', 's2m:ages', id .. ' ' .. token)
   call('DECRBY', 's2m:bytes', event.size)
-  if call('HLEN', box) == 1 then
-    call('DEL', box, 's2m:events:' .. token)
+  if call('EXISTS', box) == 0 then
+    call('DEL', 's2m:bytes:' .. token, 's2m:events:' .. token)
   else
-    call('HINCRBY', box, 'bytes', -event.size)
+    call('DECRBY', 's2m:bytes:' .. token, event.size)
     call('XDEL', 's2m:events:' .. token, event.number .. '-0')
   end
   return 1
 end
 
+-- Returns how many events there were.
 local function drop_mailbox(token)
-  local box = 's2m:box:' .. token
-  for _, id in ipairs(call('HKEYS', box)) do
-    if id ~= 'bytes' then call('ZREM', 's2m:ages', id .. ' ' .. token) end
-  end
-  call('DECRBY', 's2m:bytes', call('HGET', box, 'bytes') or 0)
-  call('UNLINK', box, 's2m:events:' .. token, 's2m:due:' .. token)
+  local ids = call('HKEYS', 's2m:box:' .. token)
+  for _, id in ipairs(ids) do call('ZREM', 's2m:ages', id .. ' ' .. token) end
+  call('DECRBY', 's2m:bytes', call('GET', 's2m:bytes:' .. token) or 0)
+  call('UNLINK', 's2m:box:' .. token, 's2m:bytes:' .. token, 's2m:events:' .. token, 's2m:due:' .. token)
+  return #ids
 end
 
 local function drop_token(token)
-  drop_mailbox(token)
   call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token, 's2m:callers:' .. token)
   call('ZREM', 's2m:tokens', token)
+  return drop_mailbox(token)
 end
 
 -- An event as it is returned: id, attempts, whether it is set aside, size, when it was received; and what was kept.
@@ -160,10 +161,15 @@ function steps.bury(token)
   return 1
 end
 
+-- Drop tokens that have expired, until so many tokens or events are dropped.
 function steps.expired(limit)
-  local expired = {}
+  local expired, dropped = {}, 0
   for _, token in ipairs(call('ZRANGEBYSCORE', 's2m:tokens', '-inf', now_ms(), 'LIMIT', 0, limit)) do
-    if steps.bury(token) == 1 then expired[#expired + 1] = token end
+    if not exists(token) then
+      dropped = dropped + 1 + drop_token(token)
+      expired[#expired + 1] = token
+    end
+    if dropped >= tonumber(limit) then break end
   end
   return expired
 end
@@ -192,11 +198,13 @@ function steps.attach(token, process, client, mode, displaces)
   return record(token)
 end
 
--- A client has left, or its process says that it is not there: unless another has come.
-function steps.detach(token, process, client)
+-- A client has left, or is said not to be there: unless another has come. With `unless_alive` 1 it was its process that
+-- could not be reached, and it stays if that can be reached now.
+function steps.detach(token, process, client, unless_alive)
   local key = 's2m:token:' .. token
   local current = call('HMGET', key, 'process', 'client')
-  if current[1] == process and current[2] == client then
+  local is_back = unless_alive == '1' and call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({})) > 0
+  if current[1] == process and current[2] == client and not is_back then
     call('HDEL', key, 'process', 'client', 'client_mode')
     post_to_all('s2m:callers:' .. token, process, 'left', token)
   end
@@ -207,8 +215,9 @@ end
 function steps.watch(token, process, wait_ms)
   local found = record(token)
   if found and (not found[6] or found[6] == process) then
-    call('SADD', 's2m:waiting:' .. token, process)
-    call('PEXPIRE', 's2m:waiting:' .. token, wait_ms)
+    local waiting = 's2m:waiting:' .. token
+    call('SADD', waiting, process)
+    if call('PTTL', waiting) < tonumber(wait_ms) then call('PEXPIRE', waiting, wait_ms) end
   end
   return found
 end
@@ -219,22 +228,20 @@ end
 function steps.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes)
   local found = record(token)
   if not found then return 'unknown' end
-  local box = 's2m:box:' .. token
-  local events = math.max(0, call('HLEN', box) - 1)
   local function is_over(bound, value) return tonumber(bound) > 0 and value > tonumber(bound) end
-  if is_over(max_events, events + 1) or is_over(max_bytes, (call('HGET', box, 'bytes') or 0) + size) then
+  local bytes = call('GET', 's2m:bytes:' .. token) or 0
+  if is_over(max_events, call('HLEN', 's2m:box:' .. token) + 1) or is_over(max_bytes, bytes + size) then
     return 'full'
   end
   if is_over(total_bytes, (call('GET', 's2m:bytes') or 0) + size) then return 'all full' end
   local number = call('INCR', 's2m:sequence')
   call('XADD', 's2m:events:' .. token, number .. '-0', 'content', content, 'body', body)
   keep_state(token, id, {number = number, size = tonumber(size), attempts = 0, aside = 0, received_at = received_at})
-  call('HINCRBY', box, 'bytes', size)
+  call('INCRBY', 's2m:bytes:' .. token, size)
   call('INCRBY', 's2m:bytes', size)
   call('ZADD', 's2m:due:' .. token, number, id)
   call('ZADD', 's2m:ages', received_at, id .. ' ' .. token)
-  if found[6] and found[6] ~= process then
-    post(found[6], 'kick', token)
+  if found[6] and found[6] ~= process and post(found[6], 'kick', token, found[7]) then
     call('SADD', 's2m:callers:' .. token, process)
     call('PEXPIRE', 's2m:callers:' .. token, wait_ms)
     return {found[8]}
@@ -264,12 +271,10 @@ function steps.summary(token)
   local events = {}
   local flat = call('HGETALL', 's2m:box:' .. token)
   for at = 1, #flat, 2 do
-    if flat[at] ~= 'bytes' then
-      local event = cmsgpack.unpack(flat[at + 1])
-      local row = shown(token, flat[at], event, false)
-      row[6] = event.number
-      events[#events + 1] = row
-    end
+    local event = cmsgpack.unpack(flat[at + 1])
+    local row = shown(token, flat[at], event, false)
+    row[6] = event.number
+    events[#events + 1] = row
   end
   return events
 end

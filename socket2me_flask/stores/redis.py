@@ -10,7 +10,7 @@ Durable is what Redis makes durable: docs/scaling.md.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,19 +30,14 @@ log = logging.getLogger(__name__)
 # How many tokens' whereabouts are remembered. A call to any other asks Redis.
 MOST_ROUTES = 50_000
 
-# A body up to this size goes with its message. What Redis has not sent yet is bounded, and a process that is behind
-# by more than that loses its channel (`client-output-buffer-limit`, 32 MB): larger ones are fetched.
-LARGE_BODY_BYTES = 16_384
-BODY_LIFE_SECONDS = 30
-
 # No caller waits longer than this for what the client of a mailbox says.
 CALLER_WAITS_SECONDS = 3600
 
-# How many bytes of events are looked at in one step, if there is more than one.
-MOST_WAITING_BYTES = 4_000_000
-
 # How many tokens or events one step may drop: Redis does nothing else meanwhile.
 MOST_DROPPED = 200
+
+# How many bytes of events are looked at in one step, if there is more than one.
+MOST_WAITING_BYTES = 4_000_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_content = msgspec.msgpack.Decoder(tuple[str, str, str, dict[str, str], float, bool]).decode
@@ -86,6 +81,8 @@ class RedisStore:
         self.process = process
         self._near = MemoryStore(clock)  # the tokens whose clients this process has, as long as Redis keeps them
         self.routes: dict[str, Route] = {}
+        self._news = 0  # how often this process was told that something changed that it may remember
+        self._expired: list[str] = []  # taken out of `_near`, and not looked up yet
         self._link = Link(url, timeout_seconds=timeout_seconds, verify_tls=verify_tls)
         self.channel = Channel(self._link, self.process, lease_seconds=lease_seconds)
 
@@ -105,6 +102,15 @@ class RedisStore:
             log.warning("maxmemory-policy is %s: when Redis is full it drops tokens and events", policy)
         persistence = "append-only file" if found.get("aof_enabled") == "1" else "no append-only file"
         return f"version {found.get('redis_version')}, {persistence}"
+
+    def on_up(self, do: Callable[[], None]) -> None:
+        """Have something done each time that Redis answers again."""
+        self._link.on_up = do
+
+    def check_link(self) -> None:
+        """Raise `StoreUnavailable` if Redis is known not to answer."""
+        if not self._link.is_up:
+            raise StoreUnavailable
 
     def counters(self) -> RedisStorage:
         """Return where processes can count together."""
@@ -142,16 +148,18 @@ class RedisStore:
 
     def get(self, token: str) -> TokenRecord | None:
         record = self._near.get(token) if self.channel.is_trusted else None
-        return record or self._learn(token, self._link.step("get", token))
+        return record or self._step("get", token)
 
     def peek(self, token: str) -> TokenRecord | None:
         self.channel.check()
         record = self._near.get(token)
-        if record is None:
-            route = self.routes.get(token)
-            # An event for a mailbox is kept by this process, which has to know that the token lives.
-            record = route.record if route is not None and not route.record.mailbox else self.get(token)
-        return record
+        if record is not None:
+            return record
+        route = self.routes.get(token)
+        # An event for a mailbox is kept by this process, which has to know that the token lives.
+        if route is None or route.record.mailbox or self._clock() >= route.record.expires_at:
+            return self.get(token)
+        return route.record
 
     def is_remembered(self, token: str) -> bool:
         """Say whether calls to a token are served without asking Redis."""
@@ -161,8 +169,7 @@ class RedisStore:
         record = self.get(token)
         if record is None:
             return None
-        found = self._link.step("refresh", token, self._clock() + record.ttl_seconds, self.process)
-        return self._learn(token, found)
+        return self._step("refresh", token, self._clock() + record.ttl_seconds, self.process)
 
     def remove(self, token: str) -> bool:
         is_removed = bool(self._link.step("remove", token, self.process))
@@ -170,16 +177,23 @@ class RedisStore:
         return is_removed
 
     def pop_expired(self) -> list[str]:
+        self._expired += self._near.pop_expired()
         expired = []
-        for token in self._near.pop_expired():
-            # It may have been refreshed, and this process may have missed to hear of it.
-            if self._learn(token, self._link.step("get", token)) is None:
-                self._link.step("bury", token)
-                expired.append(token)
-        while swept := self._link.step("expired", MOST_DROPPED):
-            expired += [token.decode() for token in swept]
-            for token in expired:
-                self.forget(token)
+        try:
+            while self._expired:
+                token = self._expired[-1]
+                # It may have been refreshed, and this process may have missed to hear of it.
+                if self._step("get", token) is None:
+                    self._link.step("bury", token)
+                    expired.append(token)
+                self._expired.pop()
+            while swept := self._link.step("expired", MOST_DROPPED):
+                for token in map(bytes.decode, swept):
+                    self.forget(token)
+                    expired.append(token)
+        except StoreUnavailable:
+            if not expired:
+                raise  # else the rest is for the next sweep
         return expired
 
     def ping(self) -> None:
@@ -194,13 +208,14 @@ class RedisStore:
 
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
         self.channel.check()
-        return self._learn(token, self._link.step("attach", token, self.process, client, mode, 1))
+        return self._step("attach", token, self.process, client, mode, 1)
 
     def attach_again(self, clients: list[tuple[str, str, str]]) -> list[bool | None]:
         """Say of tokens, clients and modes that they are still here, after this process may have missed something.
 
         Return of each True, False if another client has come meanwhile, None if the token has ended.
         """
+        news = self._news
         attach = partial(self._link.submit_step, "attach")
         jobs = [attach(token, self.process, client, mode, 0) for token, client, mode in clients]
         outcomes: list[bool | None] = []
@@ -209,7 +224,7 @@ class RedisStore:
             if found == b"displaced":
                 outcomes.append(False)
             else:
-                outcomes.append(None if self._learn(token, found) is None else True)
+                outcomes.append(None if self._learn(token, found, news) is None else True)
         return outcomes
 
     def detach(self, token: str, client: str) -> None:
@@ -220,8 +235,14 @@ class RedisStore:
         """A token that this process remembers was refreshed elsewhere."""
         self._near.refresh(token)
 
-    def forget_all(self) -> None:
+    def unlearn(self, token: str) -> None:
+        """Remember nothing of a token, nor what is just being asked: this process was told that it has changed."""
+        self._news += 1
+        self.forget(token)
+
+    def unlearn_all(self) -> None:
         """Remember nothing of any token: something may have changed that this process has not heard of."""
+        self._news += 1
         self._near = MemoryStore(self._clock)
         self.routes.clear()
 
@@ -230,14 +251,17 @@ class RedisStore:
         self._near.remove(token)
         self.routes.pop(token, None)
 
-    def correct(self, token: str, route: Route) -> TokenRecord | None:
-        """Learn anew where a client is, as it is not where `route` says. Return None if the token has ended."""
-        return self._learn(token, self._link.step("detach", token, route.process, route.client))
+    def correct(self, token: str, route: Route, *, unless_alive: bool) -> TokenRecord | None:
+        """Learn anew where a client is, as it is not where `route` says. Return None if the token has ended.
+
+        With `unless_alive` it is still there if its process can be reached by now.
+        """
+        return self._step("detach", token, route.process, route.client, int(unless_alive))
 
     def watch(self, token: str, wait_seconds: float) -> TokenRecord | None:
         """Have this process told when a client comes; if there is one, learn where. None if the token has ended."""
         self.channel.check()
-        return self._learn(token, self._link.step("watch", token, self.process, math.ceil(wait_seconds * 1000)))
+        return self._step("watch", token, self.process, math.ceil(wait_seconds * 1000))
 
     def count(self, token: str, counts: Counts) -> None:
         self._link.submit_step(
@@ -253,27 +277,6 @@ class RedisStore:
         if not found:
             return Counts()
         return Counts(int(found[8] or 0), int(found[9] or 0), float(found[10]) if found[10] else None)
-
-    def pack(self, call: Call) -> tuple[Any, ...]:
-        """Return a call as a message to another process has it. A large body goes by way of Redis's memory."""
-        body: bytes | None = call.body
-        if len(call.body) > LARGE_BODY_BYTES:
-            self._link.call("SET", _body(call.id), call.body, "PX", BODY_LIFE_SECONDS * 1000)
-            body = None
-        return (
-            *(call.token, call.method, call.path, call.query, call.headers),
-            *(body, call.received_at, call.id, call.is_legacy),
-        )
-
-    def unpack(self, packed: Sequence[Any]) -> Call:
-        """Return the call of a message. Raises `StoreUnavailable` if its body is not there any more."""
-        call = Call(*packed)
-        if call.body is None:
-            body = self._link.call("GETDEL", _body(call.id))
-            if body is None:
-                raise StoreUnavailable
-            call.body = body
-        return call
 
     # Mailboxes
 
@@ -333,27 +336,32 @@ class RedisStore:
     def set_aside(self, token: str, event_id: str) -> None:
         self._link.submit_step("set_aside", token, event_id)
 
-    def _learn(self, token: str, found: list[Any] | None) -> TokenRecord | None:
-        """Return the token that a step has found, and remember where its client is."""
+    def _step(self, name: str, token: str, *args: Any) -> TokenRecord | None:
+        """Carry out a step that returns the token, and learn from it."""
+        news = self._news
+        return self._learn(token, self._link.step(name, token, *args), news)
+
+    def _learn(self, token: str, found: list[Any] | None, news: int) -> TokenRecord | None:
+        """Return the token that a step has found, and remember where its client is.
+
+        Unless there was news since the step began: what it found may be older than that.
+        """
         self.forget(token)
         if not found:
             return None
         ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, *_, lives_ms = found
         record = TokenRecord(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1")
-        if process is None:
+        if process is None or news != self._news:
             return record
+        # Redis's clock decides when it expires, not this machine's.
+        remembered = replace(record, expires_at=self._clock() + lives_ms / 1000)
         if process.decode() == self.process:
-            # Redis's clock decides when it expires, not this machine's.
-            self._near.restore(replace(record, expires_at=self._clock() + lives_ms / 1000))
+            self._near.restore(remembered)
             return record
         if len(self.routes) >= MOST_ROUTES:
             self.routes.clear()
-        self.routes[token] = Route(record, process.decode(), client.decode(), client_mode.decode())
+        self.routes[token] = Route(remembered, process.decode(), client.decode(), client_mode.decode())
         return record
-
-
-def _body(event_id: str) -> str:
-    return f"s2m:body:{event_id}"
 
 
 def _event(token: str, row: list[Any]) -> StoredEvent:
