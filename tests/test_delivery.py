@@ -8,7 +8,6 @@ from base64 import b64decode
 import pytest
 import requests
 
-from .conftest import WITH_C_PARSER
 from .live import NodeListener, Pair, PythonListener, Server, WebSocket, wait_until
 from .redis_server import Redis
 
@@ -16,7 +15,7 @@ from .redis_server import Redis
 PATIENCE_SECONDS = 1
 
 
-@pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER, "flask", "redis"])
+@pytest.fixture(scope="module", params=["gunicorn", "flask", "redis"])
 def server(request, tmp_path_factory):
     settings = {
         "ACK_TIMEOUT_SECONDS": PATIENCE_SECONDS,
