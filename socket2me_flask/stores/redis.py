@@ -173,7 +173,7 @@ class RedisStore:
 
     def remove(self, token: str) -> bool:
         is_removed = bool(self._link.step("remove", token, self.process))
-        self.forget(token)
+        self.unlearn(token)
         return is_removed
 
     def pop_expired(self) -> list[str]:
@@ -228,7 +228,7 @@ class RedisStore:
         return outcomes
 
     def detach(self, token: str, client: str) -> None:
-        self.forget(token)
+        self.unlearn(token)
         self._link.submit_step("detach", token, self.process, client)
 
     def refreshed(self, token: str) -> None:
@@ -236,7 +236,7 @@ class RedisStore:
         self._near.refresh(token)
 
     def unlearn(self, token: str) -> None:
-        """Remember nothing of a token, nor what is just being asked: this process was told that it has changed."""
+        """Remember nothing of a token, nor what is just being asked of it: it has changed."""
         self._news += 1
         self.forget(token)
 
