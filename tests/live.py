@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,20 +147,23 @@ class Pair(Server):
 
     def __init__(self, redis_url: str, runner: str = "gunicorn", **settings: object) -> None:
         settings["STORE_URL"] = redis_url
-        self.other = Server(runner, **settings)
-        try:
-            super().__init__(runner, **settings)
-        except BaseException:
-            self.other.stop()
-            raise
+        with ThreadPoolExecutor() as pool:
+            other = pool.submit(Server, runner, **settings)
+            try:
+                super().__init__(runner, **settings)
+            except BaseException:
+                other.result().stop()
+                raise
+        self.other = other.result()
 
     def go(self, *args: Any, **kwargs: Any) -> requests.Response:
         return self.other.go(*args, **kwargs)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
         self.other.giveaways |= self.giveaways
-        statuses = [super().stop(sig), self.other.stop(sig)]
-        return max(statuses, key=abs)
+        with ThreadPoolExecutor() as pool:
+            other = pool.submit(self.other.stop, sig)
+            return max(super().stop(sig), other.result(), key=abs)
 
 
 def clean_environment() -> dict[str, str]:

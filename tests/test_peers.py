@@ -521,7 +521,7 @@ def test_a_process_that_stops_leaves_nothing(faulty):
     with Acknowledging(faulty, made["token"], secret=made["secret"]) as client:
         caller = Caller(faulty, made["token"])
         ack_id, _ = client.event()
-        stopping = threading.Thread(target=lambda: Server.stop(faulty))
+        stopping = threading.Thread(target=Server.stop, args=[faulty])
         stopping.start()
         time.sleep(0.3)
         client.acknowledge(ack_id)
