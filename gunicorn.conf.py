@@ -50,8 +50,11 @@ if worker_connections < 10:
 # A caller that comes often saves a connection; an idle one goes soon, and so does one that sends its head slowly.
 keepalive = _settings["KEEPALIVE_SECONDS"]
 
-# What is on its way when the process is told to stop has been answered before; idle callers are cut off.
-graceful_timeout = 3
+# From when gunicorn is told to stop until it kills the worker: longer than that takes to drain, in `front.py`.
+graceful_timeout = 10
+
+# What is on its way has been answered then. How long callers who are idle are waited for until they are cut off.
+IDLE_SECONDS = 1
 
 # Longer than the default, for webhooks with long queries.
 limit_request_line = 8190
@@ -88,6 +91,7 @@ def post_worker_init(worker):
             eventlet.sleep(0.1)
         worker.cfg.set("keepalive", 0)  # gunicorn closes each connection after its next answer
         get_services(worker.wsgi).front.drain()
+        worker.cfg.set("graceful_timeout", IDLE_SECONDS)
         worker.alive = False
 
     signal.signal(signal.SIGTERM, on_sigterm)

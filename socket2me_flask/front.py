@@ -65,6 +65,7 @@ class Front:
         self._send_timeout_seconds = send_timeout_seconds
         self._in_flight = 0
         self._is_draining = False
+        self._is_closed = False  # to new calls
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         turns = self._turns
@@ -75,7 +76,7 @@ class Front:
             environ["gunicorn.socket"].settimeout(self._send_timeout_seconds)
         if path.startswith(ENGINE_PATH):
             answer = self._to_engine(environ, start_response)
-        elif self._is_draining and (not self._relay.has_peers or path == "/readyz") and path != "/healthz":
+        elif (self._is_closed and path != "/healthz") or (self._is_draining and path == "/readyz"):
             status, headers, body = self._answers.as_json(ShuttingDown())
             start_response(status, headers)
             answer = [body]
@@ -92,16 +93,22 @@ class Front:
     def drain(self) -> None:
         """Turn new calls away, wait for those on their way, then send the clients away.
 
-        With peers calls are not turned away: the clients go to those, and calls follow them there.
+        With peers calls are turned away last: the clients go to those, and calls follow them there.
 
         Clients go last: one that is still to acknowledge a call can do so. Whoever waits for one that does not is
         told when it has left.
         """
         self._is_draining = True
-        self._relay.drain()
+        may_follow = self._relay.has_peers
+        self._is_closed = not may_follow
+        self._relay.drain(may_follow=may_follow)
         self._wait_while(lambda: bool(self._in_flight or self._relay.is_owed_to), DRAIN_SECONDS)
         self._engine.drain()
         self._wait_while(self._relay.has_clients, LEAVE_SECONDS)
+        if may_follow:
+            self._is_closed = True
+            self._relay.drain()
+            self._wait_while(lambda: bool(self._in_flight), DRAIN_SECONDS)
 
     def _wait_while(self, condition: Callable[[], bool], most_seconds: float) -> None:
         deadline = time.monotonic() + most_seconds

@@ -84,6 +84,7 @@ class Peers(Alone):
         self._channel.on_messages = self._on_messages
         self._channel.on_lost = self._on_lost
         self._channel.on_gap = self._on_gap
+        self._channel.on_trusted = relay.wake_all
         self._channel.on_beat = self._on_beat
         store.on_up(self._on_up)
 

@@ -279,6 +279,11 @@ class Relay:
             for held in list(self._held.get(token, ())):
                 self._settle(held)
 
+    def wake_all(self) -> None:
+        """Have all that are held look again for their clients: it may have been missed that one came."""
+        for token in list(self._held):
+            self.wake(token)
+
     def expire(self) -> int:
         """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
         expired = self._store.pop_expired()
@@ -298,11 +303,11 @@ class Relay:
             raise UnknownToken
         self.end(token)
 
-    def drain(self) -> None:
-        """Let the calls go that are kept, and those that are held if their clients can come to nobody else."""
+    def drain(self, *, may_follow: bool = False) -> None:
+        """Let go whoever waits: with what is kept, or for a client, unless they `may_follow` it to a peer."""
         if self.mailboxes is not None:
             self.mailboxes.drain()
-        if self.has_peers:
+        if may_follow:
             return
         with self._lock:
             for held in [held for queue in self._held.values() for held in queue]:

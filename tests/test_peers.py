@@ -441,6 +441,21 @@ def test_events_of_a_process_that_is_killed_go_on_at_another(faulty):
     assert got == [(kept[0], 2), (kept[1], 1), (kept[2], 1)]
 
 
+def test_a_stop_answers_who_waits_for_a_client_that_does_not_come(faulty):
+    """Held before, held meanwhile, or for a mailbox: each hears something, and the process ends by itself."""
+    token, made = faulty.new(), faulty.new_with_secret(mailbox=True)
+    with Server(STORE_URL=faulty.redis.url, HOLD_SECONDS=6) as server:
+        callers = [Caller(server, token)]
+        wait_until(lambda: faulty.redis.client.exists(f"s2m:waiting:{token}"), "it is held")
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        time.sleep(0.3)
+        callers += [Caller(server, token), Caller(server, made["token"])]
+        assert [caller.answer.status_code for caller in callers] == [503, 503, 202]
+        stopping.join()
+        assert "Worker exiting" in server.log
+
+
 def test_events_are_known_while_their_process_is_dead(faulty):
     """It was killed: what it was sending waits, and a caller does not wait for it."""
     made = faulty.new_with_secret(mailbox=True)

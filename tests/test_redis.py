@@ -1,5 +1,6 @@
 """The store in Redis and the peers that share it: what no other store has to do. In this process, but for Redis."""
 
+import threading
 import time
 from functools import partial
 
@@ -14,7 +15,7 @@ from socket2me_flask.tokens import new_token
 
 from .live import wait_until
 from .test_mailboxes import AckClient
-from .test_relay import FakeClient, call_for, forward, relay_on
+from .test_relay import Caller, FakeClient, call_for, forward, relay_on
 
 
 @pytest.fixture
@@ -96,6 +97,57 @@ def test_what_was_asked_before_there_was_news_is_not_remembered(stores, monkeypa
     monkeypatch.undo()
     assert here.get(token)
     assert here.is_remembered(token)
+
+
+def test_news_of_one_token_is_no_news_of_another(stores, monkeypatch):
+    """However many come and go, what is asked of the others is remembered: they expire in time."""
+    here, _, token = stores
+    step = here._link.step
+
+    def with_news(*args):
+        found = step(*args)
+        here.unlearn("another")
+        return found
+
+    here.unlearn(token)
+    monkeypatch.setattr(here._link, "step", with_news)
+    assert here.attach(token, "d", "notify")
+    assert here.is_remembered(token)
+    assert here._questions == {}
+
+
+def test_a_process_whose_lease_had_ended_looks_after_its_clients(open_store):
+    """To others they were gone, though its channel was never away."""
+    store = open_store("a", lease_seconds=0.6)
+    gaps = []
+    store.channel.on_gap = lambda: gaps.append(1) or True
+    store.start()
+    time.sleep(0.1)  # at the start its channel is new, and so is its lease
+    gaps.clear()
+    store._link.call("DEL", "s2m:lease:a")
+    wait_until(lambda: gaps, "it is noticed")
+    assert store.channel.is_trusted
+
+
+def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
+    """The channel was cut twice; the first connection's gap took longer to close."""
+    store = open_store("a")
+    slow, opened = threading.Event(), []
+
+    def close_gap():
+        opened.append(1)
+        if len(opened) == 1:
+            slow.wait(10)
+        return True
+
+    store.channel.on_gap = close_gap
+    store.channel.start(0)
+    wait_until(lambda: opened, "the first is being closed")
+    redis.client.client_kill_filter(_type="pubsub", skipme=True)
+    wait_until(lambda: store.channel.is_trusted, "the second is closed")
+    slow.set()
+    time.sleep(0.2)
+    assert store.channel.is_trusted
 
 
 def test_a_token_that_is_remembered_elsewhere_expires_to_the_instant(stores, clock):
@@ -273,6 +325,21 @@ def test_a_client_that_proves_to_be_gone_is_gone_for_all(sides):
         forward(there.relay, call_for(token))
     assert here.relay.clients() == []
     assert not there.peers.is_connected(token)
+
+
+def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
+    """Their client came to another process, and nobody told."""
+    here, there = (Side(open_store(name), hold_seconds=20) for name in "ab")
+    token = here.store.add(new_token(), 60).token
+    there.peers._heard["arrived"] = lambda token: None
+    caller = Caller(there.relay, call_for(token))
+    wait_until(lambda: there.relay._held_requests == 1, "it is held")
+    here.relay.attach(token, FakeClient())
+    time.sleep(0.1)
+    assert caller.is_alive()
+    there.store.channel.on_trusted()
+    caller.join(5)
+    assert caller.heard == "OK"
 
 
 def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):

@@ -71,7 +71,9 @@ class Channel:
 
     on_messages: called with what has come, in its order, by one thread.
     on_lost: called when messages did not arrive: with them, and whether their process is known to be gone.
-    on_gap: called when messages for this process may have been missed. Until it returns true nothing is trusted.
+    on_gap: called when messages for this process may have been missed, or its lease had ended. In the first case
+        nothing is trusted until it returns true.
+    on_trusted: called when, after that, this process is trusted again.
     on_beat: called with each beat.
     """
 
@@ -82,6 +84,7 @@ class Channel:
         self.on_messages: Callable[[list[list[Any]]], None] = lambda messages: None
         self.on_lost: Callable[[list[Message], bool], None] = lambda messages, is_gone: None
         self.on_gap: Callable[[], bool] = lambda: True
+        self.on_trusted: Callable[[], None] = lambda: None
         self.on_beat: Callable[[], None] = lambda: None
         self._outbox: dict[str, _Batch] = {}  # by process
         self._large = count(1)
@@ -115,7 +118,7 @@ class Channel:
         is_large = len(encoded) > LARGE_BYTES
         if is_large:
             key = f"s2m:message:{self.process}-{next(self._large)}"
-            self._link.submit(("SET", key, encoded, "PX", FETCH_SECONDS * 1000))
+            self._link.submit(("SET", key, encoded, "PX", FETCH_SECONDS * 1000), partial(self._on_set, message))
             encoded = _encode((_LARGE, key))
         with self._lock:
             batch = self._outbox.get(process)
@@ -134,6 +137,10 @@ class Channel:
         self._valid_until = 0.0
         self._link.submit(("DEL", _lease(self.process)))
         self.post(self.process, _BEAT, -math.inf)  # so that who listens looks up, and ends
+
+    def _on_set(self, message: Message, job: Job) -> None:
+        if job.error is not None:
+            self.on_lost([message], False)  # whoever is told to fetch it will find nothing
 
     def _seal(self, process: str, batch: _Batch) -> Sequence[Any]:
         self._take_out(process, batch)
@@ -163,7 +170,12 @@ class Channel:
 
     def _on_prolonged(self, lease_ms: int, job: Job) -> None:
         if job.result == 0 and not self._is_closed.is_set():
-            self._link.submit(("SET", _lease(self.process), "", "PX", lease_ms))
+            self._link.submit(("SET", _lease(self.process), "", "PX", lease_ms), self._on_leased)
+
+    def _on_leased(self, job: Job) -> None:
+        """Make up for what others did while the lease had ended: to them the clients of this process were gone."""
+        if job.error is None:
+            threading.Thread(target=self._try, args=[self.on_gap], daemon=True).start()
 
     def _listen(self) -> None:
         tries = 0
@@ -211,7 +223,9 @@ class Channel:
         while connection.is_connected and not self._is_closed.is_set():
             if self._link.is_up and self._try(self.on_gap):
                 self._prolong()
-                self._has_gap = not connection.is_connected
+                if connection.is_connected:  # else another has the gap to close now
+                    self._has_gap = False
+                    self._try(self.on_trusted)
                 return
             self._link.pause(1)
 

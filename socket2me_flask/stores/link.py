@@ -134,14 +134,12 @@ class Link:
                 self._on_up()
                 tries = 0
                 self._serve(connection)
-            except (RedisError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, RedisError | OSError):
+                    log.exception("the way to Redis failed")
                 self._on_down(error)
                 self.pause(tries)
                 tries += 1
-            except Exception:
-                log.exception("the way to Redis failed")
-                self._fail_waiting()
-                self.pause(tries)
             finally:
                 if connection is not None:
                     connection.disconnect()

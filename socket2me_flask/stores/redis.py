@@ -81,7 +81,7 @@ class RedisStore:
         self.process = process
         self._near = MemoryStore(clock)  # the tokens whose clients this process has, as long as Redis keeps them
         self.routes: dict[str, Route] = {}
-        self._news = 0  # how often this process was told that something changed that it may remember
+        self._questions: dict[str, list[_Question]] = {}  # by token: what is just being asked
         self._expired: list[str] = []  # taken out of `_near`, and not looked up yet
         self._link = Link(url, timeout_seconds=timeout_seconds, verify_tls=verify_tls)
         self.channel = Channel(self._link, self.process, lease_seconds=lease_seconds)
@@ -208,23 +208,31 @@ class RedisStore:
 
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
         self.channel.check()
-        return self._step("attach", token, self.process, client, mode, 1)
+        record = self._step("attach", token, self.process, client, mode, 1)
+        if record is None or self.is_remembered(token):
+            return record
+        return self.get(token)  # there was news just now
 
     def attach_again(self, clients: list[tuple[str, str, str]]) -> list[bool | None]:
         """Say of tokens, clients and modes that they are still here, after this process may have missed something.
 
         Return of each True, False if another client has come meanwhile, None if the token has ended.
         """
-        news = self._news
         attach = partial(self._link.submit_step, "attach")
-        jobs = [attach(token, self.process, client, mode, 0) for token, client, mode in clients]
+        asked = [
+            (self._ask(token), attach(token, self.process, client, mode, 0)) for token, client, mode in clients
+        ]
         outcomes: list[bool | None] = []
-        for (token, _, _), job in zip(clients, jobs, strict=True):
-            found = job.wait()
-            if found == b"displaced":
-                outcomes.append(False)
-            else:
-                outcomes.append(None if self._learn(token, found, news) is None else True)
+        try:
+            for question, job in asked:
+                found = job.wait()
+                if found == b"displaced":
+                    outcomes.append(False)
+                else:
+                    outcomes.append(None if self._learn(question, found) is None else True)
+        finally:
+            for question, _ in asked:
+                self._close(question)
         return outcomes
 
     def detach(self, token: str, client: str) -> None:
@@ -237,12 +245,15 @@ class RedisStore:
 
     def unlearn(self, token: str) -> None:
         """Remember nothing of a token, nor what is just being asked of it: it has changed."""
-        self._news += 1
+        for question in self._questions.get(token, ()):
+            question.is_stale = True
         self.forget(token)
 
     def unlearn_all(self) -> None:
         """Remember nothing of any token: something may have changed that this process has not heard of."""
-        self._news += 1
+        for questions in list(self._questions.values()):
+            for question in questions:
+                question.is_stale = True
         self._near = MemoryStore(self._clock)
         self.routes.clear()
 
@@ -338,20 +349,36 @@ class RedisStore:
 
     def _step(self, name: str, token: str, *args: Any) -> TokenRecord | None:
         """Carry out a step that returns the token, and learn from it."""
-        news = self._news
-        return self._learn(token, self._link.step(name, token, *args), news)
+        question = self._ask(token)
+        try:
+            found = self._link.step(name, token, *args)
+        finally:
+            self._close(question)
+        return self._learn(question, found)
 
-    def _learn(self, token: str, found: list[Any] | None, news: int) -> TokenRecord | None:
+    def _ask(self, token: str) -> "_Question":
+        question = _Question(token)
+        self._questions.setdefault(token, []).append(question)
+        return question
+
+    def _close(self, question: "_Question") -> None:
+        others = self._questions[question.token]
+        others.remove(question)
+        if not others:
+            del self._questions[question.token]
+
+    def _learn(self, question: "_Question", found: list[Any] | None) -> TokenRecord | None:
         """Return the token that a step has found, and remember where its client is.
 
-        Unless there was news since the step began: what it found may be older than that.
+        Unless there was news of the token meanwhile: what was found may be older than that.
         """
+        token = question.token
         self.forget(token)
         if not found:
             return None
         ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, *_, lives_ms = found
         record = TokenRecord(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1")
-        if process is None or news != self._news:
+        if process is None or question.is_stale:
             return record
         # Redis's clock decides when it expires, not this machine's.
         remembered = replace(record, expires_at=self._clock() + lives_ms / 1000)
@@ -362,6 +389,16 @@ class RedisStore:
             self.routes.clear()
         self.routes[token] = Route(remembered, process.decode(), client.decode(), client_mode.decode())
         return record
+
+
+class _Question:
+    """What is just being asked of a token, and whether there is news since."""
+
+    __slots__ = ("is_stale", "token")
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.is_stale = False
 
 
 def _event(token: str, row: list[Any]) -> StoredEvent:
