@@ -71,9 +71,9 @@ class Caller(threading.Thread):
         try:
             body = json.dumps({"n": number})
             connection.request("POST", f"/v1/go/{token}", body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            answer.read()
-            status = answer.status
+            with connection.getresponse() as answer:  # closed even if its relay dies in the middle
+                answer.read()
+                status = answer.status
         except (OSError, http.client.HTTPException):
             connection.close()
             status = 0
