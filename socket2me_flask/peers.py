@@ -221,15 +221,13 @@ class Peers(Alone):
             asked.awaited = Awaited(mode)
             asked.answer(mode)
 
-    def _on_answer(self, number: int, value: Any) -> None:
+    def _on_answer(self, number: int, value: Any, error: Exception | None = None) -> None:
         asked = self._asked.pop(number, None)
         if asked is not None:
-            asked.answer(value)
+            asked.answer(value, error)
 
     def _on_gone(self, number: int) -> None:
-        asked = self._asked.pop(number, None)
-        if asked is not None:
-            asked.answer(None, ClientGone())
+        self._on_answer(number, None, ClientGone())
 
     def _on_outcome(self, number: int, packed: list[Any]) -> None:
         asked = self._asked.pop(number, None)
@@ -249,8 +247,9 @@ class Peers(Alone):
     def _on_displaced(self, token: str, client: str) -> None:
         self._store.unlearn(token)
         self._relay.displace(token, client)
-        here = [here for here in [self._relay.client(token)] if here is not None]
-        self._look_after(here)  # if two came at once, Redis may have heard of the first as the last
+        here = self._relay.client(token)
+        if here is not None:
+            self._look_after([here])  # if two came at once, Redis may have heard of the first as the last
 
     def _on_ended(self, token: str) -> None:
         self._store.unlearn(token)
@@ -266,9 +265,7 @@ class Peers(Alone):
         """Let go who waits for what did not arrive: its process is gone, or Redis is."""
         for kind, *what in messages:
             if kind in ("call", "in_flight"):
-                asked = self._asked.pop(what[1], None)
-                if asked is not None:
-                    asked.answer(None, ProcessGone() if is_gone else StoreUnavailable())
+                self._on_answer(what[1], None, ProcessGone() if is_gone else StoreUnavailable())
 
     def _on_beat(self) -> None:
         for token, counts in self._relay.take_counts().items():

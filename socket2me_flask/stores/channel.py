@@ -109,7 +109,7 @@ class Channel:
 
     def check(self) -> None:
         """Raise `StoreUnavailable` unless this process can trust what it remembers, and be reached by others."""
-        if time.monotonic() >= self._valid_until or self._has_gap:
+        if not self.is_trusted:
             raise StoreUnavailable
 
     def post(self, process: str, *message: Any) -> None:
