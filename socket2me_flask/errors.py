@@ -281,6 +281,7 @@ class PeerSilent(Unavailable):
 
     code = "peer_silent"
     message = "The process of this relay that has the client did not answer in time."
+    setting = "STORE_TIMEOUT_SECONDS"
 
 
 class StoreUnavailable(Unavailable):
