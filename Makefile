@@ -8,7 +8,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
-.PHONY: serve try-it test lint fix bench soak rolling clean
+.PHONY: serve try-it test lint fix bench yardstick soak rolling clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -33,8 +33,17 @@ fix: $(VENV)/.can-test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.can-test
+bench: $(VENV)/.can-test yardstick
 	$(BIN)/python benchmarks/table.py
+
+# What the relay is measured against: a bare WSGI app under gunicorn 25.3, the last with an eventlet worker.
+yardstick: .venv-yardstick/.done
+
+.venv-yardstick/.done: $(VENV)/bin/python
+	@$(PYTHON) -m venv .venv-yardstick
+	@.venv-yardstick/bin/python -m pip install -q 'gunicorn==25.3.*' 'eventlet==0.41.*'
+	@.venv-yardstick/bin/python -m pip install -q 'gunicorn_h1c>=0.6.10,<0.7' || echo 'No C compiler: going on without it.'
+	@touch $@
 
 soak: $(VENV)/.can-test
 	$(BIN)/python -m tests.soak
@@ -43,7 +52,7 @@ rolling: $(VENV)/.can-test
 	$(BIN)/python -m tests.rolling
 
 clean:
-	rm -rf $(VENV) tests/js/node_modules
+	rm -rf $(VENV) .venv-yardstick tests/js/node_modules
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "socket2me needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

@@ -59,12 +59,17 @@ def use_load_core() -> None:
 class Server:
     """A server under `gunicorn -k eventlet`, on the servers' core if none is given.
 
-    `app` is `wsgi:app`, or the yardstick, which does without the relay's configuration of gunicorn: what that does
-    to each request is part of what the relay costs.
+    `app` is `wsgi:app`, or the yardstick, which runs under the worker of gunicorn 25.3, the last that had one,
+    in an environment of its own (`make yardstick`) and without the relay's configuration. `parser` is gunicorn's.
     """
 
     def __init__(
-        self, app: str = "wsgi:app", port: int | None = None, core: int = SERVER_CORE, **settings: object
+        self,
+        app: str = "wsgi:app",
+        port: int | None = None,
+        core: int = SERVER_CORE,
+        parser: str = "auto",
+        **settings: object,
     ) -> None:
         if port is None:
             with socket.socket() as probe:
@@ -73,7 +78,11 @@ class Server:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         gunicorn = Path(sys.executable).with_name("gunicorn")
-        config = [] if app == "wsgi:app" else ["--config=/dev/null"]
+        config = []
+        if app == "bare_wsgi:app":
+            gunicorn = ROOT / ".venv-yardstick" / "bin" / "gunicorn"
+            config = ["--config=python:bare_wsgi"]
+        config.append(f"--http-parser={parser}")
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             ["taskset", "-c", str(core), gunicorn, "-k", "eventlet", *config, app],

@@ -4,19 +4,71 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from .errors import BodyTimeout, BodyTooLarge, IncompleteBody, RelayError, TooManyBytes
 from .timer import Timer
 
 T = TypeVar("T")
 
-# What is left of a body that nobody wants is read up to this size, so that its sender comes to hear the answer:
-# many send all before they listen. More than that, and the connection is closed on them.
+# The rest of a body that is refused is read up to this size, so that its sender receives the response: many send
+# all before they read. Above it the connection is closed.
 DISCARD_BYTES = 4_000_000
 
-# A body is read in pieces of this size. One that is no larger counts for nothing: there is always room for it.
+# A body is read in pieces of this size. A body that is no larger is not counted: there is always room for it.
 PIECE_BYTES = 65_536
+
+
+class BodySource(Protocol):
+    """The body of one request, before it was read.
+
+    content_length: the value of `Content-Length`, if there is one.
+    is_chunked: whether the body comes in chunks.
+    """
+
+    content_length: str | None
+    is_chunked: bool
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, fewer only at the end of the body. Raises what its server raises."""
+
+    def cut_off(self) -> None:
+        """Let a `read` that waits return, as if the caller had stopped sending."""
+
+    def close_after_response(self) -> None:
+        """Have the connection closed after the response: nobody knows where the next request would begin."""
+
+
+class EnvironBody:
+    """The body of a request to any WSGI server (PEP 3333).
+
+    Two servers tell more than WSGI does: the relay's own worker by `socket2me.connection`, which can close a
+    connection and end a read, and Werkzeug's by `werkzeug.socket`.
+    """
+
+    __slots__ = ("_environ", "content_length", "is_chunked")
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self._environ = environ
+        self.content_length: str | None = environ.get("CONTENT_LENGTH") or None
+        self.is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+
+    def read(self, size: int) -> bytes:
+        if self.is_chunked and not self._environ.get("wsgi.input_terminated"):
+            raise IncompleteBody("This server takes no chunks.")
+        body: bytes = self._environ["wsgi.input"].read(size)
+        return body
+
+    def cut_off(self) -> None:
+        if "socket2me.connection" in self._environ:
+            self._environ["socket2me.connection"].cut_off()
+        elif "werkzeug.socket" in self._environ:
+            with contextlib.suppress(OSError):
+                self._environ["werkzeug.socket"].shutdown(socket.SHUT_RD)
+
+    def close_after_response(self) -> None:
+        if "socket2me.connection" in self._environ:
+            self._environ["socket2me.connection"].close_after_response()
 
 
 class BodyReader:
@@ -37,63 +89,58 @@ class BodyReader:
         self._reading_bytes = 0
         self._lock = threading.Lock()
 
-    def read(self, environ: Mapping[str, Any], max_bytes: int) -> bytes:
+    def read(self, source: BodySource, max_bytes: int) -> bytes:
         """Return a request's body, whether its length was announced or it came in chunks.
 
         Raises `BodyTooLarge` before it reads more than `max_bytes`, `BodyTimeout` if it does not arrive in time,
         `TooManyBytes`, and `IncompleteBody` where it ends early or is malformed.
         """
-        announced = environ.get("CONTENT_LENGTH")
-        in_chunks = "HTTP_TRANSFER_ENCODING" in environ
-        if not announced and not in_chunks:
+        announced = source.content_length
+        if announced is None and not source.is_chunked:
             return b""
         try:
-            if in_chunks:
-                if announced:
+            if source.is_chunked:
+                if announced is not None:
                     raise IncompleteBody("A body has a length or comes in chunks, not both.")
-                if not environ.get("wsgi.input_terminated"):
-                    raise IncompleteBody("This server takes no chunks.")
                 length = max_bytes + 1
             else:
                 length = _whole_number(announced)
                 if length > max_bytes:
                     raise BodyTooLarge
-            body = self._read_in_time(
-                environ, self._read_small if length <= PIECE_BYTES else self._read_large, length
-            )
-            if in_chunks and len(body) > max_bytes:
+            body = self._read_in_time(source, _read_small if length <= PIECE_BYTES else self._read_large, length)
+            if source.is_chunked and len(body) > max_bytes:
                 raise BodyTooLarge
-            if not in_chunks and len(body) < length:
+            if not source.is_chunked and len(body) < length:
                 raise IncompleteBody
         except BodyTooLarge:
-            self.discard(environ)
+            self.discard(source)
             raise
         except RelayError:
-            _close_after_answer(environ)
+            source.close_after_response()
             raise
         return body
 
-    def discard(self, environ: Mapping[str, Any]) -> None:
-        """Read what is left of a body that nobody wants, if it is little; else close after the answer."""
-        announced = environ.get("CONTENT_LENGTH")
-        if not announced and "HTTP_TRANSFER_ENCODING" not in environ:
+    def discard(self, source: BodySource) -> None:
+        """Read the rest of a body that is refused, if it is small; else close the connection after the response."""
+        announced = source.content_length
+        if announced is None and not source.is_chunked:
             return
         try:
-            length = _whole_number(announced) if announced else DISCARD_BYTES + 1
-            if announced and length > DISCARD_BYTES:
+            length = DISCARD_BYTES + 1 if source.is_chunked else _whole_number(announced)
+            if not source.is_chunked and length > DISCARD_BYTES:
                 raise BodyTooLarge
             # No more than was announced: Werkzeug's server would wait for it.
-            if self._read_in_time(environ, _read_past, length) and not announced:
+            if self._read_in_time(source, _read_past, length) and source.is_chunked:
                 raise BodyTooLarge
         except RelayError:
-            _close_after_answer(environ)
+            source.close_after_response()
 
-    def _read_in_time(self, environ: Mapping[str, Any], read: Callable[[Any, int], T], length: int) -> T:
+    def _read_in_time(self, source: BodySource, read: Callable[[BodySource, int], T], length: int) -> T:
         """Read by `read`: what fails is the caller's fault, and takes no longer than it may."""
-        reading = _Reading(environ.get("gunicorn.socket") or environ.get("werkzeug.socket"))
+        reading = _Reading(source)
         self._deadlines.add(reading)
         try:
-            body = read(environ["wsgi.input"], length)
+            body = read(source, length)
         except RelayError:
             raise
         except Exception as error:  # each server has its own for what is malformed
@@ -105,12 +152,7 @@ class BodyReader:
             raise BodyTimeout
         return body
 
-    @staticmethod
-    def _read_small(source: Any, length: int) -> bytes:
-        body: bytes = source.read(length)
-        return body
-
-    def _read_large(self, source: Any, length: int) -> bytes:
+    def _read_large(self, source: BodySource, length: int) -> bytes:
         pieces: list[bytes] = []
         arrived = 0
         try:
@@ -130,23 +172,24 @@ class BodyReader:
 
 
 class _Reading:
-    """A body that is being read, and the connection that it comes over."""
+    """A body that is being read, against the clock."""
 
-    __slots__ = ("_connection", "is_expired")
+    __slots__ = ("_source", "is_expired")
 
-    def __init__(self, connection: socket.socket | None) -> None:
-        self._connection = connection
+    def __init__(self, source: BodySource) -> None:
+        self._source = source
         self.is_expired = False
 
     def expire(self) -> None:
-        """Let the read end as if the caller had stopped sending."""
         self.is_expired = True
-        if self._connection is not None:
-            with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RD)
+        self._source.cut_off()
 
 
-def _read_past(source: Any, length: int) -> bool:
+def _read_small(source: BodySource, length: int) -> bytes:
+    return source.read(length)
+
+
+def _read_past(source: BodySource, length: int) -> bool:
     """Return whether there was as much as that."""
     while length > 0 and (piece := source.read(min(PIECE_BYTES, length))):
         length -= len(piece)
@@ -156,11 +199,4 @@ def _read_past(source: Any, length: int) -> bool:
 def _whole_number(text: str | None) -> int:
     if not (text and text.isascii() and text.isdigit()):
         raise IncompleteBody("Content-Length is a whole number.")
-    return int(text)
-
-
-def _close_after_answer(environ: Mapping[str, Any]) -> None:
-    # WSGI has no way to say this. gunicorn's request has one, and `strict_http.py` puts that on its input.
-    request = getattr(environ["wsgi.input"], "request", None)
-    if request is not None:
-        request().force_close()
+    return int(text) if len(text) < 16 else 10**15  # Python refuses to convert thousands of digits

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .answers import Answer
 from .errors import BadReply, ClientLeft, RelayError
 from .messages import Call
-from .replies import OK, Answer, from_acknowledgement
+from .replies import OK, from_acknowledgement
 
 # Called with the arguments of an acknowledgement, or with None if the client leaves without one.
 OnAck = Callable[[list[Any] | None], None]

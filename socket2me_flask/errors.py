@@ -57,6 +57,15 @@ class IncompleteBody(RelayError):
     message = "The body ended early or is not framed correctly."
 
 
+class MalformedRequest(RelayError):
+    """A head that is not HTTP, or more of it than is accepted. The connection is closed after the response."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
 class BadAuth(RelayError):
     """The `auth` of a connect holds what the relay does not know."""
 

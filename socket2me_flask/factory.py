@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import api, config
 from .answers import ErrorAnswers
-from .api.forward import FastPath
+from .api.forward import Forwarder
+from .api.hooks import Hooks
 from .engine import Engine
-from .front import Front, Turns
+from .gateway import Gateway, Scheduler
+from .lifecycle import Lifecycle
 from .limits import FastRate, NearRate, NoRate, Rate, SharedRate
 from .mailboxes import Mailboxes
 from .origins import Origins
@@ -37,18 +40,19 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     Settings come from the environment; `overrides` (names of `config.SETTINGS`, values of their types) win.
     `clock` returns seconds since the epoch and decides when tokens expire.
 
-    Raises `ConfigError` where a variable holds what its setting does not accept. Starts nothing: `wsgi.py`
-    starts the reaper.
+    Raises `ConfigError` where a variable holds what its setting does not accept. Starts nothing: serving does
+    (`lifecycle.py`).
     """
     settings = config.from_env(os.environ, overrides)
     app = Flask(__package__ or __name__, static_folder=None)
-    flask_app = app.wsgi_app
+    app.session_interface = _NoSessions()
+    to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes
     answers = ErrorAnswers(settings["RETRY_AFTER_SECONDS"])
     store = open_store(settings["STORE_URL"], settings, clock)
     origins = Origins(settings["CORS_ALLOWED_ORIGINS"])
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
-    turns = Turns(engine.sleep)
+    scheduler = Scheduler(engine.sleep)
     mailboxes = None
     if store.mailboxes is not None:
         mailboxes = Mailboxes(
@@ -58,7 +62,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
         )
-    peers, rate, new_rate = _together(store, settings, engine, turns) if is_shared(store) else _alone(settings)
+    peers, rate, new_rate = _together(store, settings, engine, scheduler) if is_shared(store) else _alone(settings)
     relay = Relay(
         store,
         hold_seconds=settings["HOLD_SECONDS"],
@@ -71,42 +75,51 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         mailboxes=mailboxes,
         peers=peers,
         rate=rate,
-        give_way=turns.give_way,
+        give_way=scheduler.yield_to_others,
     )
     peers.serve(relay)
     sockets.serve(store, relay)
     behind_proxies = partial(_behind_proxies, hops=settings["TRUSTED_PROXY_HOPS"])
-    front = Front(
-        behind_proxies(engine.handle_request),
-        FastPath(
-            behind_proxies(flask_app),
-            relay,
-            engine.bodies,
-            max_body_bytes=settings["MAX_BODY_BYTES"],
-            serves_legacy=settings["LEGACY_CLIENTS"],
-        ),
-        engine,
-        relay,
-        turns,
-        answers,
-        send_timeout_seconds=settings["SEND_TIMEOUT_SECONDS"],
+    reaper = Reaper(relay, interval_seconds=settings["REAPER_INTERVAL_SECONDS"], sleep=engine.sleep)
+    lifecycle = Lifecycle(store, relay, engine, reaper)
+    gateway = Gateway(
+        behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers
     )
-    services = Services(
-        settings=settings,
-        store=store,
-        relay=relay,
-        sockets=sockets,
-        reaper=Reaper(relay, interval_seconds=settings["REAPER_INTERVAL_SECONDS"], sleep=engine.sleep),
-        front=front,
-        bodies=engine.bodies,
-        answers=answers,
-        origins=origins,
-        new_rate=new_rate,
-    )
-    set_services(app, services)
     api.register(app, serves_legacy=settings["LEGACY_CLIENTS"])
-    app.wsgi_app = front  # type: ignore[method-assign]
+    app.wsgi_app = gateway  # type: ignore[method-assign]
+    set_services(
+        app,
+        Services(
+            settings=settings,
+            store=store,
+            relay=relay,
+            sockets=sockets,
+            reaper=reaper,
+            scheduler=scheduler,
+            lifecycle=lifecycle,
+            gateway=gateway,
+            forwarder=Forwarder(relay, engine.bodies, max_body_bytes=settings["MAX_BODY_BYTES"]),
+            hooks=Hooks(app),
+            bodies=engine.bodies,
+            answers=answers,
+            origins=origins,
+            new_rate=new_rate,
+        ),
+    )
     return app
+
+
+class _NoSessions(SessionInterface):
+    """The relay has no sessions: to look for one would cost each request."""
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return _NO_SESSION
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Do nothing."""
+
+
+_NO_SESSION = NullSession()
 
 
 def _alone(settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
@@ -116,7 +129,7 @@ def _alone(settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
 
 
 def _together(
-    store: "RedisStore", settings: Mapping[str, Any], engine: Engine, turns: Turns
+    store: "RedisStore", settings: Mapping[str, Any], engine: Engine, scheduler: Scheduler
 ) -> tuple[Alone, Rate, Rate]:
     """Return the same for a process that has peers."""
     from .peers import Peers  # with the library for Redis, which takes memory
@@ -129,7 +142,7 @@ def _together(
             silence_seconds=settings["STORE_TIMEOUT_SECONDS"],
             patience_seconds=max(settings["ACK_TIMEOUT_SECONDS"], settings["REPLY_TIMEOUT_SECONDS"]),
             new_timer=engine.timer,
-            gave_way=turns.gave_way,
+            gave_way=scheduler.note_yield,
         ),
         NearRate(FastRate(rate), shared(rate, "calls"), store.is_remembered) if rate else NoRate(),
         shared(new_rate, "new") if new_rate else NoRate(),

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .answers import Answer
 from .delivery import Awaited, Client, mode_for, outcome_of
 from .errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, RelayError
 from .messages import Call, process_of, this_process
-from .replies import Answer, kept
+from .replies import kept
 from .stores import MailboxStore, StoredEvent
 from .timer import Timer
 

@@ -9,7 +9,7 @@ order of members and the spelling of a string arrive as they were sent, and a la
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -109,28 +109,6 @@ class Call:
     received_at: float
     id: str = field(default_factory=lambda: _next_id())
     is_legacy: bool = False
-
-    @classmethod
-    def from_environ(
-        cls,
-        environ: Mapping[str, Any],
-        token: str,
-        body: bytes,
-        received_at: float,
-        *,
-        is_legacy: bool = False,
-    ) -> "Call":
-        """Build the call from a WSGI environ (PEP 3333, and `RAW_URI` as gunicorn and Werkzeug set it)."""
-        return cls(
-            token=token,
-            method=environ["REQUEST_METHOD"],
-            path=_path_after(token, environ, is_legacy),
-            query=_as_sent(environ.get("QUERY_STRING", ""), environ),
-            headers=_headers(environ),
-            body=body,
-            received_at=received_at,
-            is_legacy=is_legacy,
-        )
 
 
 @dataclass(slots=True)
@@ -337,44 +315,5 @@ def _collect(pairs: Any) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
 
 
-def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
-    headers = {}
-    for key, value in environ.items():
-        name = _header_name(key)
-        if name is not None:
-            headers[name] = value
-    return headers
-
-
-@lru_cache(maxsize=512)  # a caller can send any name, so the cache has a bound
-def _header_name(key: str) -> str | None:
-    """Return the name of the header that a variable of WSGI holds, if it holds one."""
-    if not key.startswith("HTTP_") and key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        return None
-    return key.removeprefix("HTTP_").replace("_", "-").lower()
-
-
 def _url(call: Call) -> str:
     return f"/go/{call.token}{call.path}" + (f"?{call.query}" if call.query else "")
-
-
-def _path_after(token: str, environ: Mapping[str, Any], is_legacy: bool) -> str:
-    target: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    target = _as_sent(target.partition("?")[0].partition("#")[0], environ)
-    _, found, path = target.partition(f"/go/{token}")
-    if not found:  # the caller percent-encoded what it need not: /v1/go/<token>/path, in segments
-        path = "".join(f"/{segment}" for segment in target.split("/")[3 if is_legacy else 4 :])
-    return path
-
-
-def _as_sent(text: str, environ: Mapping[str, Any]) -> str:
-    """Return WSGI text (one character a byte) as the text that the bytes are, if they are UTF-8."""
-    if text.isascii():
-        return text
-    data = text.encode("latin-1")
-    if "werkzeug.socket" in environ:
-        data = data.decode().encode("latin-1")  # Werkzeug's server encodes its text once more
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")

@@ -13,12 +13,12 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from .answers import Answer
 from .delivery import Awaited, Handed
 from .errors import ClientGone, ClientLeft, PeerSilent, ProcessGone, RelayError, StoreUnavailable, UnknownToken
 from .mailboxes import Mailboxes
 from .messages import Call, process_of
 from .relay import Alone, Relay
-from .replies import Answer
 from .stores import Counts
 from .stores.channel import Message
 from .stores.redis import RedisStore, Route

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from .answers import Answer
 from .delivery import Awaited, Client, Handed, mode_for
 from .errors import (
     ClientGone,
@@ -28,7 +29,7 @@ from .errors import (
 from .limits import Rate
 from .mailboxes import Mailboxes
 from .messages import Call
-from .replies import OK, Answer
+from .replies import OK
 from .stores import Counts, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)

@@ -6,22 +6,11 @@ Pure: the arguments of an acknowledgement in, an answer out.
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from .answers import SECURITY_HEADERS
+from .answers import SECURITY_HEADERS, Answer
 from .errors import BadReply
-
-
-@dataclass(slots=True)
-class Answer:
-    """An answer as WSGI takes it. `status` is a number and its phrase."""
-
-    status: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
 
 _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 

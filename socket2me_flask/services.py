@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app
 
 from .answers import ErrorAnswers
 from .body import BodyReader
-from .front import Front
+from .gateway import Gateway, Scheduler
+from .lifecycle import Lifecycle
 from .limits import Rate
 from .origins import Origins
 from .reaper import Reaper
 from .relay import Relay
 from .sockets import Sockets
 from .stores import TokenStore
+
+if TYPE_CHECKING:
+    from .api.forward import Forwarder  # which imports this module
+    from .api.hooks import Hooks
 
 _KEY = "socket2me"
 
@@ -28,7 +33,11 @@ class Services:
     relay: Relay
     sockets: Sockets
     reaper: Reaper
-    front: Front
+    scheduler: Scheduler
+    lifecycle: Lifecycle
+    gateway: Gateway
+    forwarder: "Forwarder"
+    hooks: "Hooks"
     bodies: BodyReader
     answers: ErrorAnswers
     origins: Origins
@@ -44,3 +53,9 @@ def get_services(app: Flask | None = None) -> Services:
     """Return the services of `app`, or of the application that serves the current request."""
     services: Services = (app or current_app).extensions[_KEY]
     return services
+
+
+def find_services(wsgi_app: object) -> Services | None:
+    """Return the services of a relay's Flask application, or None for any other WSGI application."""
+    extensions = getattr(wsgi_app, "extensions", None)
+    return extensions.get(_KEY) if isinstance(extensions, dict) else None

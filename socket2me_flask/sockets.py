@@ -10,6 +10,7 @@ if it were refused.
 import json
 import logging
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -185,6 +186,7 @@ class Sockets:
         self._incomplete: dict[str, _Incomplete] = {}  # by transport
         self.socketio = SocketIO(
             app,
+            async_mode="eventlet" if _has_green_threads() else "threading",
             client_manager=self._register,
             namespaces="*",
             manage_session=False,
@@ -369,6 +371,12 @@ class Sockets:
     def _close_if_unused(self, transport_id: str) -> None:
         if not self._is_used(transport_id):
             self.engine.disconnect(transport_id)
+
+
+def _has_green_threads() -> bool:
+    """Return whether eventlet has patched this process, as the relay's worker does after the fork."""
+    eventlet = sys.modules.get("eventlet")
+    return eventlet is not None and eventlet.patcher.is_monkey_patched("socket")
 
 
 @dataclass(slots=True)

@@ -253,36 +253,3 @@ def test_a_binary_event_is_a_packet_and_its_attachments():
     """Socket.IO protocol 5: the number of attachments, then each of them."""
     packets = event_packets("/t", Event(b"{}", (b"a", b"b")))
     assert packets == [(b'452-/t,["request",{}]', False), (b"a", True), (b"b", True)]
-
-
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [
-        (f"/v1/go/{TOKEN}", ""),
-        (f"/v1/go/{TOKEN}?a=/go/{TOKEN}/x", ""),
-        (f"/v1/go/{TOKEN}/", "/"),
-        (f"/v1/go/{TOKEN}/a/b%20c?d", "/a/b%20c"),
-        (f"/v1/go/{TOKEN}//a/../%2e%2F", "//a/../%2e%2F"),
-        (f"http://host/v1/go/{TOKEN}/a", "/a"),
-        (f"/v1/go/{TOKEN}/go/{TOKEN}", f"/go/{TOKEN}"),
-        (f"/v1/%67o/{TOKEN}/a/b%20c", "/a/b%20c"),
-        (f"/v1/go/%6D{TOKEN[1:]}/x%2Fy", "/x%2Fy"),
-        (f"/v1/go/%6D{TOKEN[1:]}", ""),
-        (f"/v1/go/{TOKEN}/\xc3\xbc", "/ü"),
-        (f"/v1/go/{TOKEN}/\xfc", "/ü"),
-    ],
-)
-def test_the_path_is_what_follows_the_token(target, path):
-    """The path arrives as it was sent, percent-encoding kept."""
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "RAW_URI": target,
-        "PATH_INFO": f"/v1/go/{TOKEN}/a b",
-        "QUERY_STRING": "",
-        "HTTP_X_A": "1",
-        "CONTENT_TYPE": "text/plain",
-        "SERVER_NAME": "x",
-    }
-    the_call = Call.from_environ(environ, TOKEN, b"", 0.0)
-    assert the_call.path == path
-    assert the_call.headers == {"x-a": "1", "content-type": "text/plain"}

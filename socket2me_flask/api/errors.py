@@ -1,60 +1,53 @@
-"""Flask's part of the one error shape, and the headers that every answer of Flask's has."""
+"""Flask's part of the one error shape, and the headers that every response of Flask's has."""
 
-import logging
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
-from ..answers import SECURITY_HEADERS
+from ..answers import SECURITY_HEADERS, Answer
 from ..errors import RelayError
 from ..services import get_services
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 def register(app: Flask) -> None:
-    """Answer every error of `app` in the one shape, and give every answer its headers."""
-    app.register_error_handler(RelayError, _answer)
-    app.register_error_handler(HTTPException, _answer_http_exception)
-    app.register_error_handler(Exception, _answer_surprise)
+    """Give every error of `app` the one shape, and every response its headers."""
+    app.register_error_handler(HTTPException, _render_http_exception)
+    app.register_error_handler(Exception, _render)
     app.after_request(_add_security_headers)
 
 
-def prefers(mimetype: str, other: str) -> bool:
-    """Say whether the caller's `Accept` rates `mimetype` above `other`."""
-    accept = request.accept_mimetypes
-    return bool(accept) and accept[mimetype] > accept[other]
+class AnswerResponse(Response):
+    """An `Answer` as Flask takes it. It has the headers that every response has."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.body, answer.status, answer.headers)
+
+    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
+        """Return the headers as they are: nothing is missing."""
+        return self.headers
 
 
-def _answer(error: RelayError) -> Response:
-    """Answer in JSON, or one plain line for a caller that rates text higher."""
-    answers = get_services().answers
-    if prefers("text/plain", "application/json"):
-        answers.note(error)
-        response = Response(f"{error}\n", error.status, answers.headers(error), mimetype="text/plain")
-    else:
-        status, headers, body = answers.as_json(error)
-        response = Response(body, status, headers)
-    return response
+def _render(error: Exception) -> Response:
+    return AnswerResponse(get_services().answers.render(error, request.headers.get("Accept", "")))
 
 
-def _answer_http_exception(error: HTTPException) -> Response:
+def _render_http_exception(error: HTTPException) -> Response:
     original = error.get_response()
     shaped = RelayError(error.description)
     shaped.status = original.status_code
     shaped.code = error.name.lower().replace(" ", "_")
-    shaped.headers = tuple(
-        (name, original.headers[name]) for name in ("Allow", "Retry-After") if name in original.headers
-    )
-    return _answer(shaped)
-
-
-def _answer_surprise(error: Exception) -> Response:
-    log.error("a call failed", exc_info=error)
-    return _answer(RelayError())
+    if error.code == 405:
+        shaped.headers = (("Allow", ", ".join(sorted(original.allow))),)
+    return _render(shaped)
 
 
 def _add_security_headers(response: Response) -> Response:
-    for name, value in SECURITY_HEADERS:
-        response.headers[name] = value
+    if not isinstance(response, AnswerResponse):
+        for name, value in SECURITY_HEADERS:
+            response.headers[name] = value
     return response

@@ -1,100 +1,177 @@
 """`/v1/go/<token>`, and `/go/<token>`: a caller's request on its way to the token's client.
 
-`FastPath` serves what is forwarded, which is nearly all of the relay's work, without Flask's
-request context, routing and response (a quarter of the time of a forwarded call). Whatever else there is to say
-is said by the blueprint.
+The blueprint serves calls under every WSGI server. The relay's own gunicorn worker takes most of them itself
+(`worker/accelerator.py`), by the same `Forwarder`: it decides, and both only translate.
 """
 
 import re
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+from urllib.parse import quote, unquote
 
 from flask import Blueprint, Response, request
 
-from ..body import BodyReader
+from ..answers import Answer
+from ..body import BodyReader, BodySource, EnvironBody
 from ..errors import RelayError, UnknownToken
+from ..gateway import UPGRADE
 from ..messages import Call
 from ..relay import Relay
-from ..replies import Answer
 from ..services import get_services
 from ..tokens import is_token
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from .errors import AnswerResponse
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 
 blueprint = Blueprint("forward", __name__)
 
-# In the environ of a request that the fast path could not forward: why.
-_ERROR = "socket2me.error"
-
 
 @blueprint.route("/go/<anypath:tail>", methods=METHODS, provide_automatic_options=False)
-def forward(tail: str, is_legacy: bool = False) -> Response:
-    """Forward the call, or say why the fast path could not."""
-    error: RelayError | None = request.environ.get(_ERROR)
-    if error is not None:
-        raise error
-    token = tail.partition("/")[0]
-    if not is_token(token):
+def forward(tail: str) -> Response:
+    """Forward the call."""
+    environ = request.environ
+    target = parse_target(_raw_target(environ))
+    if target is None:
         raise UnknownToken
-    services = get_services()
-    max_body_bytes = services.settings["MAX_BODY_BYTES"]
-    answer = _forward(request.environ, token, services.relay, services.bodies, max_body_bytes, is_legacy)
-    return Response(answer.body, answer.status, answer.headers)
+    headers = partial(_headers, environ)
+    forwarder = get_services().forwarder
+    return AnswerResponse(forwarder.forward(target, environ["REQUEST_METHOD"], headers, EnvironBody(environ)))
 
 
-class FastPath:
-    """WSGI middleware in front of Flask that forwards calls."""
+@dataclass(slots=True)
+class Target:
+    """The target of a call, taken apart.
 
-    def __init__(
-        self,
-        wsgi_app: "WSGIApplication",
-        relay: Relay,
-        bodies: BodyReader,
-        *,
-        max_body_bytes: int,
-        serves_legacy: bool,
-    ) -> None:
-        self._wsgi_app = wsgi_app
+    Fields:
+        token: the token, which need not live nor be one.
+        path: what follows the token, `""` or `/a/b%20c`, percent-encoding kept.
+        query: the query string as it was sent, without the `?`.
+        is_legacy: it begins with `/go`, not with `/v1/go`.
+    """
+
+    token: str
+    path: str
+    query: str
+    is_legacy: bool
+
+
+# The target of a forwarded call: origin-form or absolute-form (RFC 9112, section 3.2).
+_match_target = re.compile(
+    r"(?:[Hh][Tt][Tt][Pp][Ss]?://[^/?#]*)?(?P<version>/v1)?/go/(?P<token>[^/?#]*)(?P<path>/[^?#]*)?"
+    r"(?:\?(?P<query>[^#]*))?(?:#.*)?",
+    re.DOTALL,
+).fullmatch
+
+
+def parse_target(target: str) -> Target | None:
+    """Take the target of a request apart, as it was sent. Return None if it is no call to `/v1/go` or `/go`.
+
+    Characters that a caller percent-encodes although it need not are the same (RFC 3986, section 6.2.2.2): in the
+    prefix and in the token. What follows them is left as it is.
+    """
+    match = _match_target(target)
+    if match is None and "%" in target:
+        head, mark, query = target.partition("?")
+        segments = head.split("/", 4)
+        match = _match_target("/".join([*map(_unquote_segment, segments[:3]), *segments[3:]]) + mark + query)
+    if match is None:
+        return None
+    version, token, path, query = match.groups()
+    if "%" in token:
+        token = _unquote_segment(token)
+    return Target(token, path or "", query or "", version is None)
+
+
+def _unquote_segment(segment: str) -> str:
+    """Decode a segment, unless there is a `/` or something that ends a path in it."""
+    decoded = unquote(segment)
+    return segment if re.search(r"[/?#]", decoded) else decoded
+
+
+class Forwarder:
+    """Forwards the calls of every server. `max_body_bytes` bounds their bodies."""
+
+    def __init__(self, relay: Relay, bodies: BodyReader, *, max_body_bytes: int) -> None:
         self._relay = relay
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
-        self._match = _PATH_OR_LEGACY if serves_legacy else _PATH
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        match = self._match(environ["PATH_INFO"])
-        if match is None or environ["REQUEST_METHOD"] not in METHODS:
-            return self._wsgi_app(environ, start_response)
+    def forward(
+        self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource
+    ) -> Answer:
+        """Return what the caller of a call receives. Raises `RelayError`.
+
+        A call for a token that does not live, or is called too often, costs neither `headers` nor its body.
+        """
         try:
-            is_legacy = match["prefix"] is None
-            answer = _forward(environ, match["token"], self._relay, self._bodies, self._max_body_bytes, is_legacy)
-        except RelayError as error:
-            environ[_ERROR] = error
-            environ.pop("HTTP_UPGRADE", None)  # Flask would look for a route that takes WebSockets
-            return self._wsgi_app(environ, start_response)
-        start_response(answer.status, answer.headers.copy())
-        return [answer.body] if environ["REQUEST_METHOD"] != "HEAD" else []
+            if not is_token(target.token):
+                raise UnknownToken
+            record = self._relay.admit(target.token)
+        except RelayError:
+            self._bodies.discard(source)
+            raise
+        body = self._bodies.read(source, self._max_body_bytes)
+        call = Call(
+            target.token,
+            method,
+            decode_sent(target.path),
+            decode_sent(target.query),
+            headers(),
+            body,
+            time.time(),
+            is_legacy=target.is_legacy,
+        )
+        return self._relay.forward(call, record)
 
 
-_PATH = re.compile(r"(?P<prefix>/v1)/go/(?P<token>[a-z0-9]+)(?:/.*)?", re.DOTALL).fullmatch
-_PATH_OR_LEGACY = re.compile(r"(?P<prefix>/v1)?/go/(?P<token>[a-z0-9]+)(?:/.*)?", re.DOTALL).fullmatch
-
-
-def _forward(
-    environ: "WSGIEnvironment",
-    token: str,
-    relay: Relay,
-    bodies: BodyReader,
-    max_body_bytes: int,
-    is_legacy: bool,
-) -> Answer:
+def decode_sent(text: str) -> str:
+    """Return text of one character a byte, as servers read it, as the text that the bytes are if they are UTF-8."""
+    if text.isascii():
+        return text
     try:
-        record = relay.admit(token)
-    except RelayError:
-        bodies.discard(environ)
-        raise
-    body = bodies.read(environ, max_body_bytes)
-    return relay.forward(Call.from_environ(environ, token, body, time.time(), is_legacy=is_legacy), record)
+        return text.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return text
+
+
+def _raw_target(environ: Mapping[str, Any]) -> str:
+    """Return the target as it was sent, one character a byte. Servers that do not tell it lose some encoding."""
+    target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if target is None:
+        path, query = environ["PATH_INFO"].encode("latin-1"), environ.get("QUERY_STRING", "")
+        target = quote(path, safe="/:@!$&'()*+,;=~") + (f"?{query}" if query else "")
+    elif "werkzeug.socket" in environ and not target.isascii():
+        target = target.encode("latin-1").decode()  # which encodes it once more
+    return target
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers of a request: names in lower case, values of one character a byte.
+
+    They are those that the caller sent: what `ProxyFix` and the gateway changed is undone.
+    """
+    headers = {}
+    for key, value in environ.items():
+        name = _header_name(key)
+        if name is not None:
+            headers[name] = value
+    if "werkzeug.proxy_fix.orig" in environ:
+        host = environ["werkzeug.proxy_fix.orig"]["HTTP_HOST"]
+        if host is None:
+            headers.pop("host", None)
+        else:
+            headers["host"] = host
+    if UPGRADE in environ:
+        headers["upgrade"] = environ[UPGRADE]
+    return headers
+
+
+@lru_cache(maxsize=512)  # a caller can send any name, so the cache has a bound
+def _header_name(key: str) -> str | None:
+    """Return the name of the header that a variable of WSGI holds, if it holds one."""
+    if not key.startswith("HTTP_") and key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return None
+    return key.removeprefix("HTTP_").replace("_", "-").lower()

@@ -12,9 +12,5 @@ blueprint = Blueprint("legacy", __name__)
 blueprint.add_url_rule("/new", view_func=tokens.new)
 blueprint.add_url_rule("/refresh/<anypath:token>", view_func=tokens.refresh)
 blueprint.add_url_rule(
-    "/go/<anypath:tail>",
-    view_func=forward.forward,
-    defaults={"is_legacy": True},
-    methods=forward.METHODS,
-    provide_automatic_options=False,
+    "/go/<anypath:tail>", view_func=forward.forward, methods=forward.METHODS, provide_automatic_options=False
 )

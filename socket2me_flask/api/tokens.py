@@ -6,12 +6,13 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from ..answers import prefers
+from ..body import EnvironBody
 from ..errors import BadRequest, Forbidden, ForbiddenOrigin, TooManyRequests, Unauthorized, UnknownToken
 from ..limits import address_key
 from ..services import get_services
 from ..stores import MODES, TokenRecord
 from ..tokens import hash_of, is_secret, is_token, new_secret, new_token
-from .errors import prefers
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -29,7 +30,7 @@ def new() -> Response:
     if request.method != "HEAD":  # which would throw the token away
         _check_who_asks()
         services.store.add(token, services.settings["TOKEN_EXPIRE_SECONDS"])
-    if prefers("application/json", "text/plain"):
+    if prefers(request.headers.get("Accept", ""), "application/json", "text/plain"):
         return jsonify(token)
     return Response(token, mimetype="text/plain")
 
@@ -38,7 +39,7 @@ def new() -> Response:
 def new_with_secret() -> Response:
     """Issue a token whose client, and nobody else, knows the secret to listen, refresh, inspect and delete."""
     services = get_services()
-    options = _options(services.bodies.read(request.environ, MAX_OPTIONS_BYTES))
+    options = _options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
     _check_who_asks()
     secret = new_secret()
     record = services.store.add(

@@ -5,12 +5,16 @@ Never blocks. Knows frames and sockets, not what the messages mean.
 
 import contextlib
 import socket
+import ssl
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from .loop import Loop, Watch
 from .protocol import BadPacket
 from .websocket import CloseCode, FrameReader, Opcode, ProtocolError, close_frame, frame
+
+# What a socket that does not block raises when it would; over TLS, for either direction.
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # What one read may bring. A peer that sends more has to wait until the others had their turn.
 READ_BYTES = 65_536
@@ -128,13 +132,13 @@ class Connection:
             self.is_paused = paused
             self._loop.pause(self)
 
-    def on_readable(self) -> None:
+    def on_readable(self, events: int = 0) -> None:
         """Read what is there and bring on what it completes."""
         if not self.is_open:
             return
         try:
             data = self.socket.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             return
         except OSError:
             data = b""
@@ -195,7 +199,7 @@ class Connection:
         """Send what the kernel takes. Return whether nothing is left to send."""
         try:
             sent = self.socket.send(self._unsent)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             return False
         except OSError:
             self._lose("the connection broke")

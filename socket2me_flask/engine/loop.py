@@ -5,7 +5,6 @@ something to read or room to write. Callbacks run on the hub itself, so they nev
 """
 
 import contextlib
-import logging
 import select
 import socket
 import threading
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-log = logging.getLogger(__name__)
+from ..errors import BadRequest
 
 
 class Watch(Protocol):
@@ -30,7 +29,7 @@ class Reader(Protocol):
     is_open: bool
     is_paused: bool
 
-    def on_readable(self) -> None:
+    def on_readable(self, events: int = 0) -> None:
         """Read what is there. Does not block."""
 
 
@@ -40,8 +39,11 @@ class Loop(Protocol):
     def lock(self) -> contextlib.AbstractContextManager[Any]:
         """Return what keeps two threads from one session at a time."""
 
-    def adopt(self, environ: dict[str, Any]) -> socket.socket:
-        """Return the connection of a request that becomes a WebSocket. It does not block."""
+    def detach_socket(self, environ: dict[str, Any]) -> socket.socket:
+        """Take the socket of a request that becomes a WebSocket out of its server. It does not block.
+
+        Raises `BadRequest` where the server gives none away.
+        """
 
     def attend(self, reader: Reader) -> Exception:
         """See that `reader` reads. Return what the request must raise to end without an answer."""
@@ -65,28 +67,27 @@ _NO_LOCK = contextlib.nullcontext()
 
 
 class GreenLoop:
-    """eventlet's hub, under gunicorn."""
+    """eventlet's hub, under the relay's own gunicorn worker."""
 
     def __init__(self) -> None:
-        from eventlet import hubs
+        from .poller import HubWatch, Poller  # eventlet, which threads do without
 
-        self._hubs = hubs
-        self._readers: _Readers | None = None
+        self._new_watch = HubWatch
+        self._poller = Poller()
 
     def lock(self) -> contextlib.AbstractContextManager[Any]:
-        return _NO_LOCK  # nothing that it would guard gives way to another green thread
+        return _NO_LOCK  # nothing that it would guard yields to another green thread
 
-    def adopt(self, environ: dict[str, Any]) -> socket.socket:
-        # gunicorn closes its own when the request ends, and with it go the green thread and all that it held.
-        connection: socket.socket = environ["gunicorn.socket"].fd.dup()
-        self._hubs.notify_opened(connection.fileno())
+    def detach_socket(self, environ: dict[str, Any]) -> socket.socket:
+        try:
+            connection: socket.socket = environ["socket2me.connection"].detach()
+        except ConnectionError as error:
+            raise BadRequest(str(error)) from None
         return connection
 
     def attend(self, reader: Reader) -> Exception:
-        if self._readers is None:
-            self._readers = _Readers(self._hubs.get_hub())
         if reader.is_open:
-            self._readers.add(reader)
+            self._poller.add(reader.socket.fileno(), reader.on_readable)
         return StopIteration()
 
     def pause(self, reader: Reader) -> None:
@@ -96,106 +97,21 @@ class GreenLoop:
             self.attend(reader)
 
     def leave(self, reader: Reader) -> None:
-        if self._readers is not None:
-            self._readers.remove(reader)
+        self._poller.remove(reader.socket.fileno())
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         def write(_: int) -> None:
             if not callback():
                 watch.cancel()
 
-        watch = _HubWatch(self._hubs.get_hub(), "write", connection, write)
+        watch = self._new_watch("write", connection.fileno(), write)
         return watch
 
-    @contextlib.contextmanager
-    def on_hangup(self, environ: dict[str, Any], callback: Callable[[], None]) -> Iterator[None]:
-        connection = environ["gunicorn.socket"].fd
-
-        def look(_: int) -> None:
-            watch.cancel()
-            with contextlib.suppress(OSError):
-                if connection.recv(1, socket.MSG_PEEK):
-                    return  # the peer's next request, which can wait
-            callback()
-
-        watch = _HubWatch(self._hubs.get_hub(), "read", connection, look)
-        try:
-            yield
-        finally:
-            watch.cancel()
-
-
-class _Readers:
-    """All that is attended to, behind one listener of the hub.
-
-    A listener of its own for each would cost each client 400 bytes, and the hub would call back a thousand of
-    them in a row when a crowd leaves. Where there is no epoll, each has one all the same.
-    """
-
-    BATCH = 100  # then whoever else has something to do has a turn
-
-    def __init__(self, hub: Any) -> None:
-        from eventlet.patcher import original
-
-        select = original("select")  # eventlet takes epoll away from the one that is imported
-        self._hub = hub
-        self._readers: dict[int, Reader] = {}
-        self._watches: dict[int, _HubWatch] = {}
-        self._epoll: Any = select.epoll() if hasattr(select, "epoll") else None
-        if self._epoll is not None:
-            self._readable = select.EPOLLIN
-            _HubWatch(hub, "read", self._epoll, self._on_epoll)
-
-    def add(self, reader: Reader) -> None:
-        fileno = reader.socket.fileno()
-        self._readers[fileno] = reader
-        if self._epoll is not None:
-            self._epoll.register(fileno, self._readable)
-        else:
-            self._watches[fileno] = _HubWatch(self._hub, "read", reader.socket, self._on_readable)
-
-    def remove(self, reader: Reader) -> None:
-        fileno = reader.socket.fileno()
-        if self._readers.pop(fileno, None) is None:
-            return
-        if self._epoll is not None:
-            self._epoll.unregister(fileno)
-        else:
-            self._watches.pop(fileno).cancel()
-
-    def _on_epoll(self, _: int) -> None:
-        for fileno, _events in self._epoll.poll(0, self.BATCH):
-            self._on_readable(fileno)
-
-    def _on_readable(self, fileno: int) -> None:
-        reader = self._readers.get(fileno)
-        if reader is None:
-            return  # one before it in this batch ended it
-        try:
-            reader.on_readable()
-        except Exception:
-            log.exception("a connection failed")  # and is read again: it is not the hub's to end it
-
-
-class _HubWatch:
-    """A listener of eventlet's hub that calls back on the hub's own green thread."""
-
-    __slots__ = ("_hub", "_listener")
-
-    def __init__(self, hub: Any, kind: str, connection: Any, callback: Callable[[int], None]) -> None:
-        self._hub = hub
-        self._listener = hub.add(kind, connection.fileno(), callback, _ignore, None)
-        # A listener remembers who made it, which would keep a green thread in memory that has ended.
-        self._listener.greenlet = hub.greenlet
-
-    def cancel(self) -> None:
-        if self._listener is not None:
-            self._hub.remove(self._listener)
-            self._listener = None
-
-
-def _ignore(_: object) -> None:
-    pass
+    def on_hangup(
+        self, environ: dict[str, Any], callback: Callable[[], None]
+    ) -> contextlib.AbstractContextManager[None]:
+        watched: contextlib.AbstractContextManager[None] = environ["socket2me.connection"].on_hangup(callback)
+        return watched
 
 
 class ThreadLoop:
@@ -204,7 +120,9 @@ class ThreadLoop:
     def lock(self) -> contextlib.AbstractContextManager[Any]:
         return threading.RLock()
 
-    def adopt(self, environ: dict[str, Any]) -> socket.socket:
+    def detach_socket(self, environ: dict[str, Any]) -> socket.socket:
+        if "werkzeug.socket" not in environ:
+            raise BadRequest("This server takes no WebSockets.")
         connection: socket.socket = environ["werkzeug.socket"]
         connection.setblocking(False)
         return connection

@@ -16,11 +16,10 @@ from urllib.parse import parse_qsl
 import engineio
 
 from ..answers import SECURITY_HEADERS, ErrorAnswers
-from ..body import BodyReader
+from ..body import BodyReader, EnvironBody
 from ..errors import (
     BadRequest,
     ForbiddenOrigin,
-    RelayError,
     ShuttingDown,
     TooManyConnections,
     TooManyConnectionsOfAddress,
@@ -123,13 +122,11 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             if not self._origins.allow(environ):
                 raise ForbiddenOrigin
             content_type, body = self._serve(environ)
-        except RelayError as error:
-            status, headers, body = self._answers.as_json(error)
         except (StopIteration, ConnectionError):
             raise  # the loop's
-        except Exception:
-            log.exception("a client's request failed")
-            status, headers, body = self._answers.as_json(RelayError())
+        except Exception as error:
+            answer = self._answers.render(error)
+            status, headers, body = answer.status, answer.headers, answer.body
         else:
             status = "200 OK"
             headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
@@ -311,13 +308,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         return address
 
     def _connect(self, environ: "WSGIEnvironment", session: Session, answer: bytes) -> Connection:
-        """Take the connection of a request and open the WebSocket. Raises `TooManyConnections`."""
-        try:
-            adopted = self.loop.adopt(environ)
-        except OSError:  # no file is left
-            raise TooManyConnections from None
+        """Take the connection of a request and open the WebSocket."""
         connection = Connection(
-            adopted,
+            self.loop.detach_socket(environ),
             self.loop,
             session.lock,
             session,
@@ -360,7 +353,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         return codec.content_type, codec.encode_payload(packets or [Packet(protocol.NOOP)])
 
     def _take(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
-        body = self.bodies.read(environ, self.limits.message_bytes)
+        body = self.bodies.read(EnvironBody(environ), self.limits.message_bytes)
         try:
             for packet in session.codec.decode_payload(body):
                 session.receive(packet)

@@ -11,8 +11,14 @@ DEADLINE_SECONDS = 15
 class Raw:
     """A connection on which anything can be said."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS)
+    def __init__(self, to: int | str) -> None:
+        """Connect to a port of this machine, or to the path of a Unix socket."""
+        if isinstance(to, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(DEADLINE_SECONDS)
+            self.socket.connect(to)
+        else:
+            self.socket = socket.create_connection(("127.0.0.1", to), timeout=DEADLINE_SECONDS)
         self.is_closing = False  # the server said that it ends the connection after its answer
         self._buffer = b""
 
@@ -38,18 +44,21 @@ class Raw:
         everything, self._buffer = self._buffer, b""
         return everything
 
+    def read_exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            data = self.socket.recv(65536)
+            if not data:
+                raise ConnectionError("the server closed in the middle of an answer")
+            self._buffer += data
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
+
     def answer(self) -> tuple[int, bytes]:
         """Return status and body of the next HTTP answer."""
         head = self.read_until(b"\r\n\r\n").lower()
         self.is_closing = b"connection: close" in head
         length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-        while len(self._buffer) < length:
-            data = self.socket.recv(65536)
-            if not data:
-                raise ConnectionError("the server closed in the middle of an answer")
-            self._buffer += data
-        body, self._buffer = self._buffer[:length], self._buffer[length:]
-        return int(head[9:12]), body
+        return int(head[9:12]), self.read_exactly(length)
 
     def close(self) -> None:
         self.socket.close()
@@ -92,12 +101,12 @@ class RawWebSocket(Raw):
 
     def receive_frame(self) -> tuple[int, bytes]:
         """Return opcode and payload of the next frame."""
-        first, length = self._exactly(2)
+        first, length = self.read_exactly(2)
         if length == 126:
-            (length,) = struct.unpack("!H", self._exactly(2))
+            (length,) = struct.unpack("!H", self.read_exactly(2))
         elif length == 127:
-            (length,) = struct.unpack("!Q", self._exactly(8))
-        return first & 15, self._exactly(length)
+            (length,) = struct.unpack("!Q", self.read_exactly(8))
+        return first & 15, self.read_exactly(length)
 
     def receive(self) -> str:
         """Return the text of the next message, heartbeats aside."""
@@ -112,12 +121,3 @@ class RawWebSocket(Raw):
         self.send_frame(f"40/{token},{auth}".encode())
         answer = self.receive()
         assert answer.startswith(self.accepts.format(token)), answer
-
-    def _exactly(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            data = self.socket.recv(65536)
-            if not data:
-                raise ConnectionError("the server closed")
-            self._buffer += data
-        data, self._buffer = self._buffer[:count], self._buffer[count:]
-        return data

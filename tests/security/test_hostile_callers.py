@@ -1,6 +1,7 @@
 """What a hostile caller can send over HTTP, to gunicorn with each of its parsers."""
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -67,7 +68,12 @@ MALFORMED = {
     "no name": (": b",),
     "a folded header": ("X-A: a", " b"),
     "no colon": ("nonsense",),
+    "a space before the colon": ("X-A : b",),
+    "two types": ("Content-Type: text/plain", "Content-Type: text/html"),
 }
+
+# `Host` values that RFC 3986 has no authority for.
+HOSTS = ["x y", "x/y", "user@x", "x:port", "[::1", "x:1:2", "x\\y", "x?y", "x#y", "<x>", "x,y z", '"x"']
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -83,8 +89,12 @@ def test_a_malformed_head_is_answered_400_and_the_connection_closed(server, toke
 
 @pytest.mark.parametrize(
     "line",
-    ["GET *", "OPTIONS *", "GET v1/new", "GET ", "get /v1/new", "G\x01T /v1/new", "GET /a b", "CONNECT x:80"],
-)
+    [
+        "GET *", "OPTIONS *", "GET v1/new", "GET ", "get /v1/new", "G\x01T /v1/new", "GET /a b", "CONNECT x:80",
+        "GET http://other/healthz", "GET ftp://x/healthz", "GET /a\tb", "GET /a\x00b", "GET /a\x7fb", "GET /a\x01b",
+        "GET /a\x1bb", "GET /a\x0bb", "GET /a\x85b", "GET /\xff",
+    ],
+)  # fmt: skip
 def test_a_request_line_that_is_none_is_answered_400_and_the_connection_closed(server, line):
     """Only a path or a URL is a target."""
     with Raw(server.port) as raw:
@@ -92,6 +102,83 @@ def test_a_request_line_that_is_none_is_answered_400_and_the_connection_closed(s
         answer = raw.read_to_end()
         assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
         assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_malformed_host_is_answered_400_and_the_connection_closed(server, token, host):
+    """RFC 9110, section 7.2: an authority without user information."""
+    with Raw(server.port) as raw:
+        raw.send(head(f"GET /v1/go/{token}", host=f"Host: {host}") + head("GET /healthz"))
+        answer = raw.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("host", ["", "x", "x:80", "127.0.0.1", "[::1]:8000", "a-b.example.", "x_y", "X:"])
+def test_a_host_that_is_one_is_accepted(server, host):
+    """Names, addresses, ports; and none, for a target without an authority."""
+    with Raw(server.port) as raw:
+        raw.send(head("GET /healthz", host=f"Host: {host}"))
+        assert raw.answer() == (200, b"OK")
+
+
+@pytest.mark.parametrize(
+    "version", ["HTTP/1.2", "HTTP/2.0", "HTTP/0.9", "HTTP/1.10", "http/1.1", "HTTP/1.", "HTCPCP/1.1"]
+)
+def test_another_version_is_answered_400(server, token, version):
+    """And is not echoed."""
+    with Raw(server.port) as raw:
+        raw.send(f"GET /v1/go/{token} {version}\r\nHost: x\r\n\r\n".encode())
+        answer = raw.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+        if not version.startswith("HTTP/1."):
+            assert version.encode() not in answer
+
+
+@pytest.mark.parametrize("expectation", ["100-continue, x", "x", "200-ok"])
+def test_another_expectation_is_answered_417(server, token, expectation):
+    """There is one that HTTP defines (RFC 9110, section 10.1.1)."""
+    with Raw(server.port) as raw:
+        raw.send(head(f"POST /v1/go/{token}", f"Expect: {expectation}", "Content-Length: 0"))
+        assert raw.read_to_end().startswith(b"HTTP/1.1 417 ")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (head("GET <script>alert(1)</script>"), 400, "malformed_request"),
+        (head("GET /", "Authorization Bearer hunter2"), 400, "malformed_request"),
+        (head("GET /" + "hunter2" * 2000), 414, "uri_too_long"),
+        (head("GET /", "X-A: " + "hunter2" * 2000), 431, "head_too_large"),
+        (head("POST /", "Transfer-Encoding: hunter2"), None, None),  # the parsers differ: 400 or 501
+        (head("POST /", "Expect: hunter2"), 417, "expectation_failed"),
+        (b"\x16\x03\x01\x02\x00hunter2\r\n\r\n", 400, "malformed_request"),
+    ],
+)
+def test_what_is_refused_unread_has_the_one_error_shape(server, request_bytes, status, code):
+    """JSON, the security headers, and no word of what was sent, in the response or in the log."""
+    with Raw(server.port) as raw:
+        raw.send(request_bytes)
+        answer = raw.read_to_end()
+    response_head, _, body = answer.partition(b"\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert set(error) == {"code", "message"}
+    if status is not None:
+        assert response_head.startswith(f"HTTP/1.1 {status} ".encode())
+        assert error["code"] == code
+    for line in (b"X-Content-Type-Options: nosniff", b"Referrer-Policy: no-referrer", b"Connection: close"):
+        assert line in response_head
+    for sent in (b"hunter2", b"script"):
+        assert sent not in answer
+    assert "hunter2" not in server.log
+    assert "Traceback" not in server.log
+
+
+def test_an_empty_line_before_a_request_is_skipped(server):
+    """One, as RFC 9112, section 2.2, has it."""
+    with Raw(server.port) as raw:
+        raw.send(b"\r\n" + head("GET /healthz"))
+        assert raw.answer() == (200, b"OK")
 
 
 def test_a_request_without_a_host_is_answered_400(server):
@@ -107,6 +194,20 @@ CHUNKS = {
     "a length that lies": b"1\r\nab\r\n0\r\n\r\n",
     "a bare line feed": b"2\nab\n0\n\n",
     "a trailer that is none": b"0\r\nnonsense\r\n\r\n",
+    "a trailer that frames": b"2\r\nab\r\n0\r\nContent-Length: 3\r\n\r\n",
+    "a trailer that routes": b"2\r\nab\r\n0\r\nHost: y\r\n\r\n",
+    "a trailer that authorizes": b"2\r\nab\r\n0\r\nAuthorization: Bearer x\r\n\r\n",
+    "a bare line feed in an extension": b"2;a=b\nc\r\nab\r\n0\r\n\r\n",
+    "a bare carriage return in an extension": b"2;a=b\rc\r\nab\r\n0\r\n\r\n",
+    "a null in an extension": b"2;a=\x00\r\nab\r\n0\r\n\r\n",
+    "an extension that is too long": b"2;a=" + b"b" * 20_000 + b"\r\nab\r\n0\r\n\r\n",
+    "no size": b"\r\nab\r\n0\r\n\r\n",
+    "an end before the last line": b"2\r\nab\r\n0\r\n",
+    "an end within a chunk": b"3\r\nab",
+    "no end of a chunk": b"2\r\nab0\r\n\r\n",
+    "a size with a prefix": b"0x2\r\nab\r\n0\r\n\r\n",
+    "a size with an underscore": b"0_2\r\nab\r\n0\r\n\r\n",
+    "trailers without end": b"2\r\nab\r\n0\r\n" + b"X-A: b\r\n" * 200 + b"\r\n",
 }
 
 

@@ -4,22 +4,22 @@ Each test was written to fail on the stock stack, and is run against it to show 
 """
 
 import contextlib
+import sys
 import time
 
 import pytest
 import requests
 
-from ..live import Server, command_for
+from ..live import Server
 from .raw import DEADLINE_SECONDS, Raw, RawWebSocket
 
 
 class StockServer(Server):
-    """`stock.py` under the same gunicorn."""
+    """`stock.py` under eventlet's own server, as the stock stack is run since gunicorn has no worker for it."""
 
     @staticmethod
     def command(runner, port):
-        command, environment = command_for(runner, port)
-        return [*command[:-1], "tests.security.stock:app", "--config", "/dev/null"], environment
+        return [sys.executable, "-m", "tests.security.stock", str(port)], {}
 
     def new(self):
         return "a" * 24  # it issues none, and logs it

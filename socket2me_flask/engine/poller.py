@@ -1,0 +1,107 @@
+"""Many sockets watched behind one listener of eventlet's hub.
+
+The hub's own listener for a socket costs 400 bytes, and two system calls each time that a green thread waits; a
+crowd that leaves would have the hub call back a thousand of them in a row. Here a socket is registered once.
+
+`eventlet.hubs` (`get_hub`, and the hub's `add`, `remove`, `switch` and `greenlet`) is what eventlet's own sockets
+are built on, but not documented as public. It is used here and nowhere else, as eventlet 0.41 has it;
+`tests/test_poller.py` fails if it changes. On a system without epoll every socket has a hub listener after all.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from eventlet import hubs
+from eventlet.patcher import original
+
+log = logging.getLogger(__name__)
+
+_select = original("select")  # eventlet takes epoll away from the module that is imported
+
+HAS_EPOLL = hasattr(_select, "epoll")
+
+# The events that a callback receives. Without epoll it only receives `READABLE`.
+READABLE: int = _select.EPOLLIN if HAS_EPOLL else 1
+HUNG_UP: int = _select.EPOLLRDHUP | _select.EPOLLHUP | _select.EPOLLERR if HAS_EPOLL else 2
+
+# Flags for `add`: report what changes once, and not again and again until it was read.
+ON_CHANGE: int = _select.EPOLLIN | _select.EPOLLRDHUP | _select.EPOLLET if HAS_EPOLL else 1
+
+# How many sockets are served before other green threads run.
+BATCH = 100
+
+
+class Poller:
+    """Calls back, on the hub's green thread, for each watched socket that can be read. Callbacks must not block."""
+
+    def __init__(self) -> None:
+        self._hub = hubs.get_hub()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._watches: dict[int, HubWatch] = {}
+        self._epoll: Any = _select.epoll() if HAS_EPOLL else None
+        if self._epoll is not None:
+            HubWatch("read", self._epoll.fileno(), self._on_epoll)
+
+    def add(self, fileno: int, callback: Callable[[int], None], flags: int = READABLE) -> None:
+        """Watch a socket; `callback` receives the events."""
+        self._callbacks[fileno] = callback
+        if self._epoll is not None:
+            self._epoll.register(fileno, flags)
+        else:
+            self._watches[fileno] = HubWatch("read", fileno, lambda _: self._call(fileno, READABLE))
+
+    def remove(self, fileno: int) -> None:
+        """Watch a socket no more, if it is watched."""
+        if self._callbacks.pop(fileno, None) is None:
+            return
+        if self._epoll is not None:
+            self._epoll.unregister(fileno)
+        else:
+            self._watches.pop(fileno).cancel()
+
+    def _on_epoll(self, _: int) -> None:
+        for fileno, events in self._epoll.poll(0, BATCH):
+            self._call(fileno, events)
+
+    def _call(self, fileno: int, events: int) -> None:
+        callback = self._callbacks.get(fileno)
+        if callback is None:
+            return  # an earlier callback of this batch removed it
+        try:
+            callback(events)
+        except Exception:
+            log.exception("a connection failed")  # the socket stays watched: only its owner ends it
+
+
+class HubWatch:
+    """A listener of eventlet's hub that calls back on the hub's own green thread. `kind` is `read` or `write`."""
+
+    __slots__ = ("_hub", "_listener")
+
+    def __init__(self, kind: str, fileno: int, callback: Callable[[int], None]) -> None:
+        self._hub = hubs.get_hub()
+        self._listener = self._hub.add(kind, fileno, callback, _ignore, None)
+        # A listener remembers who made it, which would keep a green thread in memory that has ended.
+        self._listener.greenlet = self._hub.greenlet
+
+    def cancel(self) -> None:
+        if self._listener is not None:
+            self._hub.remove(self._listener)
+            self._listener = None
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def switch_to_hub() -> None:
+    """Suspend the current green thread until another switches back to it."""
+    hubs.get_hub().switch()
+
+
+def wait_until(fileno: int, kind: str, seconds: float | None) -> None:
+    """Suspend the current green thread until a socket can be `read` or `write`. Raises `TimeoutError`."""
+    hubs.trampoline(
+        fileno, read=kind == "read", write=kind == "write", timeout=seconds, timeout_exc=TimeoutError("timed out")
+    )

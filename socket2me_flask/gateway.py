@@ -1,0 +1,78 @@
+"""Outermost WSGI app: routes to Engine.IO or Flask, yields once per request, rejects calls while draining."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from .answers import ErrorAnswers
+from .errors import ShuttingDown
+from .lifecycle import Lifecycle
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ENGINE_PATH = "/socket.io/"
+
+# Where the environ of a request to Flask has the `Upgrade` header, for the calls that carry it on.
+UPGRADE = "socket2me.upgrade"
+
+
+class Scheduler:
+    """Yields to other green threads, and counts how often: code that has just yielded need not do so again."""
+
+    def __init__(self, sleep: Callable[[float], object]) -> None:
+        self._sleep = sleep
+        self.count = 0
+
+    def yield_to_others(self) -> None:
+        """Let every other green thread that is ready run first."""
+        self.note_yield()
+        self._sleep(0)
+
+    def note_yield(self) -> None:
+        """Count a yield that happened elsewhere, in a wait."""
+        self.count += 1
+
+
+class Gateway:
+    """The outermost WSGI application. `to_engine` and `to_api` are the applications behind it.
+
+    A connection that always has another request ready would never yield by itself, so each request does once:
+    while it is forwarded, or else at its end.
+    """
+
+    def __init__(
+        self,
+        to_engine: "WSGIApplication",
+        to_api: "WSGIApplication",
+        lifecycle: Lifecycle,
+        scheduler: Scheduler,
+        answers: ErrorAnswers,
+    ) -> None:
+        self._to_engine = to_engine
+        self._to_api = to_api
+        self._lifecycle = lifecycle
+        self._scheduler = scheduler
+        self._answers = answers
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        lifecycle, scheduler = self._lifecycle, self._scheduler
+        lifecycle.start()  # a server that does not do so itself: any but the relay's worker
+        yields_before = scheduler.count
+        path = environ["PATH_INFO"]
+        if path.startswith(ENGINE_PATH):
+            response = self._to_engine(environ, start_response)
+        elif (lifecycle.is_closed and path != "/healthz") or (lifecycle.is_draining and path == "/readyz"):
+            answer = self._answers.render(ShuttingDown(), environ.get("HTTP_ACCEPT", ""))
+            start_response(answer.status, answer.headers)
+            response = [answer.body]
+        else:
+            if "HTTP_UPGRADE" in environ:  # no route is a WebSocket, and Werkzeug would look for one
+                environ[UPGRADE] = environ.pop("HTTP_UPGRADE")
+            lifecycle.in_flight += 1
+            try:
+                response = self._to_api(environ, start_response)
+            finally:
+                lifecycle.in_flight -= 1
+        if scheduler.count == yields_before:
+            scheduler.yield_to_others()
+        return response

@@ -1,0 +1,108 @@
+"""Accepting: a green thread for each listener, and one for each connection."""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import eventlet
+
+from ..engine.poller import wait_until
+from .serving import Server
+
+if TYPE_CHECKING:
+    from .worker import EventletWorker
+
+# How long accepting pauses when there is no room: a connection that closes makes some.
+FULL_PAUSE_SECONDS = 0.05
+
+# How often it is logged that connections wait to be accepted.
+LOG_SECONDS = 10
+
+# How many connections are accepted before other green threads run.
+BATCH = 64
+
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Acceptor:
+    """Accepts the connections of one worker. `connections` is how many are open."""
+
+    def __init__(self, worker: "EventletWorker", server: Server) -> None:
+        self._worker = worker
+        self._server = server
+        self._threads: list[Any] = []
+        self._full_logged_at = -float(LOG_SECONDS)
+        self.connections = 0
+
+    def start(self) -> None:
+        """Accept on every listener."""
+        self._threads = [eventlet.spawn(self._accept, listener) for listener in self._worker.sockets]
+
+    def stop(self) -> None:
+        """Accept no more, and close the listeners."""
+        for thread in self._threads:
+            thread.kill()
+        for listener in self._worker.sockets:
+            listener.close()
+
+    def spawn(self, do: Callable[[], object]) -> Any:
+        """Do something on a green thread, which is `dead` when it is done."""
+        return eventlet.spawn(do)
+
+    def wait_for_signal(self, pipe: int, seconds: float) -> None:
+        """Return when a signal arrived, which wrote to a pipe, or after some time."""
+        try:
+            wait_until(pipe, "read", seconds)
+            os.read(pipe, 4096)
+        except TimeoutError:
+            pass
+
+    def _accept(self, listener: Any) -> None:
+        """Accept connections until this green thread is killed. If it fails, the worker ends."""
+        try:
+            name = listener.getsockname()
+            while True:
+                for _ in range(BATCH):
+                    self._accept_one(listener, name)
+                eventlet.sleep(0)
+        except Exception:
+            self._worker.log.exception("The acceptor failed: this worker ends.")
+            self._worker.alive = False
+
+    def _accept_one(self, listener: Any, name: Any) -> None:
+        while self.connections >= self._worker.worker_connections:
+            self._log_full("worker_connections are open")
+            eventlet.sleep(FULL_PAUSE_SECONDS)
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, InterruptedError):
+            wait_until(listener.fileno(), "read", None)
+            return
+        except ConnectionError:
+            return  # the peer left while it waited
+        except OSError as error:
+            if error.errno not in _NO_FILES:
+                raise
+            self._log_full(f"no file is left ({os.strerror(error.errno)})")
+            eventlet.sleep(FULL_PAUSE_SECONDS)
+            return
+        self.connections += 1
+        eventlet.spawn_n(self._serve, sock, address, name)
+
+    def _serve(self, sock: Any, address: Any, listener_name: Any) -> None:
+        try:
+            self._server.serve(sock, address, listener_name)
+        except Exception:
+            self._worker.log.exception("A connection failed.")
+        finally:
+            self.connections -= 1
+
+    def _log_full(self, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._full_logged_at >= LOG_SECONDS:
+            self._full_logged_at = now
+            self._worker.log.warning(
+                "Connections wait to be accepted: %s, %d of callers.", reason, self.connections
+            )

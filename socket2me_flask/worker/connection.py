@@ -1,0 +1,230 @@
+"""One TCP connection of a caller: reads and writes that suspend a green thread, with and without TLS.
+
+Knows sockets, not HTTP. It stands where gunicorn expects a socket.
+"""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import greenlet
+from eventlet.patcher import original
+
+from ..engine.poller import HAS_EPOLL, HUNG_UP, ON_CHANGE, Poller, switch_to_hub, wait_until
+
+_RawSocket = original("socket").socket
+
+# The response has been sent and the connection is to end: this much is still read and dropped, for as long as this
+# may take. A close with something unread would make the kernel discard the response (RFC 9112, section 9.6).
+LINGER_BYTES = 1_000_000
+LINGER_SECONDS = 2
+
+
+class Closable(Protocol):
+    """A request after which a connection can be closed; gunicorn's are."""
+
+    def force_close(self) -> None:
+        """Close the connection after the response."""
+
+
+class Connection:
+    """A connection whose socket does not block. One green thread uses it at a time.
+
+    request: the request that is being served.
+    is_detached: its socket has become a WebSocket's.
+    """
+
+    __slots__ = (
+        "_has_hung_up",
+        "_is_readable",
+        "_on_hangup",
+        "_poller",
+        "_send_timeout_seconds",
+        "_socket",
+        "_waiter",
+        "address",
+        "buffered",
+        "is_detached",
+        "request",
+    )
+
+    # What the socket raises when a read or a write would block.
+    would_block: tuple[type[Exception], ...] = (BlockingIOError, InterruptedError)
+
+    # Whether a read that brings less than was asked for has emptied the kernel's buffer.
+    short_read_empties = True
+
+    def __init__(self, sock: Any, address: Any, poller: Poller, *, send_timeout_seconds: float) -> None:
+        self._socket = sock
+        self._poller = poller
+        self._send_timeout_seconds = send_timeout_seconds
+        self._is_readable = False
+        self._has_hung_up = False
+        self._on_hangup: Callable[[], None] | None = None
+        self._waiter: greenlet.greenlet | None = None
+        self.address = address
+        self.request: Closable | None = None
+        self.buffered: Callable[[], bytes] = bytes  # what was read of the socket and not parsed yet
+        self.is_detached = False
+        if HAS_EPOLL:
+            poller.add(sock.fileno(), self._on_change, ON_CHANGE)
+
+    # What gunicorn calls
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes, `b""` at the end. Suspends the green thread until there are some."""
+        while True:
+            if not self._is_readable:
+                self._wait_readable()
+            try:
+                data: bytes = self._socket.recv(size)
+            except self.would_block:
+                if self._has_hung_up:
+                    return b""
+                self._is_readable = False
+            else:
+                if len(data) < size and self.short_read_empties and not self._has_hung_up:
+                    self._is_readable = False
+                return data
+
+    def send(self, data: bytes) -> int:
+        """Send all of `data`. Raises `TimeoutError` if the peer reads none of it for too long."""
+        self.sendall(data)
+        return len(data)
+
+    def sendall(self, data: bytes) -> None:
+        """Send `data`. Raises `TimeoutError` if the peer reads none of it for too long."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except self.would_block:
+                wait_until(self._socket.fileno(), "write", self._send_timeout_seconds)
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """Send a file. The relay has none; gunicorn serves other applications too."""
+        file.seek(offset)
+        data: bytes = file.read(-1 if count is None else count)
+        self.sendall(data)
+        return len(data)
+
+    def getsockname(self) -> Any:
+        """Return the local address."""
+        return self._socket.getsockname()
+
+    def getpeername(self) -> Any:
+        """Return the peer's address."""
+        return self._socket.getpeername()
+
+    def fileno(self) -> int:
+        """Return the file descriptor, -1 once the socket is closed."""
+        return int(self._socket.fileno())
+
+    def shutdown(self, how: int) -> None:
+        """Shut one or both directions down. Raises `OSError`."""
+        self._socket.shutdown(how)
+
+    def close(self) -> None:
+        """Close the socket, unless it was handed over."""
+        if not self.is_detached and self._socket.fileno() >= 0:
+            self._poller.remove(self._socket.fileno())
+            self._socket.close()
+
+    # What the relay calls
+
+    def close_after_response(self) -> None:
+        """Close the connection once the request that is being served is answered."""
+        if self.request is not None:
+            self.request.force_close()
+
+    def finish(self) -> None:
+        """Tell the peer that nothing more is sent."""
+        self._shutdown_raw(socket.SHUT_WR)
+
+    def cut_off(self) -> None:
+        """Let a read that waits, and every later one, return `b""`. What is written still arrives."""
+        self._shutdown_raw(socket.SHUT_RD)
+
+    def abort(self) -> None:
+        """End the connection in both directions, whatever its green thread waits for."""
+        self._shutdown_raw(socket.SHUT_RDWR)
+
+    def detach(self) -> Any:
+        """Return the socket, which from now on is the caller's own, and does not block.
+
+        Raises `ConnectionError` if the peer has sent what belongs to it already: a WebSocket client must not
+        (RFC 6455, section 4.1).
+        """
+        if self.buffered():
+            raise ConnectionError("A client sends no frames before it has the answer to its handshake.")
+        self.is_detached = True
+        self._poller.remove(self._socket.fileno())
+        return self._socket
+
+    @contextlib.contextmanager
+    def on_hangup(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call back if the peer hangs up inside of this context."""
+        if self._has_hung_up:
+            callback()
+        self._on_hangup = callback
+        try:
+            yield
+        finally:
+            self._on_hangup = None
+
+    def _shutdown_raw(self, how: int) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(how)
+
+    def _wait_readable(self) -> None:
+        if not HAS_EPOLL:
+            wait_until(self._socket.fileno(), "read", None)
+            self._is_readable = True
+            return
+        self._waiter = greenlet.getcurrent()
+        try:
+            switch_to_hub()
+        finally:
+            self._waiter = None
+
+    def _on_change(self, events: int) -> None:
+        self._is_readable = True
+        if events & HUNG_UP:
+            self._has_hung_up = True
+            if self._on_hangup is not None:
+                self._on_hangup()
+        if self._waiter is not None:
+            self._waiter.switch()
+
+
+class TLSConnection(Connection):
+    """A connection over TLS. Its handshake has not been done yet."""
+
+    __slots__ = ()
+
+    would_block = (*Connection.would_block, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    short_read_empties = False  # a read brings one record at most, and more may have arrived
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return super().recv(size)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+
+    def do_handshake(self) -> None:
+        """Perform the handshake. Raises `ssl.SSLError`, or `ConnectionError` if the peer leaves."""
+        while True:
+            try:
+                self._socket.do_handshake()
+                return
+            except self.would_block:
+                if self._has_hung_up:
+                    raise ConnectionResetError from None
+                self._wait_readable()
+
+    def _shutdown_raw(self, how: int) -> None:
+        # `SSLSocket.shutdown` would drop the session, and the next read would return what is encrypted.
+        with contextlib.suppress(OSError):
+            _RawSocket.shutdown(self._socket, how)

@@ -1,0 +1,256 @@
+"""What happens on a caller's connection: one request after the other, each answered, until either side closes."""
+
+import logging
+import ssl
+import time
+from datetime import timedelta
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import eventlet
+from gunicorn import SERVER
+from gunicorn import config as gunicorn_config
+from gunicorn import sock as gunicorn_sock
+from gunicorn.glogging import Logger
+from gunicorn.http import errors as http_errors
+from gunicorn.http import wsgi
+from gunicorn.http.parser import RequestParser
+
+from .. import logs
+from ..answers import Answer, ErrorAnswers
+from ..engine.poller import Poller
+from ..errors import MalformedRequest
+from ..services import find_services
+from ..timer import Timer
+from .accelerator import Accelerator
+from .connection import LINGER_BYTES, LINGER_SECONDS, Connection, TLSConnection
+from .http_checks import check_head
+
+if TYPE_CHECKING:
+    from .worker import EventletWorker
+
+log = logging.getLogger(__name__)
+
+# How long a head, or the next one on a connection, may take where gunicorn's `keepalive` is off.
+HEAD_SECONDS = 10
+
+# How long a peer that is no relay's caller may take to read a piece of a response.
+SEND_TIMEOUT_SECONDS = 30
+
+# How often deadlines are looked at.
+TICK_SECONDS = 0.25
+
+# What gunicorn's parsers raise, and what the peer receives: status, code, message. No word of what it sent.
+_REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
+    http_errors.LimitRequestLine: (414, "uri_too_long", "The request line is longer than this relay accepts."),
+    http_errors.LimitRequestHeaders: (431, "head_too_large", "The head is larger than this relay accepts."),
+    http_errors.UnsupportedTransferCoding: (501, "unsupported_coding", "The transfer coding is not chunked."),
+    http_errors.ExpectationFailed: (417, "expectation_failed", "The only expectation is 100-continue."),
+    http_errors.InvalidHTTPVersion: (400, "malformed_request", "The version is not HTTP/1.0 or HTTP/1.1."),
+    http_errors.InvalidHeader: (400, "malformed_request", "A header is malformed, missing or repeated."),
+    http_errors.InvalidHeaderName: (400, "malformed_request", "The name of a header is malformed."),
+    http_errors.ParseException: (400, "malformed_request", "The request is not HTTP."),
+}
+
+
+class Server:
+    """Serves the connections of one worker, whose application may be a relay or any other."""
+
+    def __init__(self, worker: "EventletWorker") -> None:
+        """Start the relay. Raises `ConfigError`."""
+        cfg = worker.cfg
+        self._worker = worker
+        self._cfg = cfg
+        self._poller = Poller()
+        self._connections: set[Connection] = set()
+        self._heads = Timer(cfg.keepalive or HEAD_SECONDS, Connection.cut_off)
+        self._lingering = Timer(LINGER_SECONDS, Connection.abort)
+        self._tls: Any = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
+        if self._tls is not None:
+            self._tls.options |= ssl.OP_NO_RENEGOTIATION
+        application = worker.wsgi
+        self._services = find_services(application)
+        self._accelerator: Accelerator | None = None
+        if self._services is None:
+            self._answers = ErrorAnswers(retry_after_seconds=1)
+            self._send_timeout_seconds: float = SEND_TIMEOUT_SECONDS
+        else:
+            settings = self._services.settings
+            self._answers = self._services.answers
+            self._send_timeout_seconds = settings["SEND_TIMEOUT_SECONDS"]
+            if not _has_request_hooks(cfg):
+                self._accelerator = Accelerator(self._services)
+            self._services.lifecycle.start()
+        for logger in (worker.log.error_log, worker.log.access_log):
+            logger.addFilter(logs.Redact())
+
+        def with_connection(environ: Any, start_response: Any) -> Any:
+            environ["socket2me.connection"] = environ["gunicorn.socket"]
+            return application(environ, start_response)
+
+        worker.wsgi = with_connection
+        self._observes_access = type(worker.log) is not Logger or worker.log.access_log_enabled
+        self._date = ""
+        self._dated_at = 0.0
+        eventlet.spawn_n(self._run_timers)
+
+    def serve(self, sock: Any, address: Any, listener_name: Any) -> None:
+        """Serve one connection until it ends."""
+        connection = self._connect(sock, address)
+        self._connections.add(connection)
+        try:
+            if isinstance(connection, TLSConnection):
+                self._heads.add(connection)
+                connection.do_handshake()
+            if self._serve_requests(connection, listener_name):
+                self._linger(connection)
+        except (OSError, ssl.SSLError) as error:
+            log.debug("a connection ended: %s", type(error).__name__)
+        finally:
+            self._heads.discard(connection)
+            self._connections.discard(connection)
+            connection.request = None
+            connection.buffered = bytes  # which holds the connection
+            connection.close()
+
+    def drain(self) -> None:
+        """Drain the relay. Responses close their connections once the worker is not `alive`."""
+        if self._services is not None:
+            self._services.lifecycle.drain()
+
+    def disconnect_clients(self) -> None:
+        """Have the relay's clients reconnect. Waits for nothing."""
+        if self._services is not None:
+            self._services.lifecycle.disconnect_clients()
+
+    def close_idle(self) -> None:
+        """End the connections that wait for a request."""
+        for connection in list(self._connections):
+            if connection.request is None:
+                connection.cut_off()
+
+    def stop(self) -> None:
+        """Stop the relay: what its store has to write is written."""
+        if self._services is not None:
+            self._services.lifecycle.stop()
+
+    def _connect(self, sock: Any, address: Any) -> Connection:
+        sock.setblocking(False)
+        if self._tls is None:
+            return Connection(sock, address, self._poller, send_timeout_seconds=self._send_timeout_seconds)
+        wrapped = self._tls.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+        )
+        wrapped.setblocking(False)
+        return TLSConnection(wrapped, address, self._poller, send_timeout_seconds=self._send_timeout_seconds)
+
+    def _serve_requests(self, connection: Connection, listener_name: Any) -> bool:
+        """Serve requests until the connection is to end. Return whether the peer may still be sending."""
+        parser = RequestParser(self._cfg, connection, connection.address)
+        connection.buffered = parser.unreader.take_buffered
+        while True:
+            self._heads.add(connection)
+            try:
+                request = next(parser)
+            except (StopIteration, http_errors.NoMoreData):
+                return False
+            except Exception as error:
+                self._refuse(connection, error)
+                return True
+            finally:
+                self._heads.discard(connection)
+            connection.request = request
+            try:
+                check_head(request)
+                self._respond(connection, request, listener_name)
+            except StopIteration:
+                return request.must_close and not connection.is_detached
+            except OSError:
+                raise
+            except Exception as error:
+                self._refuse(connection, error)
+                return True
+            connection.request = None
+
+    def _respond(self, connection: Connection, request: Any, listener_name: Any) -> None:
+        """Answer one request. Raises `StopIteration` if its connection is to be closed."""
+        if self._accelerator is not None:
+            started = time.monotonic()
+            answer = self._accelerator.forward(request, connection)
+            if answer is not None:
+                self._worker.count_request()
+                must_close = request.should_close() or not (self._worker.alive and self._cfg.keepalive)
+                self._send(connection, request, answer, must_close=must_close)
+                if self._observes_access:
+                    self._log_access(connection, request, answer, time.monotonic() - started)
+                if must_close:
+                    raise StopIteration
+                return
+        self._worker.handle_request(listener_name, request, connection, connection.address)
+
+    def _send(self, connection: Connection, request: Any, answer: Answer, *, must_close: bool) -> None:
+        major, minor = (1, 1) if request is None else request.version
+        lines = [
+            f"HTTP/{major}.{minor} {answer.status}",
+            f"Server: {SERVER}",
+            f"Date: {self._now()}",
+            "Connection: close" if must_close else "Connection: keep-alive",
+            *[f"{name}: {value}" for name, value in answer.headers],
+            "\r\n",
+        ]
+        data = "\r\n".join(lines).encode("latin-1")
+        connection.sendall(data if request is not None and request.method == "HEAD" else data + answer.body)
+
+    def _refuse(self, connection: Connection, error: Exception) -> None:
+        """Answer a request that is malformed, or at which the relay failed. The connection is closed then."""
+        if isinstance(error, http_errors.ParseException):
+            log.debug("a malformed request was refused: %s", type(error).__name__)
+            error = next(
+                MalformedRequest(*refusal) for kind, refusal in _REFUSALS.items() if isinstance(error, kind)
+            )
+        self._send(connection, None, self._answers.render(error), must_close=True)
+
+    def _linger(self, connection: Connection) -> None:
+        """Read past what the peer still sends, so that it receives the response."""
+        self._lingering.add(connection)
+        try:
+            connection.finish()
+            left = LINGER_BYTES
+            while left > 0 and (data := connection.recv(min(65536, left))):
+                left -= len(data)
+        finally:
+            self._lingering.discard(connection)
+
+    def _log_access(self, connection: Connection, request: Any, answer: Answer, seconds: float) -> None:
+        response = wsgi.Response(request, connection, self._cfg)
+        response.status = answer.status
+        response.headers = answer.headers
+        response.sent = len(answer.body)
+        environ = wsgi.default_environ(request, connection, self._cfg)
+        host, port, *_ = connection.address if isinstance(connection.address, tuple) else ("", "")
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = host, str(port)
+        for name, value in request.headers:
+            environ.setdefault("HTTP_" + name.replace("-", "_"), value)
+        self._worker.log.access(response, request, environ, timedelta(seconds=seconds))
+
+    def _now(self) -> str:
+        """Return the time as HTTP writes it, which changes once a second."""
+        now = time.time()
+        if now - self._dated_at >= 1 or now < self._dated_at:
+            self._dated_at = float(int(now))
+            self._date = formatdate(now, usegmt=True)
+        return self._date
+
+    def _run_timers(self) -> None:
+        while True:
+            eventlet.sleep(TICK_SECONDS)
+            for timer in (self._heads, self._lingering):
+                timer.run(lambda: eventlet.sleep(0))
+
+
+def _has_request_hooks(cfg: Any) -> bool:
+    """Return whether gunicorn's configuration has hooks that want to see each request."""
+    return bool(
+        cfg.settings["pre_request"].get() is not gunicorn_config.PreRequest.default
+        or cfg.settings["post_request"].get() is not gunicorn_config.PostRequest.default
+    )

@@ -1,0 +1,103 @@
+"""What `engine/poller.py` counts on of eventlet's hub: this fails if eventlet changes it."""
+
+import subprocess
+import sys
+import textwrap
+
+
+def run(program):
+    """Run a program in a process of its own, as the worker does: patched, on a hub of its own."""
+    head = """
+        import os, socket
+        os.environ["EVENTLET_TESTS"] = "1"  # no announcement
+        import eventlet
+        eventlet.monkey_patch()
+        from eventlet.patcher import original
+        import greenlet
+        from socket2me_flask.engine import poller
+        ours, theirs = original("socket").socketpair()
+        ours.setblocking(False)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(head) + textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_a_socket_that_can_be_read_calls_back():
+    """Once for each change; with what happened; and no more once it is removed."""
+    out = run("""
+        seen = []
+        watcher = poller.Poller()
+        watcher.add(ours.fileno(), seen.append, poller.ON_CHANGE)
+        theirs.send(b"x")
+        eventlet.sleep(0.01)
+        eventlet.sleep(0.01)
+        assert len(seen) == 1 and seen[0] & poller.READABLE, seen
+        theirs.close()
+        eventlet.sleep(0.01)
+        assert seen[-1] & poller.HUNG_UP, seen
+        watcher.remove(ours.fileno())
+        watcher.remove(ours.fileno())
+        print("done")
+    """)
+    assert out == "done\n"
+
+
+def test_a_callback_that_fails_harms_no_other():
+    """It is logged, and the others are called."""
+    out = run("""
+        watcher = poller.Poller()
+        watcher.add(ours.fileno(), lambda events: 1 / 0, poller.ON_CHANGE)
+        watcher.add(theirs.fileno(), lambda events: print("called"), poller.ON_CHANGE)
+        ours.send(b"x")
+        theirs.send(b"x")
+        eventlet.sleep(0.05)
+    """)
+    assert out == "called\n"
+
+
+def test_a_green_thread_is_resumed_where_it_was_suspended():
+    """By a callback on the hub's own green thread; and a wait for a socket ends by itself."""
+    out = run("""
+        def wait():
+            current.append(greenlet.getcurrent())
+            poller.switch_to_hub()
+            print("resumed")
+
+        current = []
+        waiting = eventlet.spawn(wait)
+        eventlet.sleep(0)
+        watcher = poller.Poller()
+        watcher.add(ours.fileno(), lambda events: current[0].switch(), poller.ON_CHANGE)
+        theirs.send(b"x")
+        waiting.wait()
+        ours.recv(1)
+        try:
+            poller.wait_until(ours.fileno(), "read", 0.01)
+        except TimeoutError:
+            print("timed out")
+        poller.wait_until(ours.fileno(), "write", 0.01)
+    """)
+    assert out == "resumed\ntimed out\n"
+
+
+def test_a_hub_watch_calls_back_until_it_is_cancelled():
+    """For writing, as long as there is room."""
+    out = run("""
+        calls = []
+        watch = poller.HubWatch("write", ours.fileno(), calls.append)
+        eventlet.sleep(0.01)
+        watch.cancel()
+        watch.cancel()
+        count = len(calls)
+        eventlet.sleep(0.01)
+        assert count and len(calls) == count
+        print("done")
+    """)
+    assert out == "done\n"
