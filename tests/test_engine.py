@@ -2,40 +2,22 @@
 
 import pytest
 
-from socket2me_flask.answers import ErrorAnswers
-from socket2me_flask.engine import Engine, EngineFull, Limits, OutboxFull, SessionClosed, protocol
+from socket2me_flask.engine import EngineFull, OutboxFull, SessionClosed, protocol
 from socket2me_flask.engine.protocol import BadPacket, Packet
-from socket2me_flask.engine.session import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS, Session
-from socket2me_flask.origins import Origins
+from socket2me_flask.engine.session import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS
+from socket2me_flask.engine.state import CLOSED, POLLING
+
+from .engines import make_engine, opened
 
 
 @pytest.fixture
 def engine():
-    limits = Limits(
-        sessions=10,
-        sessions_per_address=0,
-        message_bytes=1000,
-        outbox_packets=100,
-        outbox_bytes=10_000_000,
-        total_outbox_bytes=15_000_000,
-        ping_interval_seconds=25,
-        ping_timeout_seconds=20,
-        join_timeout_seconds=10,
-        body_timeout_seconds=10,
-        reading_bytes=1000,
-    )
-    engine = Engine(limits, ErrorAnswers(5), Origins(None), async_mode="threading")
-    engine.on("disconnect", lambda sid, reason: None)
-    engine.scheduled = []
-    engine.schedule = engine.scheduled.append
-    return engine
+    return make_engine()
 
 
 @pytest.fixture
 def session(engine):
-    session = Session(engine, "s", "127.0.0.1")
-    engine.sessions["s"] = session
-    return session
+    return opened(engine)
 
 
 def event(size=10):
@@ -108,7 +90,7 @@ def test_an_outbox_has_a_bound_in_bytes(session):
 
 def test_all_outboxes_have_a_bound_together(session, engine):
     """Beyond it, who is slow gets no more; who keeps up gets little. What is read counts no more."""
-    other, third = Session(engine, "o", "127.0.0.1"), Session(engine, "t", "127.0.0.1")
+    other, third = opened(engine, "o"), opened(engine, "t")
     session.send([event(9_000_000)])
     other.send([event(5_000_000)])
     with pytest.raises(OutboxFull):
@@ -130,9 +112,9 @@ def test_a_client_that_reads_nothing_at_all_is_cut_off(session):
     session.send([event(10_000_000)])
     for _ in range(CONTROL_BYTES // 10):
         session.send_control(event(10))
-    assert not session.closed
+    assert session.state is POLLING
     session.send_control(event(10))
-    assert session.closed
+    assert session.state is CLOSED
 
 
 def test_a_closed_session_takes_nothing(session, engine):
@@ -169,7 +151,7 @@ def test_a_message_that_makes_the_application_stumble_ends_the_session(session, 
     engine.handlers["message"] = stumble
     session.receive(Packet(b"4?"))
     session.work()
-    assert session.closed
+    assert not session.state.is_open
 
 
 @pytest.mark.parametrize("packet", [b"0{}", b"2", b"2probe", b"5", b"6", b"7", b"x"])

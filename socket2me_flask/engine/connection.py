@@ -25,8 +25,11 @@ class Owner(Protocol):
     def on_drained(self) -> None:
         """Take note that the peer has taken everything, and there is room for more."""
 
-    def on_lost(self, reason: str) -> None:
-        """Take note that the connection is gone, or closed for what the peer sent. Not called after `abort`."""
+    def on_closing(self, reason: str) -> None:
+        """Take note that a close frame was written for what the peer sent. `on_closed` follows after `abort`."""
+
+    def on_closed(self, reason: str) -> None:
+        """Take note that the socket is closed, whoever closed it. Nothing is called after this."""
 
 
 class _Nobody:
@@ -36,7 +39,10 @@ class _Nobody:
     def on_drained(self) -> None:
         pass
 
-    def on_lost(self, reason: str) -> None:
+    def on_closing(self, reason: str) -> None:
+        pass
+
+    def on_closed(self, reason: str) -> None:
         pass
 
 
@@ -66,12 +72,12 @@ class Connection:
         sock: socket.socket,
         loop: Loop,
         lock: AbstractContextManager[Any],
-        owner: Owner,
+        owner: Owner | None,
         *,
         max_message_bytes: int,
     ) -> None:
         self.socket = sock
-        self.owner = owner
+        self.owner: Owner = owner or _NOBODY
         self.is_open = True  # until the socket is closed: a connection that says goodbye still is
         self.is_closing = False
         self.is_paused = False
@@ -105,8 +111,8 @@ class Connection:
                 self.is_closing = True
                 self._shut_when_sent()
 
-    def abort(self) -> None:
-        """End the connection now."""
+    def abort(self, reason: str = "the relay closed it") -> None:
+        """Close the socket now."""
         with self._lock:
             if not self.is_open:
                 return
@@ -120,7 +126,9 @@ class Connection:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
             self.socket.close()
-            self.owner = _NOBODY  # which has this connection: a circle, and memory until the collector comes
+            # The owner has this connection: a circle, and memory until the collector comes.
+            owner, self.owner = self.owner, _NOBODY
+            owner.on_closed(reason)
 
     def pause_reading(self, paused: bool) -> None:
         """Read no further, or go on."""
@@ -139,7 +147,7 @@ class Connection:
         except OSError:
             data = b""
         if not data:
-            self._lose("the connection ended")
+            self.abort("the connection ended")
         elif not self.is_closing:
             reader = self._reader or FrameReader(self._max_message_bytes)
             try:
@@ -166,14 +174,7 @@ class Connection:
 
     def _refuse(self, code: CloseCode, reason: str) -> None:
         self.close(code)
-        self.owner.on_lost(reason)
-
-    def _lose(self, reason: str) -> None:
-        owner = self.owner
-        was_closing = self.is_closing
-        self.abort()
-        if not was_closing:
-            owner.on_lost(reason)
+        self.owner.on_closing(reason)
 
     def _on_writable(self) -> bool:
         """Go on with what is unsent. Return whether to be called again."""
@@ -198,7 +199,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            self._lose("the connection broke")
+            self.abort("the connection broke")
             return True
         self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
         return not self._unsent

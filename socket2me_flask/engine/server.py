@@ -9,6 +9,7 @@ import logging
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -33,6 +34,7 @@ from .connection import Connection
 from .loop import GreenLoop, Loop, ThreadLoop
 from .protocol import BadPacket, Codec, Packet
 from .session import Session
+from .state import CLOSED, DRAINING, UPGRADING, IllegalTransition
 from .upgrade import Upgrade
 from .websocket import BadHandshake, CloseCode
 
@@ -96,7 +98,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self.sessions: dict[str, Session] = {}
         self._answers = answers
         self._origins = origins
-        self._addresses: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()  # sessions that are not CLOSED, by address
+        self._session_count = 0  # and in all
         self._work: deque[Session] = deque()
         self._workers = 0
         self._timers: list[Timer] = []
@@ -109,6 +112,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._lingering = self.timer(LINGER_SECONDS, Session.abort)
         self._upgrades = self.timer(UPGRADE_SECONDS, Upgrade.abort)
         self._joins = self.timer(limits.join_timeout_seconds, self._expect_join)
+        self._session_timers = (
+            self._first_pings,
+            self._pongs,
+            self._next_pings,
+            self._silences,
+            self._unpolled,
+            self._lingering,
+            self._joins,
+        )
         self.bodies = BodyReader(
             self.timer, timeout_seconds=limits.body_timeout_seconds, max_reading_bytes=limits.reading_bytes
         )
@@ -205,7 +217,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def pinged(self, session: Session) -> None:
         """Take note that a client that pings by itself did."""
-        if not session.closed:
+        if session.state.is_open:
             self._silences.add(session)
 
     def on_arrived(self, session: Session, environ: "WSGIEnvironment") -> None:
@@ -231,16 +243,17 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def forget(self, session: Session) -> None:
         """Drop a session: its id means nothing any more."""
-        if self.sessions.pop(session.id, None) is None:
-            return
-        pings = (self._first_pings, self._pongs, self._next_pings, self._silences)
-        for timer in (*pings, self._unpolled, self._joins):
+        self.sessions.pop(session.id, None)
+        for timer in self._session_timers:
             timer.discard(session)
-        if session.upgrade is not None:
-            session.upgrade.abort()
-        self._addresses[session.address] -= 1
-        if self._addresses[session.address] <= 0:
-            del self._addresses[session.address]
+
+    def uncount(self, session: Session) -> None:
+        """Count a session no more: its socket is closed. Called once for each that was opened."""
+        with self.lock:
+            self._session_count -= 1
+            self._addresses[session.address] -= 1
+            if self._addresses[session.address] <= 0:
+                del self._addresses[session.address]
 
     # Requests
 
@@ -265,77 +278,104 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if "sid" not in query:
             return self._open(environ, query)
         session = self.sessions.get(query["sid"])
-        if session is None or session.connection is not None:
-            raise BadRequest("No such session, or none that polls.")
+        if session is None:
+            raise BadRequest("No such session.")
         if transport == "websocket":
             raise self._try_upgrade(session, environ)
+        if not session.state.is_polling:
+            raise BadRequest("This session does not poll.")
         return self._poll(session, environ) if method == "GET" else self._take(session, environ)
 
     def _open(self, environ: "WSGIEnvironment", query: dict[str, str]) -> tuple[str, bytes]:
         if environ["REQUEST_METHOD"] != "GET":
             raise BadRequest("A session is opened by GET.")
         codec = self.codec(query)
-        address = self._admit(environ)
         by_websocket = query["transport"] == "websocket"
         answer = _accept(environ) if by_websocket else b""
+        session = Session(self, self.generate_id(), self._admit(environ), codec)  # which counts from here on
+        try:
+            if by_websocket:
+                connection = self._connect(environ, session.lock, session)
+                session.open(connection)
+                connection.write(answer)
+            else:
+                session.open()
+        except BaseException:
+            session.abort("its handshake was not answered")
+            raise
         self.start()
-        session = Session(self, self.generate_id(), address, codec)
-        if by_websocket:
-            session.connection = self._connect(environ, session, answer)
-        self.sessions[session.id] = session
-        self._addresses[address] += 1
+        self._introduce(session, environ)
+        if session.connection is not None:
+            raise self.loop.attend(session.connection)
+        return codec.content_type, codec.encode_payload(session.take_for_poll())
+
+    def _introduce(self, session: Session, environ: "WSGIEnvironment") -> None:
+        """Make a new session known, and send its handshake. One that has ended already stays unknown."""
+        with session.lock:
+            if not session.state.is_open:
+                return
+            self.sessions[session.id] = session
         handshake = {
             "sid": session.id,
-            "upgrades": [] if by_websocket else ["websocket"],
+            "upgrades": ["websocket"] if session.state.is_polling else [],
             "pingInterval": self.limits.ping_interval_seconds * 1000,
             "pingTimeout": self.limits.ping_timeout_seconds * 1000,
             "maxPayload": self.limits.message_bytes,
         }
         session.send_control(Packet(protocol.OPEN + json.dumps(handshake, separators=(",", ":")).encode()))
         self.on_arrived(session, environ)
-        (self._silences if codec.clients_ping else self._first_pings).add(session)
-        self._joins.add(session)
-        if session.connection is not None:
-            raise self.loop.attend(session.connection)
-        self._unpolled.add(session)
-        return codec.content_type, codec.encode_payload(session.take_for_poll())
+        with session.lock:
+            if not session.state.is_open:
+                return
+            (self._silences if session.codec.clients_ping else self._first_pings).add(session)
+            self._joins.add(session)
+            if session.state.is_polling:
+                self._unpolled.add(session)
 
     def _admit(self, environ: "WSGIEnvironment") -> str:
-        """Return the address that a new session counts for. Raises `TooManyConnections`."""
+        """Count a new session, until `uncount`, and return the address that it counts for.
+
+        Raises `TooManyConnections`.
+        """
         limits = self.limits
-        if limits.sessions and len(self.sessions) >= limits.sessions:
-            raise TooManyConnections
         address = sys.intern(address_key(environ.get("REMOTE_ADDR", "")))
-        if limits.sessions_per_address and self._addresses[address] >= limits.sessions_per_address:
-            raise TooManyConnectionsOfAddress
+        with self.lock:
+            if limits.sessions and self._session_count >= limits.sessions:
+                raise TooManyConnections
+            if limits.sessions_per_address and self._addresses[address] >= limits.sessions_per_address:
+                raise TooManyConnectionsOfAddress
+            self._session_count += 1
+            self._addresses[address] += 1
         return address
 
-    def _connect(self, environ: "WSGIEnvironment", session: Session, answer: bytes) -> Connection:
-        """Take the connection of a request and open the WebSocket. Raises `TooManyConnections`."""
+    def _connect(
+        self, environ: "WSGIEnvironment", lock: AbstractContextManager[Any], owner: Session | None
+    ) -> Connection:
+        """Take the socket of a request, over which nothing has been answered. Raises `TooManyConnections`."""
         try:
             adopted = self.loop.adopt(environ)
         except OSError:  # no file is left
             raise TooManyConnections from None
-        connection = Connection(
-            adopted,
-            self.loop,
-            session.lock,
-            session,
-            max_message_bytes=self.limits.message_bytes,
-        )
-        connection.write(answer)
-        return connection
+        return Connection(adopted, self.loop, lock, owner, max_message_bytes=self.limits.message_bytes)
 
     def _try_upgrade(self, session: Session, environ: "WSGIEnvironment") -> Exception:
         """Let a session that polls try a WebSocket, and move to it when the client says so.
 
-        One at a time: each is an open file, and the session is what is counted.
+        One at a time: each is an open file, and the session is what is counted. A WebSocket for a session that has
+        one is opened and closed at once, as engine.io's server does.
         """
-        if session.upgrade is not None:
-            raise BadRequest("This session tries a WebSocket already.")
-        connection = self._connect(environ, session, _accept(environ))
-        connection.owner = session.upgrade = Upgrade(session, connection)
-        self._upgrades.add(session.upgrade)
+        answer = _accept(environ)
+        connection = self._connect(environ, session.lock, None)
+        upgrade = Upgrade(session, connection)
+        try:
+            session.upgrade_started(upgrade)
+        except IllegalTransition:
+            connection.write(answer + websocket.close_frame(CloseCode.NORMAL))
+            connection.abort()
+            return self.loop.attend(connection)
+        connection.owner = upgrade
+        self._upgrades.add(upgrade)
+        connection.write(answer)
         return self.loop.attend(connection)
 
     def _poll(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
@@ -343,18 +383,18 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.abort("it polls twice at a time")
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
-        if not session.is_paused:
-            with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
-                session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
+        with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
+            session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
         if self._is_draining:
             # Not a CLOSE: python-engineio's client would not come back after it.
             raise ShuttingDown
-        packets = [] if session.is_paused else session.take_for_poll()
-        if session.closed and not packets:
-            self.forget(session)
+        packets = session.take_for_poll()
+        if session.state is DRAINING and not packets:
+            session.abort("the client knows of its end")
+        if session.state is CLOSED:
             # Alone in its answer: engine.io-client acts on it before the messages beside it.
-            packets = [Packet(protocol.CLOSE)]
-        else:
+            packets = packets or [Packet(protocol.CLOSE)]
+        elif session.state.is_polling:
             self._unpolled.add(session)
         codec = session.codec
         return codec.content_type, codec.encode_payload(packets or [Packet(protocol.NOOP)])
@@ -404,12 +444,12 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             self._hire()
 
     def _ping(self, session: Session) -> None:
-        if not session.closed:
+        if session.state.is_open:
             session.ping()
             self._pongs.add(session)
 
     def _expect_pong(self, session: Session) -> None:
-        if session.closed:
+        if not session.state.is_open:
             return
         if session.is_pong_due:
             session.abort("it did not answer a ping")
@@ -420,9 +460,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         session.abort("it did not ping")
 
     def _expect_poll(self, session: Session) -> None:
-        if session.is_paused:
+        if session.state is UPGRADING:
             self._unpolled.add(session)
-        elif session.connection is None:
+        elif session.state.is_polling:
             session.abort("it polls no more")
 
     def _expect_join(self, session: Session) -> None:

@@ -21,6 +21,7 @@ import json
 import os
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import threading
@@ -60,12 +61,14 @@ class Report:
     before_bytes: int = 0
     most_bytes: int = 0
     before_files: int = 0
+    most_files: int = 0
 
     def __str__(self) -> str:
         return (
             f"{len(self.waits)} probes: median {statistics.median(self.waits) * 1000:.1f} ms,"
             f" longest {max(self.waits) * 1000:.0f} ms ({max(self.cpu) * 1000:.0f} ms of CPU),"
-            f" {len(self.failures)} failed; memory +{(self.most_bytes - self.before_bytes) / 1e6:.0f} MB"
+            f" {len(self.failures)} failed; memory +{(self.most_bytes - self.before_bytes) / 1e6:.0f} MB,"
+            f" files +{self.most_files - self.before_files}"
         )
 
 
@@ -115,6 +118,7 @@ def _probe_until(is_over: threading.Event, port: int, pid: int, report: Report) 
             report.failures.append(repr(error))
         report.waits.append(time.monotonic() - started)
         report.cpu.append(cpu_of(pid) - cpu)
+        report.most_files = max(report.most_files, files_of(pid))
         report.most_bytes = max(report.most_bytes, memory_of(pid))
 
 
@@ -144,6 +148,12 @@ def memory_of(pid: int) -> int:
 def files_of(pid: int) -> int:
     """Return how many files a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection by a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 def room_of(port: int, address: str = ATTACKER, most: int = 1000) -> int:
