@@ -269,6 +269,14 @@ class TooManyNamespaces(Unavailable):
     setting = "MAX_NAMESPACES_PER_CONNECTION"
 
 
+class TooManyFrames(Unavailable):
+    """A client sends more WebSocket frames in a second than it may: it is read no further until the next."""
+
+    code = "too_many_frames"
+    message = "A client sends more frames than it may, and is read more slowly."
+    setting = "FRAMES_PER_SECOND"
+
+
 class ShuttingDown(Unavailable):
     """The process is about to end; another will take its place."""
 

@@ -1,10 +1,20 @@
 """Engine.IO: packets, sessions and their bounds, without a server."""
 
+import threading
+
 import pytest
 
 from socket2me_flask.engine import EngineFull, OutboxFull, SessionClosed, protocol
-from socket2me_flask.engine.protocol import BadPacket, Packet
-from socket2me_flask.engine.session import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS
+from socket2me_flask.engine.protocol import PAYLOAD_PACKETS, BadPacket, Packet
+from socket2me_flask.engine.protocol3 import Codec as Codec3
+from socket2me_flask.engine.session import (
+    CONTROL_BYTES,
+    FAIR_BYTES,
+    INBOX_PACKETS,
+    POLL_BYTES,
+    POLL_PACKETS,
+    WORK_PACKETS,
+)
 from socket2me_flask.engine.state import CLOSED, POLLING
 
 from .engines import make_engine, opened
@@ -39,9 +49,68 @@ def test_what_is_no_payload(body):
         protocol.decode_payload(body)
 
 
-def test_seventeen_packets_in_a_post_are_seventeen_packets():
-    """There is no number at which they are dropped."""
-    assert len(protocol.decode_payload(b"\x1e".join([b"4x"] * 17))) == 17
+@pytest.mark.parametrize(
+    ("decode", "payload"),
+    [
+        (protocol.decode_payload, lambda number: b"\x1e".join([b"4x"] * number)),
+        (Codec3(base64=True).decode_payload, lambda number: b"2:4x" * number),
+        (Codec3(base64=True).decode_payload, lambda number: b"2:4x" * (number - 1) + "2:4ü".encode()),
+        (Codec3(base64=False).decode_payload, lambda number: b"\0\2\xff4x" * number),
+    ],
+)
+def test_a_payload_has_a_bound_in_packets(decode, payload):
+    """None is dropped: all of them are taken, or the payload is refused."""
+    assert len(decode(payload(PAYLOAD_PACKETS))) == PAYLOAD_PACKETS
+    with pytest.raises(BadPacket, match="more than 500 packets"):
+        decode(payload(PAYLOAD_PACKETS + 1))
+
+
+def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
+    """What was received and not handled is dropped at once, however much it is."""
+    heard = []
+    engine.handlers["message"] = lambda sid, data: heard.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    for _ in range(WORK_PACKETS * 3):
+        session.receive(Packet(b"4x"))
+    engine.scheduled.pop().work()
+    handled = len(heard)
+    assert 0 < handled <= WORK_PACKETS
+    session.abort()
+    assert len(session._inbox) == 1
+    session.receive(Packet(b"4late"))
+    while engine.scheduled:
+        engine.scheduled.pop().work()
+    assert heard[handled:] == ["the end"]
+
+
+def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
+    """A client that polls sends the next POST then, so its inbox has a bound: of one payload more than is said."""
+    engine.handlers["message"] = lambda sid, data: None
+    session.wait_for_space(0)
+    for _ in range(INBOX_PACKETS):
+        session.receive(Packet(b"4x"))
+    poster = threading.Thread(target=session.wait_for_space, args=(60,))
+    poster.start()
+    while session._inbox_space is None:
+        pass
+    while len(session._inbox or ()) > INBOX_PACKETS // 2:
+        assert session._inbox_space is not None
+        engine.scheduled.pop().work()
+    poster.join(10)
+    assert not poster.is_alive()
+
+
+def test_the_end_of_its_session_ends_a_post_that_waits(session):
+    """It does not wait for anything any more."""
+    for _ in range(INBOX_PACKETS):
+        session.receive(Packet(b"4x"))
+    poster = threading.Thread(target=session.wait_for_space, args=(60,))
+    poster.start()
+    while session._inbox_space is None:
+        pass
+    session.abort()
+    poster.join(10)
+    assert not poster.is_alive()
 
 
 def test_frames_are_text_or_binary():
@@ -171,4 +240,5 @@ def test_one_client_cannot_keep_the_worker_to_itself(session, engine):
     while engine.scheduled:
         engine.scheduled.pop().work()
         turns += 1
-    assert (len(heard), turns) == (120, 3)
+    assert len(heard) == 120
+    assert turns >= 3  # each of which has a bound in time, too

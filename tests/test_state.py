@@ -83,6 +83,9 @@ class Connection:
     def write(self, data):
         self.written += data
 
+    def pause_reading(self, paused):
+        pass
+
     def close(self, code, last=b""):
         self.written += last
 

@@ -1,7 +1,9 @@
 """RFC 6455 from the server's side: bytes in, messages out."""
 
 import base64
+import gc
 import struct
+import tracemalloc
 
 import pytest
 
@@ -129,13 +131,47 @@ def test_a_length_is_refused_before_its_bytes_come():
 def test_endless_fragments_end(payload):
     """The bound is on the message, not on the frame; empty fragments count too."""
     reader = FrameReader(LIMIT)
-    reader.feed(client_frame(b"", final=False))
+    list(reader.feed(client_frame(b"", final=False)))
     with pytest.raises(ProtocolError) as caught:
         for _ in range(LIMIT + 1):
-            reader.feed(client_frame(payload, Opcode.CONTINUATION, final=False))
+            list(reader.feed(client_frame(payload, Opcode.CONTINUATION, final=False)))
     assert caught.value.code == CloseCode.TOO_BIG
 
 
 def test_a_close_frame_carries_its_code():
     """Section 5.5.1."""
     assert close_frame(CloseCode.GOING_AWAY) == b"\x88\x02\x03\xe9"
+
+
+def test_fragments_are_kept_in_one_buffer():
+    """A message of two-byte fragments takes no more memory than twice its own size."""
+    reader = FrameReader(300_000)
+    fragment = client_frame(b"xy", Opcode.CONTINUATION, final=False)
+    list(reader.feed(client_frame(b"xy", final=False)))
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(90):
+        list(reader.feed(fragment * 1000))
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 2 * 180_000
+    assert list(reader.feed(client_frame(b"", Opcode.CONTINUATION))) == [(Opcode.TEXT, b"xy" * 90_001)]
+
+
+def test_what_came_before_a_bad_frame_is_not_lost():
+    """In the same read, too."""
+    messages = FrameReader(LIMIT).feed(client_frame(b"good") + client_frame(b"", 3))
+    assert next(messages) == (Opcode.TEXT, b"good")
+    with pytest.raises(ProtocolError):
+        next(messages)
+
+
+def test_a_reader_says_how_much_of_a_frame_is_missing():
+    """So that a large frame is read in large pieces, and small ones are not."""
+    reader = FrameReader(200_000)
+    data = client_frame(b"x" * 100_000, Opcode.BINARY)
+    assert list(reader.feed(data[:1])) == []
+    assert reader.missing_bytes == 0
+    assert list(reader.feed(data[1:1000])) == []
+    assert reader.missing_bytes == len(data) - 1000
+    assert len(list(reader.feed(data[1000:]))) == 1

@@ -10,10 +10,15 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
+
+# How long reading may go on, from one connection after another, until everything else of the process has a turn. An
+# HTTP request needs several turns.
+TURN_SECONDS = 0.002
 
 
 class Watch(Protocol):
@@ -51,6 +56,9 @@ class Loop(Protocol):
 
     def leave(self, reader: Reader) -> None:
         """Attend to `reader` no more: its socket is about to be closed."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back once, after that time."""
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         """Call back when there is room to write, again and again until it returns False."""
@@ -99,6 +107,9 @@ class GreenLoop:
         if self._readers is not None:
             self._readers.remove(reader)
 
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._hubs.get_hub().schedule_call_global(seconds, callback)
+
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         def write(_: int) -> None:
             if not callback():
@@ -132,7 +143,7 @@ class _Readers:
     them in a row when a crowd leaves. Where there is no epoll, each has one all the same.
     """
 
-    BATCH = 100  # then whoever else has something to do has a turn
+    BATCH = 100
 
     def __init__(self, hub: Any) -> None:
         from eventlet.patcher import original
@@ -141,6 +152,7 @@ class _Readers:
         self._hub = hub
         self._readers: dict[int, Reader] = {}
         self._watches: dict[int, _HubWatch] = {}
+        self._ready: deque[int] = deque()  # what epoll has reported and was not read yet
         self._epoll: Any = select.epoll() if hasattr(select, "epoll") else None
         if self._epoll is not None:
             self._readable = select.EPOLLIN
@@ -164,8 +176,14 @@ class _Readers:
             self._watches.pop(fileno).cancel()
 
     def _on_epoll(self, _: int) -> None:
-        for fileno, _events in self._epoll.poll(0, self.BATCH):
-            self._on_readable(fileno)
+        ready = self._ready
+        if not ready:
+            ready.extend([fileno for fileno, _events in self._epoll.poll(0, self.BATCH)])
+        ends = time.monotonic() + TURN_SECONDS
+        while ready:
+            self._on_readable(ready.popleft())
+            if time.monotonic() >= ends:
+                break  # the rest is first in the next turn
 
     def _on_readable(self, fileno: int) -> None:
         reader = self._readers.get(fileno)
@@ -223,6 +241,11 @@ class ThreadLoop:
 
     def leave(self, reader: Reader) -> None:
         pass  # `attend` looks
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, callback)
+        timer.daemon = True
+        timer.start()
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         watch = _ThreadWatch(connection, callback)

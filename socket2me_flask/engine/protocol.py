@@ -14,6 +14,10 @@ OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = (b"0", b"1", b"2", b"3", b"4",
 
 _SEPARATOR = b"\x1e"
 
+# The most packets in one payload that is taken. engine.io-client and python-engineio's client put everything that
+# waits into one, without a bound of their own: acknowledgements of all that came during the POST before.
+PAYLOAD_PACKETS = 500
+
 # What `Codec` asks for: this module is the codec of protocol 4.
 content_type = "text/plain; charset=UTF-8"
 clients_ping = False
@@ -28,6 +32,13 @@ class Packet(NamedTuple):
 
 class BadPacket(Exception):
     """What a client sent is not a packet."""
+
+
+class TooManyPackets(BadPacket):
+    """A payload has more than `PAYLOAD_PACKETS` packets."""
+
+    def __init__(self) -> None:
+        super().__init__(f"a payload of more than {PAYLOAD_PACKETS} packets")
 
 
 class Codec(Protocol):
@@ -61,6 +72,8 @@ def encode_payload(packets: Iterable[Packet]) -> bytes:
 
 def decode_payload(body: bytes) -> list[Packet]:
     """Return the packets in the body of a POST. Raises `BadPacket`."""
+    if body.count(_SEPARATOR) >= PAYLOAD_PACKETS:
+        raise TooManyPackets
     return [_decode_text(part) for part in body.split(_SEPARATOR)]
 
 

@@ -97,6 +97,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self.queued_bytes = 0  # what waits for all of them
         self.sessions: dict[str, Session] = {}
         self._answers = answers
+        self.note = answers.note  # for limits that are reached where no request is answered
         self._origins = origins
         self._addresses: Counter[str] = Counter()  # sessions that are not CLOSED, by address
         self._session_count = 0  # and in all
@@ -406,7 +407,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
                 session.receive(packet)
         except BadPacket as error:
             session.abort(str(error))
-            raise BadRequest("The body is no Engine.IO payload.") from None
+            raise BadRequest(f"The body is no Engine.IO payload: {error}.") from None
+        session.wait_for_space(self.limits.ping_timeout_seconds)
         return protocol.content_type, b"ok"
 
     # Background

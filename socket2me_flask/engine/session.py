@@ -6,9 +6,12 @@ waits in the outbox, whose size has a bound.
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import TooManyFrames
 from . import protocol
 from .connection import Connection
 from .protocol import BadPacket, Codec, Packet
@@ -32,10 +35,11 @@ FAIR_BYTES = 65_536
 POLL_BYTES = 1_000_000
 POLL_PACKETS = 16
 
-# How many packets of one client are handled before others have their turn, and how many may wait for theirs
-# before its WebSocket is read no further.
+# How many packets of one client are handled before others have their turn, and for how long; and how many may wait
+# for theirs before nothing more is read from it.
 WORK_PACKETS = 50
-INBOX_PACKETS = 500
+WORK_SECONDS = 0.002
+INBOX_PACKETS = 100
 
 
 # The outbox of everybody for whom nothing waits, which is nearly everybody nearly always. Never changed.
@@ -72,6 +76,7 @@ class Session:
         "_counted_bytes",
         "_engine",
         "_inbox",
+        "_inbox_space",
         "_outbox",
         "_outbox_bytes",
         "_poll",
@@ -100,7 +105,8 @@ class Session:
         self._outbox = _NOTHING
         self._outbox_bytes = 0
         self._counted_bytes = 0  # what the engine counts as waiting for this client
-        self._inbox: list[Packet | None] | None = None  # None in it: the session has ended
+        self._inbox: deque[Packet | None] | None = None  # None in it: the session has ended
+        self._inbox_space: threading.Event | None = None  # while a POST waits for space in it
         self._poll: threading.Event | None = None  # while a request waits for packets
 
     # To the client
@@ -282,29 +288,58 @@ class Session:
 
     def work(self) -> None:
         """Bring the application some of what the client sent, in order. One thread at a time does it."""
+        ends = time.monotonic() + WORK_SECONDS
         for _ in range(WORK_PACKETS):
             with self.lock:
                 if not self._inbox:
                     self._inbox = None
                     return
-                packet = self._inbox.pop(0)
-                if self.connection is not None and len(self._inbox) < INBOX_PACKETS:
-                    self.connection.pause_reading(False)
+                packet = self._inbox.popleft()
+                if len(self._inbox) == INBOX_PACKETS // 2:
+                    self._read_on()
             if packet is None:
                 self._engine.on_departed(self)
             elif self.state.is_open:
                 self._engine.on_packet(self, packet)
+            if time.monotonic() >= ends:
+                break
         self._engine.schedule(self)
 
-    def _put(self, packet: Packet | None) -> None:
+    def wait_for_space(self, timeout_seconds: float) -> None:
+        """Return when the inbox has space for another payload, when the session ends, or after that time.
+
+        A client that polls sends the next POST after the answer to this one, so it is slowed down.
+        """
+        with self.lock:
+            if self._inbox is None or len(self._inbox) < INBOX_PACKETS or not self.state.is_open:
+                return
+            self._inbox_space = threading.Event()
+        self._inbox_space.wait(timeout_seconds)
+        self._inbox_space = None
+
+    def _read_on(self) -> None:
+        if self.connection is not None:
+            self.connection.pause_reading(False)
+        if self._inbox_space is not None:
+            self._inbox_space.set()
+
+    def _put(self, packet: Packet) -> None:
         with self.lock:
             if self._inbox is not None:
                 self._inbox.append(packet)
                 if self.connection is not None and len(self._inbox) >= INBOX_PACKETS:
                     self.connection.pause_reading(True)
                 return
-            self._inbox = [packet]
+            self._inbox = deque((packet,))
         self._engine.schedule(self)
+
+    def _put_end(self) -> None:
+        """Have the application told of the end, and of nothing that was not handled before it."""
+        is_at_work = self._inbox is not None
+        self._inbox = deque((None,))
+        self._read_on()
+        if not is_at_work:
+            self._engine.schedule(self)
 
     # What its connection tells
 
@@ -317,6 +352,10 @@ class Session:
         with self.lock:
             self._count()
             self._flush()
+
+    def on_throttled(self) -> None:
+        """Log that the client sends more frames than it may."""
+        self._engine.note(TooManyFrames())
 
     def on_closing(self, reason: str) -> None:
         """End the session: its connection was closed because of what the client sent."""
@@ -375,4 +414,4 @@ class Session:
         log.debug("a session ended: %s", reason)
         self.release()
         if self.state is not OPENING:  # of which the application does not know
-            self._put(None)
+            self._put_end()

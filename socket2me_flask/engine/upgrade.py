@@ -29,6 +29,9 @@ class Upgrade:
     def on_drained(self) -> None:
         pass
 
+    def on_throttled(self) -> None:
+        pass
+
     def on_closing(self, reason: str) -> None:
         self.abort()
 

@@ -90,6 +90,7 @@ def test_what_anybody_sends_is_packets_or_refused(any_codec, body):
         b"3:b4*",
         b"6:b3AAAA",
         "2:4😀".encode(),
+        "1İ:4é".encode(),  # whose low byte is that of 0
         b"2:4\xff",
         b"\0\xff",
         b"\0\1\xff",

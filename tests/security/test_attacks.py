@@ -4,12 +4,15 @@
 """
 
 import contextlib
+import select
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
-from ..live import Server
+from ..live import Server, wait_until
 from .attack import ATTACKER, VICTIM, assert_harmless, connect, reset, room_of
 from .raw import RawWebSocket
 
@@ -101,3 +104,98 @@ def test_a_session_counts_until_its_socket_is_closed(small_relay):
     in_handshake = 5  # requests that are being answered
     assert report.most_files - report.before_files <= 20 + in_handshake
     assert room_of(small_relay.port) == 20
+
+
+# Frames of seven bytes or less, each masked with zeros.
+PING = b"\x89\x80" + bytes(4)
+PONG_PACKET = b"\x81\x81" + bytes(4) + b"3"
+EVENT_PACKET = b"\x81\x82" + bytes(4) + b"42"
+EMPTY_FRAGMENTS = b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 999 + b"\x80\x81" + bytes(4) + b"3"
+MIXED = (PING + EVENT_PACKET) * 500
+FRAMES = {
+    "ping": PING * 1000,
+    "pong": PONG_PACKET * 1000,
+    "event": EVENT_PACKET * 1000,
+    "fragment": EMPTY_FRAGMENTS,
+    "mixed": MIXED,
+}
+
+
+def send_small_frames(port, kind, count, seconds):
+    """Send 60 KB of small frames over each of many WebSockets at once, and then as much as is taken."""
+    frames = FRAMES[kind] * (60_000 // len(FRAMES[kind]) + 1)
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for _ in range(count):
+            websocket = stack.enter_context(RawWebSocket(port, address=ATTACKER))
+            websocket.socket.setblocking(False)
+            sockets.append(websocket.socket)
+        left = dict.fromkeys(sockets, b"")
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and left:
+            _, writable, _ = select.select([], list(left), [], 0.1)
+            for sock in writable:
+                rest = left[sock] or frames
+                try:
+                    left[sock] = rest[sock.send(rest) :]
+                except OSError:  # it was closed, as it may be
+                    del left[sock]
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_small_frames_over_many_websockets(relay, kind):
+    """A read brings some hundred frames, and reading has turns as everything else."""
+    assert_harmless(relay, send_small_frames, kind, 400, 4)
+
+
+def send_pings(port, seconds):
+    """Send as many frames over one WebSocket as are taken; nothing of it is too many in a read."""
+    send_small_frames(port, "ping", 1, seconds)
+
+
+def test_one_websocket_has_a_rate_of_frames(relay):
+    """It is read more slowly, and not closed; the log says so."""
+    assert_harmless(relay, send_pings, 2)
+    wait_until(lambda: "FRAMES_PER_SECOND bites" in relay.log, "the log says so")
+
+
+MANY_PACKETS = {
+    "4": b"\x1e".join([b"3"] * 131_072),
+    "4 at most": b"\x1e".join([b"42x" + b"y" * 500] * 500),
+    "3 as text": b"1:2" * 87_000,
+    "3 as text of two bytes": b"1:2" * 65_000 + "3:4üü".encode() * 9_000,
+    "3 as bytes": b"\0\1\xff2" * 65_536,
+    "3 beyond 16 bits": ("1001:4" + "😀" * 500).encode() * 100,
+}
+
+
+def post_many_packets(port, kind, posters, seconds):
+    """Post as many packets as a body may hold, again and again, over sessions that poll."""
+    body = MANY_PACKETS[kind]
+    ends = time.monotonic() + seconds
+
+    def post():
+        url = f"http://127.0.0.1:{port}/socket.io/?EIO={kind[0]}&transport=polling&b64=1"
+        with requests.Session() as http:
+            http.mount("http://", FromAttacker())
+            while time.monotonic() < ends:
+                sid = http.get(url, timeout=20).text.split('"')[3]
+                while http.post(f"{url}&sid={sid}", data=body, timeout=20).ok and time.monotonic() < ends:
+                    pass
+
+    with ThreadPoolExecutor(posters) as pool:
+        for done in [pool.submit(post) for _ in range(posters)]:
+            done.result()
+
+
+class FromAttacker(HTTPAdapter):
+    """Connects from the attacker's address."""
+
+    def init_poolmanager(self, *args, **kwargs):
+        super().init_poolmanager(*args, source_address=(ATTACKER, 0), **kwargs)
+
+
+@pytest.mark.parametrize("kind", MANY_PACKETS)
+def test_bodies_that_are_full_of_packets(relay, kind):
+    """A payload has a bound in packets, and a session one in packets that were not handled yet."""
+    assert_harmless(relay, post_many_packets, kind, 8, 3)
