@@ -269,6 +269,14 @@ class TooManyNamespaces(Unavailable):
     setting = "MAX_NAMESPACES_PER_CONNECTION"
 
 
+class ClientDoesNotRead(Unavailable):
+    """A client has read nothing of what waits for it for `SEND_TIMEOUT_SECONDS`, and loses its connection."""
+
+    code = "client_does_not_read"
+    message = "A client reads nothing of what waits for it, and is disconnected."
+    setting = "SEND_TIMEOUT_SECONDS"
+
+
 class TooManyFrames(Unavailable):
     """A client sends more WebSocket frames in a second than it may: it is read no further until the next."""
 

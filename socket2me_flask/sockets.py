@@ -204,6 +204,7 @@ class Sockets:
                 total_outbox_bytes=settings["MAX_QUEUED_BYTES"],
                 ping_interval_seconds=settings["PING_INTERVAL_SECONDS"],
                 ping_timeout_seconds=settings["PING_TIMEOUT_SECONDS"],
+                send_timeout_seconds=settings["SEND_TIMEOUT_SECONDS"],
                 join_timeout_seconds=settings["JOIN_TIMEOUT_SECONDS"],
                 body_timeout_seconds=settings["BODY_TIMEOUT_SECONDS"],
                 reading_bytes=settings["MAX_READING_BYTES"],

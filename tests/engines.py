@@ -16,6 +16,7 @@ def make_engine(**limits):
         "total_outbox_bytes": 15_000_000,
         "ping_interval_seconds": 25,
         "ping_timeout_seconds": 20,
+        "send_timeout_seconds": 30,
         "join_timeout_seconds": 10,
         "body_timeout_seconds": 10,
         "reading_bytes": 1000,

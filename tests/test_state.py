@@ -86,6 +86,11 @@ class Connection:
     def pause_reading(self, paused):
         pass
 
+    def drain(self):
+        """Read all that was written, as a client that was slow."""
+        self.unsent_bytes = 0
+        self.owner.on_drained()
+
     def close(self, code, last=b""):
         self.written += last
 
@@ -189,3 +194,54 @@ def test_an_ending_session_ends_its_upgrade(engine):
         assert session.state is DRAINING
         assert not upgrade._connection.is_open
         session.abort()
+
+
+def test_a_pong_counts_when_its_ping_was_written(engine):
+    """Not while the ping waits behind what the client does not read; however often a client says it is there."""
+    session, upgrade = in_state(engine, WEBSOCKET)
+    connection = upgrade._connection
+    session.ping()
+    session.receive(Packet(b"3"))
+    assert not session.is_pong_due
+    connection.unsent_bytes = 1_000_000
+    session.ping()  # waits in the outbox
+    session.receive(Packet(b"3"))
+    assert session.is_pong_due
+    connection.owner.on_drained()
+    connection.unsent_bytes = 1  # the ping itself
+    session.receive(Packet(b"3"))
+    assert session.is_pong_due
+    connection.drain()
+    session.receive(Packet(b"3"))
+    assert not session.is_pong_due
+
+
+def test_a_pong_over_polls_counts_when_its_ping_was_polled(engine):
+    """The same for the other transport, and in between."""
+    session, upgrade = in_state(engine, POLLING)
+    session.ping()
+    session.receive(Packet(b"3"))
+    assert session.is_pong_due
+    assert session.take_for_poll() == [Packet(b"2")]
+    session.receive(Packet(b"3"))
+    assert not session.is_pong_due
+    session.ping()
+    session.upgrade_started(upgrade)
+    session.upgrade_probed()
+    session.receive(Packet(b"3"))
+    assert session.is_pong_due
+    session.upgrade_finished(upgrade._connection)
+    session.receive(Packet(b"3"))
+    assert not session.is_pong_due
+
+
+def test_a_client_is_waited_for_while_it_reads(engine):
+    """Each piece that it reads gives it time anew; when nothing waits for it, it has all the time."""
+    session, upgrade = in_state(engine, WEBSOCKET)
+    upgrade._connection.unsent_bytes = 10
+    session.on_progress()
+    (due,) = engine._unread._due.values()
+    session.on_progress()
+    assert engine._unread._due[session] > due
+    upgrade._connection.drain()
+    assert not engine._unread._due

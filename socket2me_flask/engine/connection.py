@@ -32,6 +32,9 @@ class Owner(Protocol):
     def on_message(self, opcode: int, payload: bytes) -> None:
         """Take a whole text or binary message. May raise `BadPacket`."""
 
+    def on_progress(self) -> None:
+        """Take note that something has to wait for the peer to read, or that it has read a part of it."""
+
     def on_drained(self) -> None:
         """Take note that the peer has taken everything, and there is room for more."""
 
@@ -47,6 +50,9 @@ class Owner(Protocol):
 
 class _Nobody:
     def on_message(self, opcode: int, payload: bytes) -> None:
+        pass
+
+    def on_progress(self) -> None:
         pass
 
     def on_drained(self) -> None:
@@ -126,6 +132,7 @@ class Connection:
             self._unsent = bytes(self._unsent) + data if self._unsent else data
             if self._writing is None and not self._all_sent():
                 self._writing = self._loop.when_writable(self.socket, self._on_writable)
+                self.owner.on_progress()
 
     def close(self, code: int, last: bytes = b"") -> None:
         """Write `last` and a close frame, then nothing more. Whoever calls sees to it that `abort` follows."""
@@ -240,8 +247,13 @@ class Connection:
     def _on_writable(self) -> bool:
         """Go on with what is unsent. Return whether to be called again."""
         with self._lock:
-            if not self.is_open or not self._all_sent():
-                return self.is_open
+            if not self.is_open:
+                return False
+            unsent = len(self._unsent)
+            if not self._all_sent():
+                if len(self._unsent) < unsent:
+                    self.owner.on_progress()
+                return True
             if not self.is_closing and self.is_open:
                 if self._pong_due is not None:
                     pong, self._pong_due = frame(Opcode.PONG, self._pong_due), None

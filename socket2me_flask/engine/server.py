@@ -20,6 +20,7 @@ from ..answers import SECURITY_HEADERS, ErrorAnswers
 from ..body import BodyReader
 from ..errors import (
     BadRequest,
+    ClientDoesNotRead,
     ForbiddenOrigin,
     RelayError,
     ShuttingDown,
@@ -68,6 +69,7 @@ class Limits:
     total_outbox_bytes: what may wait for all of them; beyond it, only little is queued for each.
     ping_interval_seconds, ping_timeout_seconds: how often a client is asked whether it is there, and how long
         it may take to answer.
+    send_timeout_seconds: how long a WebSocket may read nothing of what waits for it.
     join_timeout_seconds: how long a session may take to get a client (`Engine.joined`).
     body_timeout_seconds, reading_bytes: how long a body may take to arrive, and how much of all bodies may be
         read at once.
@@ -81,6 +83,7 @@ class Limits:
     total_outbox_bytes: int
     ping_interval_seconds: int
     ping_timeout_seconds: int
+    send_timeout_seconds: float
     join_timeout_seconds: float
     body_timeout_seconds: float
     reading_bytes: int
@@ -110,6 +113,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._next_pings = self.timer(max(0, interval - timeout), self._ping)  # after the wait for the pong
         self._silences = self.timer(interval + timeout, self._end_silent)
         self._unpolled = self.timer(POLL_GAP_SECONDS, self._expect_poll)
+        self._unread = self.timer(limits.send_timeout_seconds, self._end_unread)
         self._lingering = self.timer(LINGER_SECONDS, Session.abort)
         self._upgrades = self.timer(UPGRADE_SECONDS, Upgrade.abort)
         self._joins = self.timer(limits.join_timeout_seconds, self._expect_join)
@@ -119,6 +123,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             self._next_pings,
             self._silences,
             self._unpolled,
+            self._unread,
             self._lingering,
             self._joins,
         )
@@ -220,6 +225,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Take note that a client that pings by itself did."""
         if session.state.is_open:
             self._silences.add(session)
+
+    def expect_reading(self, session: Session, is_expected: bool) -> None:
+        """End a session whose WebSocket reads nothing from now on, for as long as it may; or do not any more."""
+        if is_expected:
+            self._unread.add(session)
+        else:
+            self._unread.discard(session)
 
     def on_arrived(self, session: Session, environ: "WSGIEnvironment") -> None:
         """Tell the application that there is a new session."""
@@ -457,6 +469,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.abort("it did not answer a ping")
         else:
             self._next_pings.add(session)
+
+    def _end_unread(self, session: Session) -> None:
+        self.note(ClientDoesNotRead())
+        session.abort("it does not read")
 
     def _end_silent(self, session: Session) -> None:
         session.abort("it did not ping")

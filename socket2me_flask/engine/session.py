@@ -45,6 +45,7 @@ INBOX_PACKETS = 100
 # The outbox of everybody for whom nothing waits, which is nearly everybody nearly always. Never changed.
 _NOTHING: list[Packet] = []
 
+_PING = Packet(protocol.PING)
 _PONG = Packet(protocol.PONG)
 _NOOP = Packet(protocol.NOOP)
 
@@ -74,6 +75,7 @@ class Session:
 
     __slots__ = (
         "_counted_bytes",
+        "_drains_before_ping",
         "_engine",
         "_inbox",
         "_inbox_space",
@@ -101,6 +103,7 @@ class Session:
         self.state: State = OPENING
         self.joins = 0  # how often its client tried to join a namespace
         self.is_pong_due = False
+        self._drains_before_ping = 0  # how often its connection has to drain until the last ping is written
         self._engine = engine
         self._outbox = _NOTHING
         self._outbox_bytes = 0
@@ -146,9 +149,17 @@ class Session:
             self.abort("the client does not read")
 
     def ping(self) -> None:
-        """Ask the client whether it is still there."""
-        self.is_pong_due = True
-        self.send_control(Packet(protocol.PING))
+        """Ask the client whether it is still there. Its pong counts when the ping was written, and not before."""
+        with self.lock:
+            self.is_pong_due = True
+            self.send_control(_PING)
+            self._count_drains()
+
+    def _count_drains(self) -> None:
+        """Find out when the ping that was queued last will have been written."""
+        is_queued = bool(self._outbox)
+        is_unsent = self.connection is not None and self.connection.unsent_bytes > 0
+        self._drains_before_ping = is_queued + is_unsent
 
     @property
     def _waiting_bytes(self) -> int:
@@ -221,6 +232,8 @@ class Session:
             self._outbox = self._outbox[count:] or _NOTHING
             self._outbox_bytes -= size
             self._count()
+            if _PING in packets:
+                self._drains_before_ping = 0
             return packets
 
     # The transitions, but those to the end
@@ -251,6 +264,8 @@ class Session:
             self.connection = connection
             connection.owner = self
             self._flush()
+            if self._drains_before_ping:
+                self._count_drains()
 
     def upgrade_failed(self, upgrade: "Upgrade") -> None:
         """Stay with polls: the WebSocket that was tried is closed."""
@@ -272,7 +287,8 @@ class Session:
         if kind == protocol.MESSAGE:
             self._put(packet)
         elif kind == protocol.PONG and not self.codec.clients_ping:
-            self.is_pong_due = False
+            if not self._drains_before_ping:
+                self.is_pong_due = False
         elif kind == protocol.PING and self.codec.clients_ping:
             self._answer_ping()
         elif kind == protocol.CLOSE:
@@ -350,8 +366,16 @@ class Session:
     def on_drained(self) -> None:
         """Send on: the client has taken all that was written."""
         with self.lock:
+            if self._drains_before_ping:
+                self._drains_before_ping -= 1
             self._count()
             self._flush()
+            self.on_progress()
+
+    def on_progress(self) -> None:
+        """Have the client cut off that reads nothing for some time while something waits for it."""
+        if self.state.is_open and self.connection is not None:
+            self._engine.expect_reading(self, self.connection.unsent_bytes > 0)
 
     def on_throttled(self) -> None:
         """Log that the client sends more frames than it may."""

@@ -26,6 +26,9 @@ class Upgrade:
         except IllegalTransition as error:
             raise BadPacket(str(error)) from None
 
+    def on_progress(self) -> None:
+        pass
+
     def on_drained(self) -> None:
         pass
 

@@ -199,3 +199,42 @@ class FromAttacker(HTTPAdapter):
 def test_bodies_that_are_full_of_packets(relay, kind):
     """A payload has a bound in packets, and a session one in packets that were not handled yet."""
     assert_harmless(relay, post_many_packets, kind, 8, 3)
+
+
+@pytest.fixture
+def impatient_relay():
+    """A relay that waits two seconds for a client to read."""
+    settings = {"SEND_TIMEOUT_SECONDS": 2, "PING_INTERVAL_SECONDS": 2, "PING_TIMEOUT_SECONDS": 1}
+    with Server(HOLD_SECONDS=0, **settings) as server:
+        yield server
+
+
+def read_nothing(port, clients, seconds):
+    """Let calls wait for clients that read nothing, and say all the time that they are there."""
+    url = f"http://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack, requests.Session() as http:
+        http.mount("http://", FromAttacker())
+        sockets = []
+        for _ in range(clients):
+            token = http.get(f"{url}/v1/new", timeout=5).text
+            websocket = stack.enter_context(RawWebSocket(port, address=ATTACKER))
+            websocket.join(token)
+            sockets.append(websocket.socket)
+            for _ in range(6):
+                http.post(f"{url}/v1/go/{token}", data=b"x" * 2_000_000, timeout=5)
+        ends = time.monotonic() + seconds
+        alive = list(sockets)
+        while time.monotonic() < ends and alive:
+            for sock in list(alive):
+                try:
+                    sock.sendall(PONG_PACKET)
+                except OSError:
+                    alive.remove(sock)
+            time.sleep(0.1)
+        assert not alive, f"{len(alive)} clients that read nothing are still connected"
+
+
+def test_clients_that_read_nothing_are_cut_off(impatient_relay):
+    """Whatever they say: their bytes are freed."""
+    assert_harmless(impatient_relay, read_nothing, 5, 12)
+    wait_until(lambda: "SEND_TIMEOUT_SECONDS bites" in impatient_relay.log, "the log says so")
