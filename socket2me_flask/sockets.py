@@ -63,6 +63,10 @@ _ACKS = ("3", "6")
 # EVENT and BINARY_EVENT.
 _IGNORED_TYPES = ("2", "5")
 
+# The longest namespace that is looked at, which is longer than any token, and the longest `auth`.
+MAX_NAMESPACE_CHARACTERS = 256
+MAX_AUTH_CHARACTERS = 16_384
+
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
 GOODBYE_SECONDS = 2
 
@@ -305,9 +309,14 @@ class Sockets:
             raise ValueError("no Socket.IO packet")
         kind, namespace = match["kind"], match["namespace"] or "/"
         payload = match["root"] if match["namespace"] is None else match["payload"]
+        if len(namespace) > MAX_NAMESPACE_CHARACTERS:
+            raise ValueError("a namespace that is too long")
         if kind == "0":
             if not self._may_join(transport_id):
                 self._refuse(transport_id, namespace, TooManyNamespaces())
+                return
+            if len(payload or "") > MAX_AUTH_CHARACTERS:
+                self._refuse(transport_id, namespace, BadAuth(f"auth takes {MAX_AUTH_CHARACTERS:,} characters."))
                 return
             if payload and not isinstance(json.loads(payload), dict):
                 self._refuse(transport_id, namespace, BadAuth("auth must be an object."))

@@ -256,3 +256,16 @@ def test_a_page_that_may_connect_may_do_so_as_they_do(relay):
     assert "Access-Control-Allow-Credentials" not in refused.headers
     of_today = requests.get(url.replace("EIO=3", "EIO=4"), headers={"Origin": relay.url}, timeout=5)
     assert "Access-Control-Allow-Credentials" not in of_today.headers
+
+
+@pytest.mark.parametrize("query", ["a=b&" * 101, "a=" + "x" * 8192])
+def test_a_query_that_is_too_long_ends_the_session(relay, query):
+    """It is longer than the URL that it comes from may be, or has more parameters than anybody needs."""
+    token = relay.new()
+    with LegacyWebSocket(relay.port) as websocket:
+        assert websocket.receive().startswith("0{")
+        websocket.send_frame(f"40/{token}?{query},".encode())
+        assert websocket.receive_frame() == (1, b"40")
+        opcode, payload = websocket.receive_frame()
+        assert (opcode, payload) == (8, (1007).to_bytes(2, "big"))
+    assert relay.go(token).status_code == 503

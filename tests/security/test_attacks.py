@@ -112,7 +112,9 @@ PONG_PACKET = b"\x81\x81" + bytes(4) + b"3"
 EVENT_PACKET = b"\x81\x82" + bytes(4) + b"42"
 EMPTY_FRAGMENTS = b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 999 + b"\x80\x81" + bytes(4) + b"3"
 MIXED = (PING + EVENT_PACKET) * 500
+JOIN_PACKET = b"\x81\x85" + bytes(4) + b"40/x,"
 FRAMES = {
+    "join": JOIN_PACKET * 1000,
     "ping": PING * 1000,
     "pong": PONG_PACKET * 1000,
     "event": EVENT_PACKET * 1000,
@@ -238,3 +240,39 @@ def test_clients_that_read_nothing_are_cut_off(impatient_relay):
     """Whatever they say: their bytes are freed."""
     assert_harmless(impatient_relay, read_nothing, 5, 12)
     wait_until(lambda: "SEND_TIMEOUT_SECONDS bites" in impatient_relay.log, "the log says so")
+
+
+LARGE_PACKETS = {
+    "4 auth": b"40/x," + b'{"a":[' + b"[]," * 80_000 + b"[]]}",
+    "4 deep auth": b"40/x," + b"[" * 16_000,
+    "4 namespace": b"40/" + b"x" * 250_000 + b",",
+    "4 acknowledgement": b"43/x,1[" + b"1," * 120_000 + b"1]",
+    "3 query": b"40/x?" + b"a=b&" * 60_000,
+    "3 short query": b"40/x?" + b"%41&" * 2_000,
+}
+
+
+def send_large_packets(port, kind, websockets, seconds):
+    """Send a packet that is as large as may be, over new WebSockets as soon as it ends one."""
+    packet = LARGE_PACKETS[kind]
+    ends = time.monotonic() + seconds
+
+    class Client(RawWebSocket):
+        version = kind[0]
+
+    def send():
+        while time.monotonic() < ends:
+            with contextlib.suppress(OSError), Client(port, address=ATTACKER) as websocket:
+                while time.monotonic() < ends:
+                    websocket.send_frame(packet)
+                    websocket.receive_frame()
+
+    with ThreadPoolExecutor(websockets) as pool:
+        for done in [pool.submit(send) for _ in range(websockets)]:
+            done.result()
+
+
+@pytest.mark.parametrize("kind", LARGE_PACKETS)
+def test_large_packets(relay, kind):
+    """What is parsed of a packet has a bound, or is parsed in no time."""
+    assert_harmless(relay, send_large_packets, kind, 4, 2)

@@ -280,6 +280,17 @@ def test_auth_that_is_no_object_is_refused(relay, auth):
         assert "bad_auth" in answer
 
 
+def test_auth_that_is_too_large_is_refused(relay):
+    """By its length, before it is parsed. The connection stays."""
+    token = relay.new()
+    with RawWebSocket(relay.port) as websocket:
+        websocket.receive()
+        websocket.send_frame(f'40/{token},{{"body":"{"x" * 16_384}"}}'.encode())
+        assert "auth takes 16,384 characters" in websocket.receive()
+        websocket.send_frame(f"40/{token},".encode())
+        assert websocket.receive().startswith(f'40/{token},{{"sid":')
+
+
 def test_one_connection_cannot_try_tokens_for_ever(relay):
     """MAX_NAMESPACES_PER_CONNECTION counts attempts that fail, too."""
     with RawWebSocket(relay.port) as websocket:
