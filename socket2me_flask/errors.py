@@ -49,6 +49,15 @@ class BadRequest(RelayError):
     message = "The request makes no sense."
 
 
+class UpgradeRequired(RelayError):
+    """A WebSocket is asked for in a version that the relay does not speak (RFC 6455, section 4.4)."""
+
+    status = 426
+    code = "upgrade_required"
+    message = "A WebSocket takes Sec-WebSocket-Version: 13."
+    headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
+
+
 class IncompleteBody(RelayError):
     """The caller's body ended before its announced length, or is not framed as HTTP demands."""
 

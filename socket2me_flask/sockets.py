@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 # What a client may say in `auth`, and the values that each takes: none listed, any string.
 AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw"), "secret": (), "mode": MODES}
 
+# What socket.io-client itself adds to `auth` after it was connected to a server with connection state recovery.
+PASSED_OVER = ("pid", "offset")
+
 # A packet of Socket.IO protocol 5 that a client sends to connect or disconnect: type, namespace, query, payload.
 _PACKET = re.compile(
     r"(?P<kind>[01])(?:(?P<namespace>/[^,?]*)(?:\?[^,]*)?(?:,(?P<payload>.*))?|(?P<root>.*))", re.DOTALL
@@ -418,7 +421,7 @@ def _with_attachments(value: Any, attachments: list[bytes]) -> Any:
 
 def _parse_auth(auth: Any, max_window: int) -> dict[str, Any]:
     """Return the options of a connect's `auth`. Refuses what it does not know, never guesses."""
-    options = auth or {}
+    options = {name: value for name, value in (auth or {}).items() if name not in PASSED_OVER}
     for name, value in options.items():
         if name == "window":
             if type(value) is not int or not 1 <= value <= max_window:
@@ -429,4 +432,4 @@ def _parse_auth(auth: Any, max_window: int) -> dict[str, Any]:
         values = AUTH_VALUES[name]
         if not isinstance(value, str) or (values and value not in values):
             raise BadAuth(f"auth.{name} must be {' or '.join(values) or 'a string'}.")
-    return dict(options)
+    return options

@@ -37,7 +37,8 @@ def event(size=10):
 def test_a_payload_there_and_back():
     """Engine.IO 4: packets are separated by 0x1e, bytes are base64 behind a `b`."""
     packets = [Packet("4grüße".encode()), Packet(bytes(range(256)), binary=True), Packet(b"3")]
-    payload = protocol.encode_payload(packets)
+    content_type, payload = protocol.encode_payload(packets)
+    assert content_type == "text/plain; charset=UTF-8"
     assert payload.startswith("4grüße\x1eb".encode())
     assert protocol.decode_payload(payload) == packets
 

@@ -9,6 +9,7 @@ import pytest
 
 from socket2me_flask.engine.websocket import (
     BadHandshake,
+    BadVersion,
     CloseCode,
     FrameReader,
     Opcode,
@@ -38,30 +39,58 @@ def read(*pieces, limit=LIMIT):
     return [message for piece in pieces for message in reader.feed(piece)]
 
 
+def handshake(**changes):
+    """Return the environ of the RFC's own example, with some of it changed, or left out."""
+    environ = {
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_CONNECTION": "Upgrade",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    return {name: value for name, value in (environ | changes).items() if value is not None}
+
+
 def test_the_example_of_the_rfc():
     """Section 1.3: the key `dGhlIHNhbXBsZSBub25jZQ==` is answered with `s3pPLMBiTxaQ9kYGzzhZRbK+xOo=`."""
-    environ = {"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ=="}
-    answer = accept(environ).decode()
+    answer = accept(handshake()).decode()
     assert answer.startswith("HTTP/1.1 101 ")
     assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
     assert answer.endswith("\r\n\r\n")
 
 
-@pytest.mark.parametrize("version", ["8", "", None, "13, 8"])
-def test_only_version_13_is_accepted(version):
-    """What came before it, or names no version, is refused."""
-    environ = {"HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ=="}
-    if version is not None:
-        environ["HTTP_SEC_WEBSOCKET_VERSION"] = version
-    with pytest.raises(BadHandshake):
-        accept(environ)
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [("8", BadVersion), ("13, 8", BadVersion), ("14", BadVersion), ("", BadHandshake), (None, BadHandshake)],
+)
+def test_only_version_13_is_accepted(version, error):
+    """What names another version is told which it may be; what names none is from before the RFC."""
+    with pytest.raises(BadHandshake) as caught:
+        accept(handshake(HTTP_SEC_WEBSOCKET_VERSION=version))
+    assert caught.type is error
 
 
 @pytest.mark.parametrize("key", ["", "x", "dGhlIHNhbXBsZSBub25jZQ", base64.b64encode(b"x" * 15).decode(), "ü"])
 def test_a_key_is_16_bytes(key):
     """Anything else is no handshake."""
     with pytest.raises(BadHandshake):
-        accept({"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": key})
+        accept(handshake(HTTP_SEC_WEBSOCKET_KEY=key))
+
+
+@pytest.mark.parametrize("connection", ["keep-alive, Upgrade", "upgrade", "Upgrade,", "a,UPGRADE ,b"])
+def test_connection_is_a_list_of_tokens(connection):
+    """Firefox says keep-alive, too; case does not matter."""
+    assert accept(handshake(HTTP_CONNECTION=connection))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"HTTP_CONNECTION": None}, {"HTTP_CONNECTION": "keep-alive"}, {"SERVER_PROTOCOL": "HTTP/1.0"}],
+)
+def test_an_upgrade_is_asked_for_by_connection_and_http_1_1(changes):
+    """Section 4.2.1; without it, a proxy in between may not know that this becomes a WebSocket."""
+    with pytest.raises(BadHandshake):
+        accept(handshake(**changes))
 
 
 def test_the_hello_of_the_rfc():

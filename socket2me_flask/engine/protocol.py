@@ -5,7 +5,7 @@ https://github.com/socketio/engine.io-protocol
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .websocket import Opcode, frame
@@ -18,8 +18,10 @@ _SEPARATOR = b"\x1e"
 # waits into one, without a bound of their own: acknowledgements of all that came during the POST before.
 PAYLOAD_PACKETS = 500
 
+# The type of a payload that is text.
+TEXT_PAYLOAD = "text/plain; charset=UTF-8"
+
 # What `Codec` asks for: this module is the codec of protocol 4.
-content_type = "text/plain; charset=UTF-8"
 clients_ping = False
 
 
@@ -45,15 +47,11 @@ class Codec(Protocol):
     """How the packets of a session are written."""
 
     @property
-    def content_type(self) -> str:
-        """The type of a payload."""
-
-    @property
     def clients_ping(self) -> bool:
         """Whether the client asks whether the server is there, or the server the client."""
 
-    def encode_payload(self, packets: Iterable[Packet]) -> bytes:
-        """Return packets as the body of an HTTP answer."""
+    def encode_payload(self, packets: Sequence[Packet]) -> tuple[str, bytes]:
+        """Return packets as the body of an HTTP answer, after its content type."""
 
     def decode_payload(self, body: bytes) -> list[Packet]:
         """Return the packets in the body of a POST. Raises `BadPacket`."""
@@ -65,9 +63,10 @@ class Codec(Protocol):
         """Return the packet in a WebSocket message. Raises `BadPacket`."""
 
 
-def encode_payload(packets: Iterable[Packet]) -> bytes:
-    """Return packets as the body of an HTTP answer."""
-    return _SEPARATOR.join(b"b" + b64encode(packet.data) if packet.binary else packet.data for packet in packets)
+def encode_payload(packets: Sequence[Packet]) -> tuple[str, bytes]:
+    """Return packets as the body of an HTTP answer, after its content type."""
+    parts = [b"b" + b64encode(packet.data) if packet.binary else packet.data for packet in packets]
+    return TEXT_PAYLOAD, _SEPARATOR.join(parts)
 
 
 def decode_payload(body: bytes) -> list[Packet]:

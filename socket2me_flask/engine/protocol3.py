@@ -8,9 +8,9 @@ https://github.com/socketio/engine.io-protocol/tree/v3
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from .protocol import MESSAGE, PAYLOAD_PACKETS, BadPacket, Packet, TooManyPackets
+from .protocol import MESSAGE, PAYLOAD_PACKETS, TEXT_PAYLOAD, BadPacket, Packet, TooManyPackets
 from .websocket import Opcode, frame
 
 # Before each packet of a payload: its length, in UTF-16 units as JavaScript counts them.
@@ -27,8 +27,10 @@ _BINARY_TYPE = bytes([int(MESSAGE)])
 class Codec:
     """How the packets of one session are written.
 
-    Its client takes bytes, or, with `base64`, text only. One that `encodes_twice` makes UTF-8 of the text in each
-    packet of a text payload, and then, like everybody, of the payload: the parsers of socket.io-client 1.x.
+    Its client takes bytes, or, with `base64`, text only. A payload without bytes in it is text all the same, as
+    engine.io's server has written it since 2017. One client reads that otherwise: if it `encodes_twice`, as the
+    parsers of socket.io-client 1.x, it makes UTF-8 of the text in each packet of a text payload, and then, like
+    everybody, of the payload. If it takes bytes, too, it gets bytes.
     """
 
     __slots__ = ("base64", "encodes_twice")
@@ -39,13 +41,10 @@ class Codec:
         self.base64 = base64
         self.encodes_twice = False
 
-    @property
-    def content_type(self) -> str:
-        return "text/plain; charset=UTF-8" if self.base64 else "application/octet-stream"
-
-    def encode_payload(self, packets: Iterable[Packet]) -> bytes:
-        encode = self._encode_in_text if self.base64 else _encode_in_bytes
-        return b"".join([encode(packet) for packet in packets])
+    def encode_payload(self, packets: Sequence[Packet]) -> tuple[str, bytes]:
+        if self.base64 or not (self.encodes_twice or any(packet.binary for packet in packets)):
+            return TEXT_PAYLOAD, b"".join([self._encode_in_text(packet) for packet in packets])
+        return "application/octet-stream", b"".join([_encode_in_bytes(packet) for packet in packets])
 
     def decode_payload(self, body: bytes) -> list[Packet]:
         if not body:

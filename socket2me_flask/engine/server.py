@@ -26,6 +26,7 @@ from ..errors import (
     ShuttingDown,
     TooManyConnections,
     TooManyConnectionsOfAddress,
+    UpgradeRequired,
 )
 from ..limits import address_key
 from ..origins import Origins
@@ -37,7 +38,7 @@ from .protocol import BadPacket, Codec, Packet
 from .session import Session
 from .state import CLOSED, DRAINING, UPGRADING, IllegalTransition
 from .upgrade import Upgrade
-from .websocket import BadHandshake, CloseCode
+from .websocket import BadHandshake, BadVersion, CloseCode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -55,8 +56,9 @@ POLL_GAP_SECONDS = 10
 # How many green threads bring the application what clients sent. One that waits for a store holds up its own.
 WORKERS = 8
 
-# How often the timers are looked at.
-TICK_SECONDS = 0.25
+# How often the timers are looked at: a fiftieth of the heartbeat's times, between these.
+SHORTEST_TICK_SECONDS = 0.02
+LONGEST_TICK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._workers = 0
         self._timers: list[Timer] = []
         interval, timeout = limits.ping_interval_seconds, limits.ping_timeout_seconds
+        self._tick_seconds = max(SHORTEST_TICK_SECONDS, min(LONGEST_TICK_SECONDS, interval / 50, timeout / 50))
         self._first_pings = self.timer(interval, self._ping)
         self._pongs = self.timer(timeout, self._expect_pong)
         self._next_pings = self.timer(max(0, interval - timeout), self._ping)  # after the wait for the pong
@@ -278,7 +281,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         except ValueError:
             raise BadRequest("Too many query parameters.") from None
         if method == "OPTIONS":
-            return protocol.content_type, b""
+            return protocol.TEXT_PAYLOAD, b""
         if method not in ("GET", "POST"):
             raise BadRequest("A client asks by GET and POST.")
         transport = query.get("transport")
@@ -320,7 +323,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._introduce(session, environ)
         if session.connection is not None:
             raise self.loop.attend(session.connection)
-        return codec.content_type, codec.encode_payload(session.take_for_poll())
+        return codec.encode_payload(session.take_for_poll())
 
     def _introduce(self, session: Session, environ: "WSGIEnvironment") -> None:
         """Make a new session known, and send its handshake. One that has ended already stays unknown."""
@@ -409,10 +412,19 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             packets = packets or [Packet(protocol.CLOSE)]
         elif session.state.is_polling:
             self._unpolled.add(session)
-        codec = session.codec
-        return codec.content_type, codec.encode_payload(packets or [Packet(protocol.NOOP)])
+        return session.codec.encode_payload(packets or [Packet(protocol.NOOP)])
 
     def _take(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
+        if session.is_posting:
+            session.abort("it posts twice at a time")
+            raise BadRequest("This session posts already.")
+        session.is_posting = True
+        try:
+            return self._take_alone(session, environ)
+        finally:
+            session.is_posting = False
+
+    def _take_alone(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         body = self.bodies.read(environ, self.limits.message_bytes)
         try:
             for packet in session.codec.decode_payload(body):
@@ -421,13 +433,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.abort(str(error))
             raise BadRequest(f"The body is no Engine.IO payload: {error}.") from None
         session.wait_for_space(self.limits.ping_timeout_seconds)
-        return protocol.content_type, b"ok"
+        return protocol.TEXT_PAYLOAD, b"ok"
 
     # Background
 
     def _run_timers(self) -> None:
         while True:
-            self.sleep(TICK_SECONDS)
+            self.sleep(self._tick_seconds)
             for timer in self._timers:
                 try:
                     timer.run(lambda: self.sleep(0))
@@ -490,5 +502,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 def _accept(environ: "WSGIEnvironment") -> bytes:
     try:
         return websocket.accept(environ)
+    except BadVersion as error:
+        raise UpgradeRequired(str(error)) from None
     except BadHandshake as error:
         raise BadRequest(str(error)) from None

@@ -87,6 +87,7 @@ class Session:
         "connection",
         "id",
         "is_pong_due",
+        "is_posting",
         "joins",
         "lock",
         "state",
@@ -102,6 +103,7 @@ class Session:
         self.upgrade: Upgrade | None = None
         self.state: State = OPENING
         self.joins = 0  # how often its client tried to join a namespace
+        self.is_posting = False  # a request brings packets
         self.is_pong_due = False
         self._drains_before_ping = 0  # how often its connection has to drain until the last ping is written
         self._engine = engine

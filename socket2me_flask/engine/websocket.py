@@ -12,6 +12,8 @@ from enum import IntEnum
 from hashlib import sha1
 from typing import Any
 
+VERSION = "13"
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
@@ -41,6 +43,10 @@ class BadHandshake(Exception):
     """A request that asks for a WebSocket in a way that RFC 6455, section 4.2.1, does not allow."""
 
 
+class BadVersion(BadHandshake):
+    """The same, since it names another version (section 4.4)."""
+
+
 class ProtocolError(Exception):
     """A frame that the client must not send. `code` goes into the close frame."""
 
@@ -50,14 +56,20 @@ class ProtocolError(Exception):
 
 
 def accept(environ: Mapping[str, Any]) -> bytes:
-    """Return the answer that opens a WebSocket. Raises `BadHandshake`."""
+    """Return the answer that opens a WebSocket. Raises `BadHandshake`, or `BadVersion` where only that is wrong."""
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
+        raise BadHandshake("A WebSocket takes HTTP/1.1 and Connection: Upgrade.")
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != VERSION:
+        error = BadVersion if version else BadHandshake
+        raise error(f"A WebSocket takes Sec-WebSocket-Version: {VERSION}.")
     key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
     try:
         key_is_good = len(b64decode(key, validate=True)) == 16
     except (Base64Error, ValueError):
         key_is_good = False
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13" or not key_is_good:
-        raise BadHandshake("A WebSocket takes Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes.")
+    if not key_is_good:
+        raise BadHandshake("A WebSocket takes a Sec-WebSocket-Key of 16 bytes.")
     # A digest that the protocol prescribes; it protects nothing.
     digest = sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return (
@@ -68,8 +80,12 @@ def accept(environ: Mapping[str, Any]) -> bytes:
 
 def is_wanted(environ: Mapping[str, Any]) -> bool:
     """Say whether a request asks for a WebSocket."""
-    upgrade: str = environ.get("HTTP_UPGRADE", "")
-    return upgrade.lower() == "websocket"
+    return "websocket" in _tokens(environ, "HTTP_UPGRADE")
+
+
+def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
+    """Return the tokens in a header, in lower case."""
+    return [token.strip() for token in environ.get(name, "").lower().split(",")]
 
 
 def frame(opcode: int, payload: bytes) -> bytes:

@@ -115,12 +115,12 @@ def test_many_packets_in_a_post_are_all_heard(relay):
 
 
 def test_a_payload_of_bytes_is_taken_and_answered(relay):
-    """From browsers, which do not say b64=1."""
+    """From browsers with socket.io-client 1.x, which do not say b64=1: their connect tells them from 2.x."""
     token = relay.new()
     url = f"{relay.url}/socket.io/?transport=polling"
     opened = requests.get(url, timeout=5)
-    assert opened.headers["Content-Type"] == "application/octet-stream"
-    assert opened.content.endswith(b"}\0\2\xff40")
+    assert opened.headers["Content-Type"] == "text/plain; charset=UTF-8"
+    assert opened.content.endswith(b"}2:40")
     url += "&sid=" + opened.text.split('"')[3]
     join = f"40/{token}".encode()
     requests.post(url, data=b"\0\2\7\xff" + join, timeout=5)
@@ -129,6 +129,26 @@ def test_a_payload_of_bytes_is_taken_and_answered(relay):
     received = requests.get(url, timeout=5).content
     assert received.startswith(b"\0")
     assert received.endswith(b"\1\3\xff\4\xff\0")
+
+
+def test_a_payload_without_bytes_is_text(relay):
+    """For whoever does not say b64=1, from 2.x on: bytes come only where there are any."""
+    token = relay.new()
+    url = f"{relay.url}/socket.io/?transport=polling"
+    opened = requests.get(url, timeout=5)
+    url += "&sid=" + opened.text.split('"')[3]
+    requests.post(url, data=_payload(f"40/{token},"), timeout=5)
+    joined = requests.get(url, timeout=5)
+    assert (joined.headers["Content-Type"], joined.text) == ("text/plain; charset=UTF-8", _payload(f"40/{token},"))
+    relay.go(token, json="ü")
+    received = requests.get(url, timeout=5).content.decode()
+    length, _, packet = received.partition(":")
+    assert int(length) == len(packet)
+    assert '"body":"ü"' in packet or '"body":"\\u00fc"' in packet
+    relay.go(token, data=b"\xff\0", headers={"Content-Type": "image/png"})
+    received = requests.get(url, timeout=5)
+    assert received.headers["Content-Type"] == "application/octet-stream"
+    assert received.content.endswith(b"\1\3\xff\4\xff\0")
 
 
 def test_a_client_that_takes_text_only_gets_text_over_a_websocket(relay):
