@@ -151,7 +151,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MAX_HELD_BYTES", 64_000_000, _whole_number(0, HUGE), "How many bytes of bodies may wait for their clients, over all tokens."),
     Setting("RETRY_AFTER_SECONDS", 5, _whole_number(1, 86_400), "The Retry-After that goes with a 503."),
     Setting("KEEPALIVE_SECONDS", 10, _whole_number(1, 3600), "How long a caller's connection may be idle, and how long the head of a request may take."),
-    Setting("SEND_TIMEOUT_SECONDS", 30, _whole_number(1, 3600), "How long a caller may take to read a piece of its answer."),
+    Setting("SEND_TIMEOUT_SECONDS", 30, _whole_number(1, 3600), "How long a caller may take to read a piece of its answer, and a client on WebSocket a piece of what waits for it; then its connection is closed."),
     # Delivery
     Setting("ACK_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the acknowledgement of a client in mode ack: then it is answered 202 if the event is in a mailbox, else 504."),
     Setting("REPLY_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the reply of a client in mode reply: then it is answered 202 if the event is in a mailbox, else 200."),

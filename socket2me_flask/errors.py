@@ -49,6 +49,15 @@ class BadRequest(RelayError):
     message = "The request makes no sense."
 
 
+class UpgradeRequired(RelayError):
+    """A WebSocket is asked for in a version that the relay does not speak (RFC 6455, section 4.4)."""
+
+    status = 426
+    code = "upgrade_required"
+    message = "A WebSocket takes Sec-WebSocket-Version: 13."
+    headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
+
+
 class IncompleteBody(RelayError):
     """The caller's body ended before its announced length, or is not framed as HTTP demands."""
 
@@ -276,6 +285,22 @@ class TooManyNamespaces(Unavailable):
     code = "too_many_namespaces"
     message = "This connection has joined as many namespaces as it may."
     setting = "MAX_NAMESPACES_PER_CONNECTION"
+
+
+class ClientDoesNotRead(Unavailable):
+    """A client has read nothing of what waits for it for `SEND_TIMEOUT_SECONDS`, and loses its connection."""
+
+    code = "client_does_not_read"
+    message = "A client reads nothing of what waits for it, and is disconnected."
+    setting = "SEND_TIMEOUT_SECONDS"
+
+
+class TooManyFrames(Unavailable):
+    """A client sends more WebSocket frames in a second than it may: it is read no further until the next."""
+
+    code = "too_many_frames"
+    message = "A client sends more frames than it may, and is read more slowly."
+    setting = "FRAMES_PER_SECOND"
 
 
 class ShuttingDown(Unavailable):

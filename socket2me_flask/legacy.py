@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from .engine import Engine, Session
-from .engine.protocol import Codec, Packet
+from .engine.protocol import BadPacket, Codec, Packet
 from .engine.protocol3 import Codec as Codec3
+from .engine.websocket import CloseCode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 # What a client sends to connect to a namespace. socket.io-client 1.x puts no comma at its end.
 _CONNECT = re.compile(rb"40(?P<namespace>/[^,?]*)(?:\?(?P<query>[^,]*))?(?P<comma>,?)", re.DOTALL).fullmatch
+
+# The query of a namespace: as long as a URL may be, and with more parameters than options exist.
+MAX_QUERY_BYTES = 8192
+MAX_QUERY_FIELDS = 100
 
 # What protocol 5 answers: a CONNECT with a `sid`, or the reason of a refusal.
 _ANSWER = re.compile(r"(?P<kind>[04])(?P<namespace>/[^,]*,)?(?P<payload>{.*)", re.DOTALL).fullmatch
@@ -54,7 +59,11 @@ class LegacyEngine(Engine):
 
     def on_packet(self, session: Session, packet: Packet) -> None:
         if isinstance(session.codec, Codec3):
-            packet = self._to_protocol_5(session.codec, packet)
+            try:
+                packet = self._to_protocol_5(session.codec, packet)
+            except BadPacket as error:
+                session.close(str(error), CloseCode.INVALID_DATA)
+                return
         super().on_packet(session, packet)
 
     def send(self, sid: str, data: str | bytes) -> None:
@@ -66,7 +75,8 @@ class LegacyEngine(Engine):
     def _to_protocol_5(self, codec: Codec3, packet: Packet) -> Packet:
         """Translate what a client sends: options come in the namespace's query and not as `auth`.
 
-        Options that nobody knows are left out. An app of 2016 may send what it likes there.
+        Options that nobody knows are left out. An app of 2016 may send what it likes there. Raises `BadPacket` for
+        a query that is longer than a URL may be.
         """
         match = None if packet.binary else _CONNECT(packet.data)
         if match is None:
@@ -74,7 +84,13 @@ class LegacyEngine(Engine):
         codec.encodes_twice = not match["comma"]
         if not match["query"]:
             return packet
-        query = dict(parse_qsl(match["query"].decode(errors="replace"), keep_blank_values=True))
+        if len(match["query"]) > MAX_QUERY_BYTES:
+            raise BadPacket("a query that is too long")
+        try:
+            text = match["query"].decode(errors="replace")
+            query = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+        except ValueError:
+            raise BadPacket("a query of too many parameters") from None
         auth = {name: _value(query[name]) for name in self._option_names if name in query}
         return Packet(b"40%b,%b" % (match["namespace"], json.dumps(auth).encode()))
 

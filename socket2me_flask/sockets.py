@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 # What a client may say in `auth`, and the values that each takes: none listed, any string.
 AUTH_VALUES: Mapping[str, tuple[str, ...]] = {"body": ("parsed", "raw"), "secret": (), "mode": MODES}
 
+# What socket.io-client itself adds to `auth` after it was connected to a server with connection state recovery.
+PASSED_OVER = ("pid", "offset")
+
 # A packet of Socket.IO protocol 5 that a client sends to connect or disconnect: type, namespace, query, payload.
 _PACKET = re.compile(
     r"(?P<kind>[01])(?:(?P<namespace>/[^,?]*)(?:\?[^,]*)?(?:,(?P<payload>.*))?|(?P<root>.*))", re.DOTALL
@@ -63,6 +66,10 @@ _ACKS = ("3", "6")
 
 # EVENT and BINARY_EVENT.
 _IGNORED_TYPES = ("2", "5")
+
+# The longest namespace that is looked at, which is longer than any token, and the longest `auth`.
+MAX_NAMESPACE_CHARACTERS = 256
+MAX_AUTH_CHARACTERS = 16_384
 
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
 GOODBYE_SECONDS = 2
@@ -206,6 +213,7 @@ class Sockets:
                 total_outbox_bytes=settings["MAX_QUEUED_BYTES"],
                 ping_interval_seconds=settings["PING_INTERVAL_SECONDS"],
                 ping_timeout_seconds=settings["PING_TIMEOUT_SECONDS"],
+                send_timeout_seconds=settings["SEND_TIMEOUT_SECONDS"],
                 join_timeout_seconds=settings["JOIN_TIMEOUT_SECONDS"],
                 body_timeout_seconds=settings["BODY_TIMEOUT_SECONDS"],
                 reading_bytes=settings["MAX_READING_BYTES"],
@@ -306,9 +314,14 @@ class Sockets:
             raise ValueError("no Socket.IO packet")
         kind, namespace = match["kind"], match["namespace"] or "/"
         payload = match["root"] if match["namespace"] is None else match["payload"]
+        if len(namespace) > MAX_NAMESPACE_CHARACTERS:
+            raise ValueError("a namespace that is too long")
         if kind == "0":
             if not self._may_join(transport_id):
                 self._refuse(transport_id, namespace, TooManyNamespaces())
+                return
+            if len(payload or "") > MAX_AUTH_CHARACTERS:
+                self._refuse(transport_id, namespace, BadAuth(f"auth takes {MAX_AUTH_CHARACTERS:,} characters."))
                 return
             if payload and not isinstance(json.loads(payload), dict):
                 self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
@@ -416,7 +429,7 @@ def _with_attachments(value: Any, attachments: list[bytes]) -> Any:
 
 def _parse_auth(auth: Any, max_window: int) -> dict[str, Any]:
     """Return the options of a connect's `auth`. Refuses what it does not know, never guesses."""
-    options = auth or {}
+    options = {name: value for name, value in (auth or {}).items() if name not in PASSED_OVER}
     for name, value in options.items():
         if name == "window":
             if type(value) is not int or not 1 <= value <= max_window:
@@ -427,4 +440,4 @@ def _parse_auth(auth: Any, max_window: int) -> dict[str, Any]:
         values = AUTH_VALUES[name]
         if not isinstance(value, str) or (values and value not in values):
             raise BadAuth(f"auth.{name} must be {' or '.join(values) or 'a string'}.")
-    return dict(options)
+    return options

@@ -1,41 +1,33 @@
 """Engine.IO: packets, sessions and their bounds, without a server."""
 
+import threading
+
 import pytest
 
-from socket2me_flask.answers import ErrorAnswers
-from socket2me_flask.engine import Engine, EngineFull, Limits, OutboxFull, SessionClosed, protocol
-from socket2me_flask.engine.protocol import BadPacket, Packet
-from socket2me_flask.engine.session import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS, Session
-from socket2me_flask.origins import Origins
+from socket2me_flask.engine import EngineFull, OutboxFull, SessionClosed, protocol
+from socket2me_flask.engine.protocol import PAYLOAD_PACKETS, BadPacket, Packet
+from socket2me_flask.engine.protocol3 import Codec as Codec3
+from socket2me_flask.engine.session import (
+    CONTROL_BYTES,
+    FAIR_BYTES,
+    INBOX_PACKETS,
+    POLL_BYTES,
+    POLL_PACKETS,
+    WORK_PACKETS,
+)
+from socket2me_flask.engine.state import CLOSED, POLLING
+
+from .engines import make_engine, opened
 
 
 @pytest.fixture
 def engine():
-    limits = Limits(
-        sessions=10,
-        sessions_per_address=0,
-        message_bytes=1000,
-        outbox_packets=100,
-        outbox_bytes=10_000_000,
-        total_outbox_bytes=15_000_000,
-        ping_interval_seconds=25,
-        ping_timeout_seconds=20,
-        join_timeout_seconds=10,
-        body_timeout_seconds=10,
-        reading_bytes=1000,
-    )
-    engine = Engine(limits, ErrorAnswers(5), Origins(None), async_mode="threading")
-    engine.on("disconnect", lambda sid, reason: None)
-    engine.scheduled = []
-    engine.schedule = engine.scheduled.append
-    return engine
+    return make_engine()
 
 
 @pytest.fixture
 def session(engine):
-    session = Session(engine, "s", "127.0.0.1")
-    engine.sessions["s"] = session
-    return session
+    return opened(engine)
 
 
 def event(size=10):
@@ -45,7 +37,8 @@ def event(size=10):
 def test_a_payload_there_and_back():
     """Engine.IO 4: packets are separated by 0x1e, bytes are base64 behind a `b`."""
     packets = [Packet("4grüße".encode()), Packet(bytes(range(256)), binary=True), Packet(b"3")]
-    payload = protocol.encode_payload(packets)
+    content_type, payload = protocol.encode_payload(packets)
+    assert content_type == "text/plain; charset=UTF-8"
     assert payload.startswith("4grüße\x1eb".encode())
     assert protocol.decode_payload(payload) == packets
 
@@ -57,9 +50,68 @@ def test_what_is_no_payload(body):
         protocol.decode_payload(body)
 
 
-def test_seventeen_packets_in_a_post_are_seventeen_packets():
-    """There is no number at which they are dropped."""
-    assert len(protocol.decode_payload(b"\x1e".join([b"4x"] * 17))) == 17
+@pytest.mark.parametrize(
+    ("decode", "payload"),
+    [
+        (protocol.decode_payload, lambda number: b"\x1e".join([b"4x"] * number)),
+        (Codec3(base64=True).decode_payload, lambda number: b"2:4x" * number),
+        (Codec3(base64=True).decode_payload, lambda number: b"2:4x" * (number - 1) + "2:4ü".encode()),
+        (Codec3(base64=False).decode_payload, lambda number: b"\0\2\xff4x" * number),
+    ],
+)
+def test_a_payload_has_a_bound_in_packets(decode, payload):
+    """None is dropped: all of them are taken, or the payload is refused."""
+    assert len(decode(payload(PAYLOAD_PACKETS))) == PAYLOAD_PACKETS
+    with pytest.raises(BadPacket, match="more than 500 packets"):
+        decode(payload(PAYLOAD_PACKETS + 1))
+
+
+def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
+    """What was received and not handled is dropped at once, however much it is."""
+    heard = []
+    engine.handlers["message"] = lambda sid, data: heard.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    for _ in range(WORK_PACKETS * 3):
+        session.receive(Packet(b"4x"))
+    engine.scheduled.pop().work()
+    handled = len(heard)
+    assert 0 < handled <= WORK_PACKETS
+    session.abort()
+    assert len(session._inbox) == 1
+    session.receive(Packet(b"4late"))
+    while engine.scheduled:
+        engine.scheduled.pop().work()
+    assert heard[handled:] == ["the end"]
+
+
+def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
+    """A client that polls sends the next POST then, so its inbox has a bound: of one payload more than is said."""
+    engine.handlers["message"] = lambda sid, data: None
+    session.wait_for_space(0)
+    for _ in range(INBOX_PACKETS):
+        session.receive(Packet(b"4x"))
+    poster = threading.Thread(target=session.wait_for_space, args=(60,))
+    poster.start()
+    while session._inbox_space is None:
+        pass
+    while len(session._inbox or ()) > INBOX_PACKETS // 2:
+        assert session._inbox_space is not None
+        engine.scheduled.pop().work()
+    poster.join(10)
+    assert not poster.is_alive()
+
+
+def test_the_end_of_its_session_ends_a_post_that_waits(session):
+    """It does not wait for anything any more."""
+    for _ in range(INBOX_PACKETS):
+        session.receive(Packet(b"4x"))
+    poster = threading.Thread(target=session.wait_for_space, args=(60,))
+    poster.start()
+    while session._inbox_space is None:
+        pass
+    session.abort()
+    poster.join(10)
+    assert not poster.is_alive()
 
 
 def test_frames_are_text_or_binary():
@@ -108,7 +160,7 @@ def test_an_outbox_has_a_bound_in_bytes(session):
 
 def test_all_outboxes_have_a_bound_together(session, engine):
     """Beyond it, who is slow gets no more; who keeps up gets little. What is read counts no more."""
-    other, third = Session(engine, "o", "127.0.0.1"), Session(engine, "t", "127.0.0.1")
+    other, third = opened(engine, "o"), opened(engine, "t")
     session.send([event(9_000_000)])
     other.send([event(5_000_000)])
     with pytest.raises(OutboxFull):
@@ -130,9 +182,9 @@ def test_a_client_that_reads_nothing_at_all_is_cut_off(session):
     session.send([event(10_000_000)])
     for _ in range(CONTROL_BYTES // 10):
         session.send_control(event(10))
-    assert not session.closed
+    assert session.state is POLLING
     session.send_control(event(10))
-    assert session.closed
+    assert session.state is CLOSED
 
 
 def test_a_closed_session_takes_nothing(session, engine):
@@ -169,7 +221,7 @@ def test_a_message_that_makes_the_application_stumble_ends_the_session(session, 
     engine.handlers["message"] = stumble
     session.receive(Packet(b"4?"))
     session.work()
-    assert session.closed
+    assert not session.state.is_open
 
 
 @pytest.mark.parametrize("packet", [b"0{}", b"2", b"2probe", b"5", b"6", b"7", b"x"])
@@ -189,4 +241,5 @@ def test_one_client_cannot_keep_the_worker_to_itself(session, engine):
     while engine.scheduled:
         engine.scheduled.pop().work()
         turns += 1
-    assert (len(heard), turns) == (120, 3)
+    assert len(heard) == 120
+    assert turns >= 3  # each of which has a bound in time, too

@@ -21,6 +21,7 @@ from .live import (
     free_port,
     wait_until,
 )
+from .security.raw import Raw
 
 
 @pytest.mark.parametrize("kind", [PythonListener, NodeListener])
@@ -235,3 +236,67 @@ def test_a_cap_that_the_system_cannot_hold_stops_the_start():
     )
     assert ended.returncode != 0
     assert ended.stderr.startswith("socket2me: MAX_CONNECTIONS=1000 is not accepted: of the 200 files ")
+
+
+def test_a_second_post_at_a_time_ends_the_session(server):
+    """As Node's server does it: packets of the two could come in any order."""
+    url = f"{server.url}/socket.io/?EIO=4&transport=polling"
+    sid = json.loads(requests.get(url, timeout=5).text[1:])["sid"]
+    with Raw(server.port) as slow:
+        slow.send(
+            f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+            f"Content-Length: 1\r\n\r\n".encode()
+        )
+        wait_until(
+            lambda: requests.post(f"{url}&sid={sid}", data="3", timeout=5).status_code == 400, "both are there"
+        )
+        slow.send(b"3")
+        slow.answer()
+    assert requests.get(f"{url}&sid={sid}", timeout=5).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n", 400),
+        ("HTTP/1.1\r\nUpgrade: websocket\r\nConnection: keep-alive\r\nSec-WebSocket-Version: 13\r\n", 400),
+        ("HTTP/1.0\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n", 400),
+        ("HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 12\r\n", 426),
+        ("HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n", 400),
+    ],
+)
+def test_a_handshake_that_is_none_is_refused(any_server, head, status):
+    """Each with the status that RFC 6455 has for it; a wrong version hears which would be right."""
+    with Raw(any_server.port) as raw:
+        raw.send(
+            f"GET /socket.io/?EIO=4&transport=websocket {head}Host: x\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        answer = raw.read_until(b"\r\n\r\n").decode().lower()
+        assert int(answer[9:12]) == status
+        assert ("sec-websocket-version: 13\r\n" in answer) == (status == 426)
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+def test_a_heartbeat_is_on_time(seconds):
+    """Within a tick of a fiftieth of its interval; a slow machine makes it late, never early."""
+    with Server(PING_INTERVAL_SECONDS=seconds, PING_TIMEOUT_SECONDS=1) as server, WebSocket(server) as client:
+        started = time.monotonic()
+        late = []
+        for number in range(1, 4):
+            assert client.receive() == "2"
+            late.append(time.monotonic() - started - number * seconds)
+            client.send("3")
+    assert -0.05 < min(late)
+    assert min(late) < 0.1
+
+
+def test_what_socket_io_client_adds_to_auth_is_passed_over(server):
+    """After a server with connection state recovery; other members that nobody knows are refused."""
+    made = server.new_with_secret()
+    auth = {"secret": made["secret"], "pid": "abc", "offset": "1"}
+    with PythonListener(server, made["token"], auth=auth) as client:
+        client.expect("connect")
+        assert server.go(made["token"]).text == "OK"
+    with PythonListener(server, made["token"], auth={**auth, "other": 1}) as client:
+        assert "auth takes" in client.expect("connect_error")["message"]

@@ -1,12 +1,15 @@
 """RFC 6455 from the server's side: bytes in, messages out."""
 
 import base64
+import gc
 import struct
+import tracemalloc
 
 import pytest
 
 from socket2me_flask.engine.websocket import (
     BadHandshake,
+    BadVersion,
     CloseCode,
     FrameReader,
     Opcode,
@@ -36,30 +39,58 @@ def read(*pieces, limit=LIMIT):
     return [message for piece in pieces for message in reader.feed(piece)]
 
 
+def handshake(**changes):
+    """Return the environ of the RFC's own example, with some of it changed, or left out."""
+    environ = {
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_CONNECTION": "Upgrade",
+        "HTTP_UPGRADE": "websocket",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    return {name: value for name, value in (environ | changes).items() if value is not None}
+
+
 def test_the_example_of_the_rfc():
     """Section 1.3: the key `dGhlIHNhbXBsZSBub25jZQ==` is answered with `s3pPLMBiTxaQ9kYGzzhZRbK+xOo=`."""
-    environ = {"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ=="}
-    answer = accept(environ).decode()
+    answer = accept(handshake()).decode()
     assert answer.startswith("HTTP/1.1 101 ")
     assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
     assert answer.endswith("\r\n\r\n")
 
 
-@pytest.mark.parametrize("version", ["8", "", None, "13, 8"])
-def test_only_version_13_is_accepted(version):
-    """What came before it, or names no version, is refused."""
-    environ = {"HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ=="}
-    if version is not None:
-        environ["HTTP_SEC_WEBSOCKET_VERSION"] = version
-    with pytest.raises(BadHandshake):
-        accept(environ)
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [("8", BadVersion), ("13, 8", BadVersion), ("14", BadVersion), ("", BadHandshake), (None, BadHandshake)],
+)
+def test_only_version_13_is_accepted(version, error):
+    """What names another version is told which it may be; what names none is from before the RFC."""
+    with pytest.raises(BadHandshake) as caught:
+        accept(handshake(HTTP_SEC_WEBSOCKET_VERSION=version))
+    assert caught.type is error
 
 
 @pytest.mark.parametrize("key", ["", "x", "dGhlIHNhbXBsZSBub25jZQ", base64.b64encode(b"x" * 15).decode(), "ü"])
 def test_a_key_is_16_bytes(key):
     """Anything else is no handshake."""
     with pytest.raises(BadHandshake):
-        accept({"HTTP_SEC_WEBSOCKET_VERSION": "13", "HTTP_SEC_WEBSOCKET_KEY": key})
+        accept(handshake(HTTP_SEC_WEBSOCKET_KEY=key))
+
+
+@pytest.mark.parametrize("connection", ["keep-alive, Upgrade", "upgrade", "Upgrade,", "a,UPGRADE ,b"])
+def test_connection_is_a_list_of_tokens(connection):
+    """Firefox says keep-alive, too; case does not matter."""
+    assert accept(handshake(HTTP_CONNECTION=connection))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"HTTP_CONNECTION": None}, {"HTTP_CONNECTION": "keep-alive"}, {"SERVER_PROTOCOL": "HTTP/1.0"}],
+)
+def test_an_upgrade_is_asked_for_by_connection_and_http_1_1(changes):
+    """Section 4.2.1; without it, a proxy in between may not know that this becomes a WebSocket."""
+    with pytest.raises(BadHandshake):
+        accept(handshake(**changes))
 
 
 def test_the_hello_of_the_rfc():
@@ -129,13 +160,47 @@ def test_a_length_is_refused_before_its_bytes_come():
 def test_endless_fragments_end(payload):
     """The bound is on the message, not on the frame; empty fragments count too."""
     reader = FrameReader(LIMIT)
-    reader.feed(client_frame(b"", final=False))
+    list(reader.feed(client_frame(b"", final=False)))
     with pytest.raises(ProtocolError) as caught:
         for _ in range(LIMIT + 1):
-            reader.feed(client_frame(payload, Opcode.CONTINUATION, final=False))
+            list(reader.feed(client_frame(payload, Opcode.CONTINUATION, final=False)))
     assert caught.value.code == CloseCode.TOO_BIG
 
 
 def test_a_close_frame_carries_its_code():
     """Section 5.5.1."""
     assert close_frame(CloseCode.GOING_AWAY) == b"\x88\x02\x03\xe9"
+
+
+def test_fragments_are_kept_in_one_buffer():
+    """A message of two-byte fragments takes no more memory than twice its own size."""
+    reader = FrameReader(300_000)
+    fragment = client_frame(b"xy", Opcode.CONTINUATION, final=False)
+    list(reader.feed(client_frame(b"xy", final=False)))
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(90):
+        list(reader.feed(fragment * 1000))
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 2 * 180_000
+    assert list(reader.feed(client_frame(b"", Opcode.CONTINUATION))) == [(Opcode.TEXT, b"xy" * 90_001)]
+
+
+def test_what_came_before_a_bad_frame_is_not_lost():
+    """In the same read, too."""
+    messages = FrameReader(LIMIT).feed(client_frame(b"good") + client_frame(b"", 3))
+    assert next(messages) == (Opcode.TEXT, b"good")
+    with pytest.raises(ProtocolError):
+        next(messages)
+
+
+def test_a_reader_says_how_much_of_a_frame_is_missing():
+    """So that a large frame is read in large pieces, and small ones are not."""
+    reader = FrameReader(200_000)
+    data = client_frame(b"x" * 100_000, Opcode.BINARY)
+    assert list(reader.feed(data[:1])) == []
+    assert reader.missing_bytes == 0
+    assert list(reader.feed(data[1:1000])) == []
+    assert reader.missing_bytes == len(data) - 1000
+    assert len(list(reader.feed(data[1000:]))) == 1

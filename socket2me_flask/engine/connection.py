@@ -6,18 +6,28 @@ Never blocks. Knows frames and sockets, not what the messages mean.
 import contextlib
 import socket
 import ssl
+import time
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from .loop import Loop, Watch
 from .protocol import BadPacket
-from .websocket import CloseCode, FrameReader, Opcode, ProtocolError, close_frame, frame
+from .websocket import CloseCode, FrameReader, Opcode, ProtocolError, close_code, close_frame, frame
 
 # What a socket that does not block raises when it would; over TLS, for either direction.
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-# What one read may bring. A peer that sends more has to wait until the others had their turn.
-READ_BYTES = 65_536
+# What one read may bring, which bounds the frames in it to some 300. A frame of which the head has come is read in
+# larger pieces. A peer that sends more has to wait until the others had their turn.
+READ_BYTES = 2048
+LARGE_READ_BYTES = 65_536
+
+# How many frames a peer may send in a second, averaged over one; it is read no further for the rest of that second.
+# A client sends a frame or two for each call that it acknowledges, and one process forwards fewer calls than this.
+FRAMES_PER_SECOND = 5000
+
+# How many pings of one read are answered; of more, the newest (RFC 6455, section 5.5.3, allows just one).
+PONGS_PER_READ = 16
 
 
 class Owner(Protocol):
@@ -26,21 +36,39 @@ class Owner(Protocol):
     def on_message(self, opcode: int, payload: bytes) -> None:
         """Take a whole text or binary message. May raise `BadPacket`."""
 
+    def on_progress(self) -> None:
+        """Take note that something has to wait for the peer to read, or that it has read a part of it."""
+
     def on_drained(self) -> None:
         """Take note that the peer has taken everything, and there is room for more."""
 
-    def on_lost(self, reason: str) -> None:
-        """Take note that the connection is gone, or closed for what the peer sent. Not called after `abort`."""
+    def on_throttled(self) -> None:
+        """Take note that the peer sends more frames than it may, and is read no further for a moment."""
+
+    def on_closing(self, reason: str) -> None:
+        """Take note that a close frame was written for what the peer sent. `on_closed` follows after `abort`."""
+
+    def on_closed(self, reason: str) -> None:
+        """Take note that the socket is closed, whoever closed it. Nothing is called after this."""
 
 
 class _Nobody:
     def on_message(self, opcode: int, payload: bytes) -> None:
         pass
 
+    def on_progress(self) -> None:
+        pass
+
     def on_drained(self) -> None:
         pass
 
-    def on_lost(self, reason: str) -> None:
+    def on_throttled(self) -> None:
+        pass
+
+    def on_closing(self, reason: str) -> None:
+        pass
+
+    def on_closed(self, reason: str) -> None:
         pass
 
 
@@ -51,11 +79,15 @@ class Connection:
     """A WebSocket after its handshake. `lock` keeps threads apart, where there are any."""
 
     __slots__ = (
+        "_frames",
+        "_is_held",
+        "_is_throttled",
         "_lock",
         "_loop",
         "_max_message_bytes",
         "_pong_due",
         "_reader",
+        "_second_ends",
         "_unsent",
         "_writing",
         "owner",
@@ -70,15 +102,19 @@ class Connection:
         sock: socket.socket,
         loop: Loop,
         lock: AbstractContextManager[Any],
-        owner: Owner,
+        owner: Owner | None,
         *,
         max_message_bytes: int,
     ) -> None:
         self.socket = sock
-        self.owner = owner
+        self.owner: Owner = owner or _NOBODY
         self.is_open = True  # until the socket is closed: a connection that says goodbye still is
         self.is_closing = False
         self.is_paused = False
+        self._is_held = False  # by its owner
+        self._is_throttled = False
+        self._frames = 0  # in the second that ends at:
+        self._second_ends = 0.0
         self._loop = loop
         self._lock = lock
         self._max_message_bytes = max_message_bytes
@@ -100,8 +136,9 @@ class Connection:
             self._unsent = bytes(self._unsent) + data if self._unsent else data
             if self._writing is None and not self._all_sent():
                 self._writing = self._loop.when_writable(self.socket, self._on_writable)
+                self.owner.on_progress()
 
-    def close(self, code: CloseCode, last: bytes = b"") -> None:
+    def close(self, code: int, last: bytes = b"") -> None:
         """Write `last` and a close frame, then nothing more. Whoever calls sees to it that `abort` follows."""
         with self._lock:
             if not self.is_closing:
@@ -109,8 +146,8 @@ class Connection:
                 self.is_closing = True
                 self._shut_when_sent()
 
-    def abort(self) -> None:
-        """End the connection now."""
+    def abort(self, reason: str = "the relay closed it") -> None:
+        """Close the socket now."""
         with self._lock:
             if not self.is_open:
                 return
@@ -124,66 +161,103 @@ class Connection:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
             self.socket.close()
-            self.owner = _NOBODY  # which has this connection: a circle, and memory until the collector comes
+            # The owner has this connection: a circle, and memory until the collector comes.
+            owner, self.owner = self.owner, _NOBODY
+            owner.on_closed(reason)
 
     def pause_reading(self, paused: bool) -> None:
         """Read no further, or go on."""
+        self._is_held = paused
+        self._pause()
+
+    def _pause(self) -> None:
+        paused = self._is_held or self._is_throttled
         if paused != self.is_paused and self.is_open:
             self.is_paused = paused
             self._loop.pause(self)
 
     def on_readable(self, events: int = 0) -> None:
-        """Read what is there and bring on what it completes."""
+        """Read a piece of what is there and pass on what it completes."""
         if not self.is_open:
             return
+        reader = self._reader
+        size = READ_BYTES if reader is None else min(max(READ_BYTES, reader.missing_bytes), LARGE_READ_BYTES)
         try:
-            data = self.socket.recv(READ_BYTES)
+            data = self.socket.recv(size)
         except WOULD_BLOCK:
             return
         except OSError:
             data = b""
         if not data:
-            self._lose("the connection ended")
+            self.abort("the connection ended")
         elif not self.is_closing:
-            reader = self._reader or FrameReader(self._max_message_bytes)
+            if reader is None:
+                reader = FrameReader(self._max_message_bytes)
             try:
-                for opcode, payload in reader.feed(data):
-                    self._on_message(opcode, payload)
-                self._reader = reader if reader.is_amid_message else None
+                self._read(reader, data)
             except ProtocolError as error:
                 self._refuse(error.code, str(error))
             except BadPacket as error:
                 self._refuse(CloseCode.INVALID_DATA, str(error))
 
-    def _on_message(self, opcode: int, payload: bytes) -> None:
-        if self.is_closing:
-            return
-        if opcode == Opcode.PING:
-            if self._unsent:
-                self._pong_due = payload
-            else:
-                self.write(frame(Opcode.PONG, payload))
-        elif opcode == Opcode.CLOSE:
-            self._refuse(CloseCode.NORMAL, "the client closed")
-        elif opcode != Opcode.PONG:
-            self.owner.on_message(opcode, payload)
+    def _read(self, reader: FrameReader, data: bytes) -> None:
+        pings: list[bytes] = []
+        pongs_left = PONGS_PER_READ
+        for opcode, payload in reader.feed(data):
+            if self.is_closing:
+                return
+            if opcode == Opcode.PING:
+                pings.append(payload)
+                continue
+            if pings and pongs_left > 0 and opcode != Opcode.PONG:  # in the order in which they came
+                self._pong(pings[-pongs_left:])
+                pongs_left -= len(pings)
+                pings.clear()
+            if opcode == Opcode.CLOSE:
+                self._refuse(close_code(payload), "the client closed")
+            elif opcode != Opcode.PONG:
+                self.owner.on_message(opcode, payload)
+        if pings:
+            self._pong(pings[-max(1, pongs_left) :])
+        self._reader = reader if reader.is_amid_message else None
+        self._count_frames(reader.frames)
 
-    def _refuse(self, code: CloseCode, reason: str) -> None:
+    def _pong(self, pings: list[bytes]) -> None:
+        if self._unsent:
+            self._pong_due = pings[-1]
+        else:
+            self.write(b"".join([frame(Opcode.PONG, ping) for ping in pings]))
+
+    def _count_frames(self, frames: int) -> None:
+        now = time.monotonic()
+        if now >= self._second_ends:
+            self._frames = 0
+            self._second_ends = now + 1
+        self._frames += frames
+        if self._frames > FRAMES_PER_SECOND and not self._is_throttled and self.is_open:
+            self._is_throttled = True
+            self._pause()
+            self._loop.call_later(self._second_ends - now, self._end_throttling)
+            self.owner.on_throttled()
+
+    def _end_throttling(self) -> None:
+        self._is_throttled = False
+        self._pause()
+
+    def _refuse(self, code: int, reason: str) -> None:
         self.close(code)
-        self.owner.on_lost(reason)
-
-    def _lose(self, reason: str) -> None:
-        owner = self.owner
-        was_closing = self.is_closing
-        self.abort()
-        if not was_closing:
-            owner.on_lost(reason)
+        self.owner.on_closing(reason)
 
     def _on_writable(self) -> bool:
         """Go on with what is unsent. Return whether to be called again."""
         with self._lock:
-            if not self.is_open or not self._all_sent():
-                return self.is_open
+            if not self.is_open:
+                return False
+            unsent = len(self._unsent)
+            if not self._all_sent():
+                if len(self._unsent) < unsent:
+                    self.owner.on_progress()
+                return True
             if not self.is_closing and self.is_open:
                 if self._pong_due is not None:
                     pong, self._pong_due = frame(Opcode.PONG, self._pong_due), None
@@ -202,7 +276,7 @@ class Connection:
         except WOULD_BLOCK:
             return False
         except OSError:
-            self._lose("the connection broke")
+            self.abort("the connection broke")
             return True
         self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
         return not self._unsent

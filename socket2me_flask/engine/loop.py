@@ -54,6 +54,9 @@ class Loop(Protocol):
     def leave(self, reader: Reader) -> None:
         """Attend to `reader` no more: its socket is about to be closed."""
 
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back once, after that time."""
+
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         """Call back when there is room to write, again and again until it returns False."""
 
@@ -70,8 +73,9 @@ class GreenLoop:
     """eventlet's hub, under the relay's own gunicorn worker."""
 
     def __init__(self) -> None:
-        from .poller import HubWatch, Poller  # eventlet, which threads do without
+        from .poller import HubWatch, Poller, call_later  # eventlet, which threads do without
 
+        self._call_later = call_later
         self._new_watch = HubWatch
         self._poller = Poller()
 
@@ -98,6 +102,9 @@ class GreenLoop:
 
     def leave(self, reader: Reader) -> None:
         self._poller.remove(reader.socket.fileno())
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._call_later(seconds, callback)
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         def write(_: int) -> None:
@@ -141,6 +148,11 @@ class ThreadLoop:
 
     def leave(self, reader: Reader) -> None:
         pass  # `attend` looks
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, callback)
+        timer.daemon = True
+        timer.start()
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         watch = _ThreadWatch(connection, callback)

@@ -9,6 +9,8 @@ are built on, but not documented as public. It is used here and nowhere else, as
 """
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +30,10 @@ HUNG_UP: int = _select.EPOLLRDHUP | _select.EPOLLHUP | _select.EPOLLERR if HAS_E
 # Flags for `add`: report what changes once, and not again and again until it was read.
 ON_CHANGE: int = _select.EPOLLIN | _select.EPOLLRDHUP | _select.EPOLLET if HAS_EPOLL else 1
 
-# How many sockets are served before other green threads run.
+# How many sockets are asked for at once, and for how long they are served, one after another, until everything else
+# of the process has a turn. An HTTP request needs several turns.
 BATCH = 100
+TURN_SECONDS = 0.002
 
 
 class Poller:
@@ -39,6 +43,7 @@ class Poller:
         self._hub = hubs.get_hub()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._watches: dict[int, HubWatch] = {}
+        self._ready: deque[tuple[int, int]] = deque()  # what epoll has reported and was not served yet
         self._epoll: Any = _select.epoll() if HAS_EPOLL else None
         if self._epoll is not None:
             HubWatch("read", self._epoll.fileno(), self._on_epoll)
@@ -61,8 +66,19 @@ class Poller:
             self._watches.pop(fileno).cancel()
 
     def _on_epoll(self, _: int) -> None:
-        for fileno, events in self._epoll.poll(0, BATCH):
+        if not self._ready:
+            self._ready.extend(self._epoll.poll(0, BATCH))
+            self._serve_ready()
+
+    def _serve_ready(self) -> None:
+        ready = self._ready
+        ends_at = time.monotonic() + TURN_SECONDS
+        while ready:
+            fileno, events = ready.popleft()
             self._call(fileno, events)
+            if ready and time.monotonic() >= ends_at:
+                call_later(0, self._serve_ready)  # the rest is first in the next turn
+                break
 
     def _call(self, fileno: int, events: int) -> None:
         callback = self._callbacks.get(fileno)
@@ -93,6 +109,11 @@ class HubWatch:
 
 def _ignore(_: object) -> None:
     pass
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> None:
+    """Call back on the hub's green thread after some time."""
+    hubs.get_hub().schedule_call_global(seconds, callback)
 
 
 def switch_to_hub() -> None:

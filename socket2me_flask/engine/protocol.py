@@ -5,7 +5,7 @@ https://github.com/socketio/engine.io-protocol
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from .websocket import Opcode, frame
@@ -14,8 +14,14 @@ OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = (b"0", b"1", b"2", b"3", b"4",
 
 _SEPARATOR = b"\x1e"
 
+# The most packets in one payload that is taken. engine.io-client and python-engineio's client put everything that
+# waits into one, without a bound of their own: acknowledgements of all that came during the POST before.
+PAYLOAD_PACKETS = 500
+
+# The type of a payload that is text.
+TEXT_PAYLOAD = "text/plain; charset=UTF-8"
+
 # What `Codec` asks for: this module is the codec of protocol 4.
-content_type = "text/plain; charset=UTF-8"
 clients_ping = False
 
 
@@ -30,19 +36,22 @@ class BadPacket(Exception):
     """What a client sent is not a packet."""
 
 
+class TooManyPackets(BadPacket):
+    """A payload has more than `PAYLOAD_PACKETS` packets."""
+
+    def __init__(self) -> None:
+        super().__init__(f"a payload of more than {PAYLOAD_PACKETS} packets")
+
+
 class Codec(Protocol):
     """How the packets of a session are written."""
-
-    @property
-    def content_type(self) -> str:
-        """The type of a payload."""
 
     @property
     def clients_ping(self) -> bool:
         """Whether the client asks whether the server is there, or the server the client."""
 
-    def encode_payload(self, packets: Iterable[Packet]) -> bytes:
-        """Return packets as the body of an HTTP answer."""
+    def encode_payload(self, packets: Sequence[Packet]) -> tuple[str, bytes]:
+        """Return packets as the body of an HTTP answer, after its content type."""
 
     def decode_payload(self, body: bytes) -> list[Packet]:
         """Return the packets in the body of a POST. Raises `BadPacket`."""
@@ -54,13 +63,16 @@ class Codec(Protocol):
         """Return the packet in a WebSocket message. Raises `BadPacket`."""
 
 
-def encode_payload(packets: Iterable[Packet]) -> bytes:
-    """Return packets as the body of an HTTP answer."""
-    return _SEPARATOR.join(b"b" + b64encode(packet.data) if packet.binary else packet.data for packet in packets)
+def encode_payload(packets: Sequence[Packet]) -> tuple[str, bytes]:
+    """Return packets as the body of an HTTP answer, after its content type."""
+    parts = [b"b" + b64encode(packet.data) if packet.binary else packet.data for packet in packets]
+    return TEXT_PAYLOAD, _SEPARATOR.join(parts)
 
 
 def decode_payload(body: bytes) -> list[Packet]:
     """Return the packets in the body of a POST. Raises `BadPacket`."""
+    if body.count(_SEPARATOR) >= PAYLOAD_PACKETS:
+        raise TooManyPackets
     return [_decode_text(part) for part in body.split(_SEPARATOR)]
 
 

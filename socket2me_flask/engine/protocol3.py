@@ -8,13 +8,14 @@ https://github.com/socketio/engine.io-protocol/tree/v3
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from .protocol import MESSAGE, BadPacket, Packet
+from .protocol import MESSAGE, PAYLOAD_PACKETS, TEXT_PAYLOAD, BadPacket, Packet, TooManyPackets
 from .websocket import Opcode, frame
 
 # Before each packet of a payload: its length, in UTF-16 units as JavaScript counts them.
-_TEXT_HEAD = re.compile(r"([0-9]{1,10}):").match
+# The same for text in ASCII, and in UTF-16.
+_TEXT_HEADS = {1: re.compile(rb"([0-9]{1,10}):").match, 2: re.compile(rb"((?:[0-9]\0){1,10}):\0").match}
 
 # The same in a payload of bytes, where lengths are in bytes: 0 for text or 1, the digits as numbers, 255.
 _BINARY_HEAD = re.compile(rb"([\0\1])([\0-\x09]{1,10})\xff").match
@@ -26,8 +27,10 @@ _BINARY_TYPE = bytes([int(MESSAGE)])
 class Codec:
     """How the packets of one session are written.
 
-    Its client takes bytes, or, with `base64`, text only. One that `encodes_twice` makes UTF-8 of the text in each
-    packet of a text payload, and then, like everybody, of the payload: the parsers of socket.io-client 1.x.
+    Its client takes bytes, or, with `base64`, text only. A payload without bytes in it is text all the same, as
+    engine.io's server has written it since 2017. One client reads that otherwise: if it `encodes_twice`, as the
+    parsers of socket.io-client 1.x, it makes UTF-8 of the text in each packet of a text payload, and then, like
+    everybody, of the payload. If it takes bytes, too, it gets bytes.
     """
 
     __slots__ = ("base64", "encodes_twice")
@@ -38,13 +41,10 @@ class Codec:
         self.base64 = base64
         self.encodes_twice = False
 
-    @property
-    def content_type(self) -> str:
-        return "text/plain; charset=UTF-8" if self.base64 else "application/octet-stream"
-
-    def encode_payload(self, packets: Iterable[Packet]) -> bytes:
-        encode = self._encode_in_text if self.base64 else _encode_in_bytes
-        return b"".join([encode(packet) for packet in packets])
+    def encode_payload(self, packets: Sequence[Packet]) -> tuple[str, bytes]:
+        if self.base64 or not (self.encodes_twice or any(packet.binary for packet in packets)):
+            return TEXT_PAYLOAD, b"".join([self._encode_in_text(packet) for packet in packets])
+        return "application/octet-stream", b"".join([_encode_in_bytes(packet) for packet in packets])
 
     def decode_payload(self, body: bytes) -> list[Packet]:
         if not body:
@@ -70,32 +70,38 @@ class Codec:
         return b"%d:%b" % (len(text.encode("utf-16-le")) // 2, text.encode())
 
     def _decode_text(self, body: bytes) -> list[Packet]:
-        packets = []
+        packets: list[Packet] = []
         at = 0
         try:
-            units = _units(body.decode())
-            while at < len(units):
-                head = _TEXT_HEAD(units, at)
+            # Lengths count UTF-16 units, so text that is not ASCII is cut as UTF-16, two bytes for each of them.
+            unit, text = (1, body) if body.isascii() else (2, body.decode().encode("utf-16-le"))
+            while at < len(text):
+                if len(packets) == PAYLOAD_PACKETS:
+                    raise TooManyPackets
+                head = _TEXT_HEADS[unit](text, at)
                 if head is None:
                     raise BadPacket("a packet without a length")
-                at = head.end() + int(head[1])
-                if at > len(units):
+                start = head.end()
+                at = start + int(head[1][::unit]) * unit
+                if at > len(text):
                     raise BadPacket("a packet shorter than it says")
-                packets.append(_text_packet(self._decode_units(units[head.end() : at])))
+                packets.append(_text_packet(self._decode_units(text[start:at], unit)))
         except UnicodeError:
             raise BadPacket("text that is none, or is cut in the middle of a character") from None
         return packets
 
-    def _decode_units(self, units: str) -> bytes:
-        if units.isascii():
-            return units.encode()
-        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    def _decode_units(self, units: bytes, unit: int) -> bytes:
+        if unit == 1:
+            return units
+        text = units.decode("utf-16-le")
         return text.encode("latin-1" if self.encodes_twice else "utf-8")
 
     def _decode_bytes(self, body: bytes) -> list[Packet]:
-        packets = []
+        packets: list[Packet] = []
         at = 0
         while at < len(body):
+            if len(packets) == PAYLOAD_PACKETS:
+                raise TooManyPackets
             head = _BINARY_HEAD(body, at)
             if head is None:
                 raise BadPacket("a packet without a length")
@@ -105,15 +111,6 @@ class Codec:
             data = body[head.end() : at]
             packets.append(_binary_packet(data) if head[1] == b"\1" else _text_packet(data))
         return packets
-
-
-def _units(text: str) -> str:
-    """Return text with each UTF-16 unit as a character of its own."""
-    if text.isascii():
-        return text
-    return "".join(
-        map(chr, memoryview(text.encode("utf-16"))[2:].cast("H"))
-    )  # in the machine's order, after its mark
 
 
 def _encode_in_bytes(packet: Packet) -> bytes:

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -19,10 +20,12 @@ from ..answers import SECURITY_HEADERS, ErrorAnswers
 from ..body import BodyReader, EnvironBody
 from ..errors import (
     BadRequest,
+    ClientDoesNotRead,
     ForbiddenOrigin,
     ShuttingDown,
     TooManyConnections,
     TooManyConnectionsOfAddress,
+    UpgradeRequired,
 )
 from ..limits import address_key
 from ..origins import Origins
@@ -32,8 +35,9 @@ from .connection import Connection
 from .loop import GreenLoop, Loop, ThreadLoop
 from .protocol import BadPacket, Codec, Packet
 from .session import Session
+from .state import CLOSED, DRAINING, UPGRADING, IllegalTransition
 from .upgrade import Upgrade
-from .websocket import BadHandshake, CloseCode
+from .websocket import BadHandshake, BadVersion, CloseCode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -51,8 +55,9 @@ POLL_GAP_SECONDS = 10
 # How many green threads bring the application what clients sent. One that waits for a store holds up its own.
 WORKERS = 8
 
-# How often the timers are looked at.
-TICK_SECONDS = 0.25
+# How often the timers are looked at: a fiftieth of the heartbeat's times, between these.
+SHORTEST_TICK_SECONDS = 0.02
+LONGEST_TICK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Limits:
     total_outbox_bytes: what may wait for all of them; beyond it, only little is queued for each.
     ping_interval_seconds, ping_timeout_seconds: how often a client is asked whether it is there, and how long
         it may take to answer.
+    send_timeout_seconds: how long a WebSocket may read nothing of what waits for it.
     join_timeout_seconds: how long a session may take to get a client (`Engine.joined`).
     body_timeout_seconds, reading_bytes: how long a body may take to arrive, and how much of all bodies may be
         read at once.
@@ -78,6 +84,7 @@ class Limits:
     total_outbox_bytes: int
     ping_interval_seconds: int
     ping_timeout_seconds: int
+    send_timeout_seconds: float
     join_timeout_seconds: float
     body_timeout_seconds: float
     reading_bytes: int
@@ -94,20 +101,34 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self.queued_bytes = 0  # what waits for all of them
         self.sessions: dict[str, Session] = {}
         self._answers = answers
+        self.note = answers.note  # for limits that are reached where no request is answered
         self._origins = origins
-        self._addresses: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()  # sessions that are not CLOSED, by address
+        self._session_count = 0  # and in all
         self._work: deque[Session] = deque()
         self._workers = 0
         self._timers: list[Timer] = []
         interval, timeout = limits.ping_interval_seconds, limits.ping_timeout_seconds
+        self._tick_seconds = max(SHORTEST_TICK_SECONDS, min(LONGEST_TICK_SECONDS, interval / 50, timeout / 50))
         self._first_pings = self.timer(interval, self._ping)
         self._pongs = self.timer(timeout, self._expect_pong)
         self._next_pings = self.timer(max(0, interval - timeout), self._ping)  # after the wait for the pong
         self._silences = self.timer(interval + timeout, self._end_silent)
         self._unpolled = self.timer(POLL_GAP_SECONDS, self._expect_poll)
+        self._unread = self.timer(limits.send_timeout_seconds, self._end_unread)
         self._lingering = self.timer(LINGER_SECONDS, Session.abort)
         self._upgrades = self.timer(UPGRADE_SECONDS, Upgrade.abort)
         self._joins = self.timer(limits.join_timeout_seconds, self._expect_join)
+        self._session_timers = (
+            self._first_pings,
+            self._pongs,
+            self._next_pings,
+            self._silences,
+            self._unpolled,
+            self._unread,
+            self._lingering,
+            self._joins,
+        )
         self.bodies = BodyReader(
             self.timer, timeout_seconds=limits.body_timeout_seconds, max_reading_bytes=limits.reading_bytes
         )
@@ -202,8 +223,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def pinged(self, session: Session) -> None:
         """Take note that a client that pings by itself did."""
-        if not session.closed:
+        if session.state.is_open:
             self._silences.add(session)
+
+    def expect_reading(self, session: Session, is_expected: bool) -> None:
+        """End a session whose WebSocket reads nothing from now on, for as long as it may; or do not any more."""
+        if is_expected:
+            self._unread.add(session)
+        else:
+            self._unread.discard(session)
 
     def on_arrived(self, session: Session, environ: "WSGIEnvironment") -> None:
         """Tell the application that there is a new session."""
@@ -228,16 +256,17 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def forget(self, session: Session) -> None:
         """Drop a session: its id means nothing any more."""
-        if self.sessions.pop(session.id, None) is None:
-            return
-        pings = (self._first_pings, self._pongs, self._next_pings, self._silences)
-        for timer in (*pings, self._unpolled, self._joins):
+        self.sessions.pop(session.id, None)
+        for timer in self._session_timers:
             timer.discard(session)
-        if session.upgrade is not None:
-            session.upgrade.abort()
-        self._addresses[session.address] -= 1
-        if self._addresses[session.address] <= 0:
-            del self._addresses[session.address]
+
+    def uncount(self, session: Session) -> None:
+        """Count a session no more: its socket is closed. Called once for each that was opened."""
+        with self.lock:
+            self._session_count -= 1
+            self._addresses[session.address] -= 1
+            if self._addresses[session.address] <= 0:
+                del self._addresses[session.address]
 
     # Requests
 
@@ -249,7 +278,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         except ValueError:
             raise BadRequest("Too many query parameters.") from None
         if method == "OPTIONS":
-            return protocol.content_type, b""
+            return protocol.TEXT_PAYLOAD, b""
         if method not in ("GET", "POST"):
             raise BadRequest("A client asks by GET and POST.")
         transport = query.get("transport")
@@ -262,73 +291,101 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if "sid" not in query:
             return self._open(environ, query)
         session = self.sessions.get(query["sid"])
-        if session is None or session.connection is not None:
-            raise BadRequest("No such session, or none that polls.")
+        if session is None:
+            raise BadRequest("No such session.")
         if transport == "websocket":
             raise self._try_upgrade(session, environ)
+        if not session.state.is_polling:
+            raise BadRequest("This session does not poll.")
         return self._poll(session, environ) if method == "GET" else self._take(session, environ)
 
     def _open(self, environ: "WSGIEnvironment", query: dict[str, str]) -> tuple[str, bytes]:
         if environ["REQUEST_METHOD"] != "GET":
             raise BadRequest("A session is opened by GET.")
         codec = self.codec(query)
-        address = self._admit(environ)
         by_websocket = query["transport"] == "websocket"
         answer = _accept(environ) if by_websocket else b""
+        session = Session(self, self.generate_id(), self._admit(environ), codec)  # which counts from here on
+        try:
+            if by_websocket:
+                connection = self._connect(environ, session.lock, session)
+                session.open(connection)
+                connection.write(answer)
+            else:
+                session.open()
+        except BaseException:
+            session.abort("its handshake was not answered")
+            raise
         self.start()
-        session = Session(self, self.generate_id(), address, codec)
-        if by_websocket:
-            session.connection = self._connect(environ, session, answer)
-        self.sessions[session.id] = session
-        self._addresses[address] += 1
+        self._introduce(session, environ)
+        if session.connection is not None:
+            raise self.loop.attend(session.connection)
+        return codec.encode_payload(session.take_for_poll())
+
+    def _introduce(self, session: Session, environ: "WSGIEnvironment") -> None:
+        """Make a new session known, and send its handshake. One that has ended already stays unknown."""
+        with session.lock:
+            if not session.state.is_open:
+                return
+            self.sessions[session.id] = session
         handshake = {
             "sid": session.id,
-            "upgrades": [] if by_websocket else ["websocket"],
+            "upgrades": ["websocket"] if session.state.is_polling else [],
             "pingInterval": self.limits.ping_interval_seconds * 1000,
             "pingTimeout": self.limits.ping_timeout_seconds * 1000,
             "maxPayload": self.limits.message_bytes,
         }
         session.send_control(Packet(protocol.OPEN + json.dumps(handshake, separators=(",", ":")).encode()))
         self.on_arrived(session, environ)
-        (self._silences if codec.clients_ping else self._first_pings).add(session)
-        self._joins.add(session)
-        if session.connection is not None:
-            raise self.loop.attend(session.connection)
-        self._unpolled.add(session)
-        return codec.content_type, codec.encode_payload(session.take_for_poll())
+        with session.lock:
+            if not session.state.is_open:
+                return
+            (self._silences if session.codec.clients_ping else self._first_pings).add(session)
+            self._joins.add(session)
+            if session.state.is_polling:
+                self._unpolled.add(session)
 
     def _admit(self, environ: "WSGIEnvironment") -> str:
-        """Return the address that a new session counts for. Raises `TooManyConnections`."""
+        """Count a new session, until `uncount`, and return the address that it counts for.
+
+        Raises `TooManyConnections`.
+        """
         limits = self.limits
-        if limits.sessions and len(self.sessions) >= limits.sessions:
-            raise TooManyConnections
         address = sys.intern(address_key(environ.get("REMOTE_ADDR", "")))
-        if limits.sessions_per_address and self._addresses[address] >= limits.sessions_per_address:
-            raise TooManyConnectionsOfAddress
+        with self.lock:
+            if limits.sessions and self._session_count >= limits.sessions:
+                raise TooManyConnections
+            if limits.sessions_per_address and self._addresses[address] >= limits.sessions_per_address:
+                raise TooManyConnectionsOfAddress
+            self._session_count += 1
+            self._addresses[address] += 1
         return address
 
-    def _connect(self, environ: "WSGIEnvironment", session: Session, answer: bytes) -> Connection:
-        """Take the connection of a request and open the WebSocket."""
-        connection = Connection(
-            self.loop.detach_socket(environ),
-            self.loop,
-            session.lock,
-            session,
-            max_message_bytes=self.limits.message_bytes,
-        )
-        connection.write(answer)
-        return connection
+    def _connect(
+        self, environ: "WSGIEnvironment", lock: AbstractContextManager[Any], owner: Session | None
+    ) -> Connection:
+        """Take the socket of a request, over which nothing has been answered."""
+        detached = self.loop.detach_socket(environ)
+        return Connection(detached, self.loop, lock, owner, max_message_bytes=self.limits.message_bytes)
 
     def _try_upgrade(self, session: Session, environ: "WSGIEnvironment") -> Exception:
         """Let a session that polls try a WebSocket, and move to it when the client says so.
 
-        One at a time: each is an open file, and the session is what is counted.
+        One at a time: each is an open file, and the session is what is counted. A WebSocket for a session that has
+        one is opened and closed at once, as engine.io's server does.
         """
-        if session.upgrade is not None:
-            raise BadRequest("This session tries a WebSocket already.")
-        connection = self._connect(environ, session, _accept(environ))
-        connection.owner = session.upgrade = Upgrade(session, connection)
-        self._upgrades.add(session.upgrade)
+        answer = _accept(environ)
+        connection = self._connect(environ, session.lock, None)
+        upgrade = Upgrade(session, connection)
+        try:
+            session.upgrade_started(upgrade)
+        except IllegalTransition:
+            connection.write(answer + websocket.close_frame(CloseCode.NORMAL))
+            connection.abort()
+            return self.loop.attend(connection)
+        connection.owner = upgrade
+        self._upgrades.add(upgrade)
+        connection.write(answer)
         return self.loop.attend(connection)
 
     def _poll(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
@@ -336,37 +393,47 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.abort("it polls twice at a time")
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
-        if not session.is_paused:
-            with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
-                session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
+        with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
+            session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
         if self._is_draining:
             # Not a CLOSE: python-engineio's client would not come back after it.
             raise ShuttingDown
-        packets = [] if session.is_paused else session.take_for_poll()
-        if session.closed and not packets:
-            self.forget(session)
+        packets = session.take_for_poll()
+        if session.state is DRAINING and not packets:
+            session.abort("the client knows of its end")
+        if session.state is CLOSED:
             # Alone in its answer: engine.io-client acts on it before the messages beside it.
-            packets = [Packet(protocol.CLOSE)]
-        else:
+            packets = packets or [Packet(protocol.CLOSE)]
+        elif session.state.is_polling:
             self._unpolled.add(session)
-        codec = session.codec
-        return codec.content_type, codec.encode_payload(packets or [Packet(protocol.NOOP)])
+        return session.codec.encode_payload(packets or [Packet(protocol.NOOP)])
 
     def _take(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
+        if session.is_posting:
+            session.abort("it posts twice at a time")
+            raise BadRequest("This session posts already.")
+        session.is_posting = True
+        try:
+            return self._take_alone(session, environ)
+        finally:
+            session.is_posting = False
+
+    def _take_alone(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         body = self.bodies.read(EnvironBody(environ), self.limits.message_bytes)
         try:
             for packet in session.codec.decode_payload(body):
                 session.receive(packet)
         except BadPacket as error:
             session.abort(str(error))
-            raise BadRequest("The body is no Engine.IO payload.") from None
-        return protocol.content_type, b"ok"
+            raise BadRequest(f"The body is no Engine.IO payload: {error}.") from None
+        session.wait_for_space(self.limits.ping_timeout_seconds)
+        return protocol.TEXT_PAYLOAD, b"ok"
 
     # Background
 
     def _run_timers(self) -> None:
         while True:
-            self.sleep(TICK_SECONDS)
+            self.sleep(self._tick_seconds)
             for timer in self._timers:
                 try:
                     timer.run(lambda: self.sleep(0))
@@ -397,25 +464,29 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             self._hire()
 
     def _ping(self, session: Session) -> None:
-        if not session.closed:
+        if session.state.is_open:
             session.ping()
             self._pongs.add(session)
 
     def _expect_pong(self, session: Session) -> None:
-        if session.closed:
+        if not session.state.is_open:
             return
         if session.is_pong_due:
             session.abort("it did not answer a ping")
         else:
             self._next_pings.add(session)
 
+    def _end_unread(self, session: Session) -> None:
+        self.note(ClientDoesNotRead())
+        session.abort("it does not read")
+
     def _end_silent(self, session: Session) -> None:
         session.abort("it did not ping")
 
     def _expect_poll(self, session: Session) -> None:
-        if session.is_paused:
+        if session.state is UPGRADING:
             self._unpolled.add(session)
-        elif session.connection is None:
+        elif session.state.is_polling:
             session.abort("it polls no more")
 
     def _expect_join(self, session: Session) -> None:
@@ -425,5 +496,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 def _accept(environ: "WSGIEnvironment") -> bytes:
     try:
         return websocket.accept(environ)
+    except BadVersion as error:
+        raise UpgradeRequired(str(error)) from None
     except BadHandshake as error:
         raise BadRequest(str(error)) from None

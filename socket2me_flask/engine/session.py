@@ -6,12 +6,16 @@ waits in the outbox, whose size has a bound.
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import TooManyFrames
 from . import protocol
 from .connection import Connection
 from .protocol import BadPacket, Codec, Packet
+from .state import CLOSED, LINGERING, OPENING, UPGRADING, Event, State, transition
 from .websocket import CloseCode
 
 if TYPE_CHECKING:
@@ -31,16 +35,19 @@ FAIR_BYTES = 65_536
 POLL_BYTES = 1_000_000
 POLL_PACKETS = 16
 
-# How many packets of one client are handled before others have their turn, and how many may wait for theirs
-# before its WebSocket is read no further.
+# How many packets of one client are handled before others have their turn, and for how long; and how many may wait
+# for theirs before nothing more is read from it.
 WORK_PACKETS = 50
-INBOX_PACKETS = 500
+WORK_SECONDS = 0.002
+INBOX_PACKETS = 100
 
 
 # The outbox of everybody for whom nothing waits, which is nearly everybody nearly always. Never changed.
 _NOTHING: list[Packet] = []
 
+_PING = Packet(protocol.PING)
 _PONG = Packet(protocol.PONG)
+_NOOP = Packet(protocol.NOOP)
 
 
 class SessionClosed(Exception):
@@ -60,27 +67,30 @@ class EngineFull(Exception):
 
 
 class Session:
-    """A client's session, from its handshake until it is closed.
+    """A client's session, from its handshake until it is closed. `state.py` has what can happen to it.
 
-    It polls until it has a `connection`, which carries everything from then on.
+    `connection` is the WebSocket that carries it, `upgrade` the one that is being tried: set by the transitions to
+    the states that have one.
     """
 
     __slots__ = (
         "_counted_bytes",
+        "_drains_before_ping",
         "_engine",
         "_inbox",
+        "_inbox_space",
         "_outbox",
         "_outbox_bytes",
         "_poll",
         "address",
-        "closed",
         "codec",
         "connection",
         "id",
-        "is_paused",
         "is_pong_due",
+        "is_posting",
         "joins",
         "lock",
+        "state",
         "upgrade",
     )
 
@@ -90,16 +100,18 @@ class Session:
         self.address = address  # whom it counts for
         self.lock = engine.loop.lock()
         self.connection: Connection | None = None
-        self.upgrade: Upgrade | None = None  # a WebSocket that is being tried
-        self.is_paused = False  # it works; polls bring nothing until it takes over
-        self.closed = False
+        self.upgrade: Upgrade | None = None
+        self.state: State = OPENING
         self.joins = 0  # how often its client tried to join a namespace
+        self.is_posting = False  # a request brings packets
         self.is_pong_due = False
+        self._drains_before_ping = 0  # how often its connection has to drain until the last ping is written
         self._engine = engine
         self._outbox = _NOTHING
         self._outbox_bytes = 0
         self._counted_bytes = 0  # what the engine counts as waiting for this client
-        self._inbox: list[Packet | None] | None = None  # None in it: the session has ended
+        self._inbox: deque[Packet | None] | None = None  # None in it: the session has ended
+        self._inbox_space: threading.Event | None = None  # while a POST waits for space in it
         self._poll: threading.Event | None = None  # while a request waits for packets
 
     # To the client
@@ -108,7 +120,7 @@ class Session:
         """Queue an event; `flush` sends it. Raises `SessionClosed`, or what says why not."""
         size = sum([len(packet.data) for packet in packets])
         with self.lock:
-            if self.closed:
+            if not self.state.is_open:
                 raise SessionClosed
             limits = self._engine.limits
             waiting = self._waiting_bytes
@@ -124,13 +136,13 @@ class Session:
         """Send what is queued, as far as the client takes it. Raises `SessionClosed` if it proves to be gone."""
         with self.lock:
             self._flush()
-            if self.closed:
+            if not self.state.is_open:
                 raise SessionClosed
 
     def send_control(self, packet: Packet) -> None:
         """Send what the protocols demand. A client that does not even read that is cut off."""
         with self.lock:
-            if self.closed:
+            if not self.state.is_open:
                 return
             self._queue([packet], len(packet.data))
             self._flush()
@@ -139,9 +151,17 @@ class Session:
             self.abort("the client does not read")
 
     def ping(self) -> None:
-        """Ask the client whether it is still there."""
-        self.is_pong_due = True
-        self.send_control(Packet(protocol.PING))
+        """Ask the client whether it is still there. Its pong counts when the ping was written, and not before."""
+        with self.lock:
+            self.is_pong_due = True
+            self.send_control(_PING)
+            self._count_drains()
+
+    def _count_drains(self) -> None:
+        """Find out when the ping that was queued last will have been written."""
+        is_queued = bool(self._outbox)
+        is_unsent = self.connection is not None and self.connection.unsent_bytes > 0
+        self._drains_before_ping = is_queued + is_unsent
 
     @property
     def _waiting_bytes(self) -> int:
@@ -187,7 +207,7 @@ class Session:
     def wait_for_mail(self, timeout_seconds: float) -> None:
         """Return when there is something for the client, when the session ends, or when `release` is called."""
         with self.lock:
-            if self._outbox or self.closed:
+            if self._outbox or not self.state.is_open or self.state is UPGRADING:
                 return
             self._poll = threading.Event()
         self._poll.wait(timeout_seconds)
@@ -199,8 +219,10 @@ class Session:
             self._poll.set()
 
     def take_for_poll(self) -> list[Packet]:
-        """Return what one answer may hold of the outbox."""
+        """Return what one answer may hold of the outbox: nothing once a WebSocket is to carry it."""
         with self.lock:
+            if self.state is UPGRADING or self.connection is not None:
+                return []
             count = size = 0
             for packet in self._outbox[:POLL_PACKETS]:
                 size += len(packet.data)
@@ -212,37 +234,67 @@ class Session:
             self._outbox = self._outbox[count:] or _NOTHING
             self._outbox_bytes -= size
             self._count()
+            if _PING in packets:
+                self._drains_before_ping = 0
             return packets
 
-    def pause(self, paused: bool) -> None:
-        """Keep packets back from polls while a WebSocket is about to take over, or no longer."""
-        with self.lock:
-            self.is_paused = paused
-            if paused:
-                self.release()
+    # The transitions, but those to the end
 
-    def carry_by(self, connection: Connection) -> None:
-        """Move to a WebSocket for good."""
+    def open(self, connection: Connection | None = None) -> None:
+        """Start to serve the client, over a WebSocket or by polls."""
         with self.lock:
-            self.is_paused = False
+            self._fire(Event.OPENED_BY_POLLING if connection is None else Event.OPENED_BY_WEBSOCKET)
             self.connection = connection
-            if self.closed:
-                connection.abort()
+
+    def upgrade_started(self, upgrade: "Upgrade") -> None:
+        """Try a WebSocket beside the polls. Raises `IllegalTransition`."""
+        with self.lock:
+            self._fire(Event.UPGRADE_STARTED)
+            self.upgrade = upgrade
+
+    def upgrade_probed(self) -> None:
+        """Keep packets back from polls until the WebSocket carries the session. Raises `IllegalTransition`."""
+        with self.lock:
+            self._fire(Event.UPGRADE_PROBED)
+            self.release()
+
+    def upgrade_finished(self, connection: Connection) -> None:
+        """Move to a WebSocket for good. Raises `IllegalTransition`."""
+        with self.lock:
+            self._fire(Event.UPGRADE_FINISHED)
+            self.upgrade = None
+            self.connection = connection
+            connection.owner = self
             self._flush()
+            if self._drains_before_ping:
+                self._count_drains()
+
+    def upgrade_failed(self, upgrade: "Upgrade") -> None:
+        """Stay with polls: the WebSocket that was tried is closed."""
+        with self.lock:
+            if self.upgrade is upgrade:
+                self.upgrade = None
+                self._fire(Event.UPGRADE_FAILED)
+
+    def _fire(self, event: Event) -> None:
+        self.state = transition(self.state, event)
 
     # From the client
 
     def receive(self, packet: Packet) -> None:
-        """Take a packet. Raises `BadPacket` for one that a client does not send."""
+        """Take a packet. Raises `BadPacket` for one that a client does not send. After the end all are ignored."""
+        if not self.state.is_open:
+            return
         kind = protocol.MESSAGE if packet.binary else packet.data[:1]
         if kind == protocol.MESSAGE:
             self._put(packet)
         elif kind == protocol.PONG and not self.codec.clients_ping:
-            self.is_pong_due = False
+            if not self._drains_before_ping:
+                self.is_pong_due = False
         elif kind == protocol.PING and self.codec.clients_ping:
             self._answer_ping()
         elif kind == protocol.CLOSE:
-            self.abort("the client closed")
+            self.abort("the client closed", last=_NOOP)
         else:
             raise BadPacket("a packet of a type that a client does not send")
 
@@ -254,29 +306,58 @@ class Session:
 
     def work(self) -> None:
         """Bring the application some of what the client sent, in order. One thread at a time does it."""
+        ends = time.monotonic() + WORK_SECONDS
         for _ in range(WORK_PACKETS):
             with self.lock:
                 if not self._inbox:
                     self._inbox = None
                     return
-                packet = self._inbox.pop(0)
-                if self.connection is not None and len(self._inbox) < INBOX_PACKETS:
-                    self.connection.pause_reading(False)
+                packet = self._inbox.popleft()
+                if len(self._inbox) == INBOX_PACKETS // 2:
+                    self._read_on()
             if packet is None:
                 self._engine.on_departed(self)
-            elif not self.closed:
+            elif self.state.is_open:
                 self._engine.on_packet(self, packet)
+            if time.monotonic() >= ends:
+                break
         self._engine.schedule(self)
 
-    def _put(self, packet: Packet | None) -> None:
+    def wait_for_space(self, timeout_seconds: float) -> None:
+        """Return when the inbox has space for another payload, when the session ends, or after that time.
+
+        A client that polls sends the next POST after the answer to this one, so it is slowed down.
+        """
+        with self.lock:
+            if self._inbox is None or len(self._inbox) < INBOX_PACKETS or not self.state.is_open:
+                return
+            self._inbox_space = threading.Event()
+        self._inbox_space.wait(timeout_seconds)
+        self._inbox_space = None
+
+    def _read_on(self) -> None:
+        if self.connection is not None:
+            self.connection.pause_reading(False)
+        if self._inbox_space is not None:
+            self._inbox_space.set()
+
+    def _put(self, packet: Packet) -> None:
         with self.lock:
             if self._inbox is not None:
                 self._inbox.append(packet)
                 if self.connection is not None and len(self._inbox) >= INBOX_PACKETS:
                     self.connection.pause_reading(True)
                 return
-            self._inbox = [packet]
+            self._inbox = deque((packet,))
         self._engine.schedule(self)
+
+    def _put_end(self) -> None:
+        """Have the application told of the end, and of nothing that was not handled before it."""
+        is_at_work = self._inbox is not None
+        self._inbox = deque((None,))
+        self._read_on()
+        if not is_at_work:
+            self._engine.schedule(self)
 
     # What its connection tells
 
@@ -287,47 +368,76 @@ class Session:
     def on_drained(self) -> None:
         """Send on: the client has taken all that was written."""
         with self.lock:
+            if self._drains_before_ping:
+                self._drains_before_ping -= 1
             self._count()
             self._flush()
+            self.on_progress()
 
-    def on_lost(self, reason: str) -> None:
-        """End the session: its connection is gone, or was closed because of what the client sent."""
+    def on_progress(self) -> None:
+        """Have the client cut off that reads nothing for some time while something waits for it."""
+        if self.state.is_open and self.connection is not None:
+            self._engine.expect_reading(self, self.connection.unsent_bytes > 0)
+
+    def on_throttled(self) -> None:
+        """Log that the client sends more frames than it may."""
+        self._engine.note(TooManyFrames())
+
+    def on_closing(self, reason: str) -> None:
+        """End the session: its connection was closed because of what the client sent."""
         with self.lock:
-            self._end(reason)
-            self._take_all()
-            self._count()
-        self._engine.forget(self)
-        if self.connection is not None and self.connection.is_open:
-            self._engine.linger(self)
+            if self._close(reason):
+                self._take_all()
+                self._count()
+
+    def on_closed(self, reason: str) -> None:
+        """End the session: its connection is closed."""
+        self.abort(reason)
 
     # The end
 
     def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
-        """End the session from this side. The client gets what is queued before it hears of the end."""
+        """End the session from this side. The client gets what is queued before it is told of the end."""
         with self.lock:
-            if not self._end(reason):
-                return
-            if self.connection is not None:
+            if self._close(reason) and self.connection is not None:
                 self.connection.close(code, self.codec.encode_frames(self._take_all()))
                 self._count()
-                self._engine.forget(self)
-        self._engine.linger(self)
 
-    def abort(self, reason: str = "it was told to go and did not") -> None:
-        """End the session, and its connection, at once."""
+    def abort(self, reason: str = "it was told to go and did not", last: Packet | None = None) -> None:
+        """End the session, and its connection, at once. A poll that waits is answered with `last`, or a CLOSE."""
         with self.lock:
-            self._end(reason)
+            if self.state is CLOSED:
+                return
+            is_polled = self.is_polled
+            self._leave_open(reason)
+            self._fire(Event.ENDED)
             self._take_all()
+            if is_polled and last is not None:
+                self._queue([last], len(last.data))
             if self.connection is not None:
                 self.connection.abort()
             self._count()
-        self._engine.forget(self)
+            self._engine.forget(self)
+            self._engine.uncount(self)
 
-    def _end(self, reason: str) -> bool:
-        if self.closed:
+    def _close(self, reason: str) -> bool:
+        """Fire `CLOSED_GENTLY`. Return whether the session was open."""
+        if not self.state.is_open:
             return False
-        self.closed = True
+        self._leave_open(reason)
+        self._fire(Event.CLOSED_GENTLY)
+        if self.state is LINGERING:
+            self._engine.forget(self)  # its id means nothing any more; one that polls needs it for its last polls
+        self._engine.linger(self)
+        return True
+
+    def _leave_open(self, reason: str) -> None:
+        """Do what every end of an open session begins with."""
+        if not self.state.is_open:
+            return
+        if self.upgrade is not None:
+            self.upgrade.abort()  # which leads back to POLLING
         log.debug("a session ended: %s", reason)
         self.release()
-        self._put(None)
-        return True
+        if self.state is not OPENING:  # of which the application does not know
+            self._put_end()

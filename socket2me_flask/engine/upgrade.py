@@ -1,38 +1,47 @@
-"""A WebSocket that a session which polls tries, from its handshake until it carries the session, or does not."""
+"""A WebSocket that was opened for a session which polls, until it carries the session or is closed."""
 
 from . import protocol, websocket
 from .connection import Connection
 from .protocol import BadPacket
 from .session import Session
+from .state import IllegalTransition
 
 
 class Upgrade:
-    """Owns a connection on behalf of `session`, which has at most one such."""
+    """The owner of that WebSocket. `state.py` has the steps, of which `session` is in one."""
 
     def __init__(self, session: Session, connection: Connection) -> None:
         self._session = session
         self._connection = connection
 
     def on_message(self, opcode: int, payload: bytes) -> None:
-        if payload == protocol.PING + b"probe":
-            self._connection.write(websocket.frame(websocket.Opcode.TEXT, protocol.PONG + b"probe"))
-            self._session.pause(True)
-        elif payload == protocol.UPGRADE and self._session.is_paused:
-            self._session.upgrade = None
-            self._connection.owner = self._session
-            self._session.carry_by(self._connection)
-        else:
-            raise BadPacket("not a step of an upgrade")
+        try:
+            if payload == protocol.PING + b"probe":
+                self._session.upgrade_probed()
+                self._connection.write(websocket.frame(websocket.Opcode.TEXT, protocol.PONG + b"probe"))
+            elif payload == protocol.UPGRADE:
+                self._session.upgrade_finished(self._connection)
+            else:
+                raise BadPacket("not a step of an upgrade")
+        except IllegalTransition as error:
+            raise BadPacket(str(error)) from None
+
+    def on_progress(self) -> None:
+        pass
 
     def on_drained(self) -> None:
         pass
 
-    def on_lost(self, reason: str) -> None:
+    def on_throttled(self) -> None:
+        pass
+
+    def on_closing(self, reason: str) -> None:
         self.abort()
 
+    def on_closed(self, reason: str) -> None:
+        self._session.upgrade_failed(self)
+
     def abort(self) -> None:
-        """Give up, unless the WebSocket carries the session by now."""
-        if self._session.upgrade is self:
-            self._session.upgrade = None
+        """Close the WebSocket, unless it carries the session by now."""
+        if self._connection.owner is self:
             self._connection.abort()
-            self._session.pause(False)

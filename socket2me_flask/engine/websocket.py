@@ -7,10 +7,12 @@ Offers no extensions and no subprotocols, so it negotiates none: compression wou
 import struct
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from hashlib import sha1
 from typing import Any
+
+VERSION = "13"
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
@@ -41,6 +43,10 @@ class BadHandshake(Exception):
     """A request that asks for a WebSocket in a way that RFC 6455, section 4.2.1, does not allow."""
 
 
+class BadVersion(BadHandshake):
+    """The same, since it names another version (section 4.4)."""
+
+
 class ProtocolError(Exception):
     """A frame that the client must not send. `code` goes into the close frame."""
 
@@ -50,14 +56,20 @@ class ProtocolError(Exception):
 
 
 def accept(environ: Mapping[str, Any]) -> bytes:
-    """Return the answer that opens a WebSocket. Raises `BadHandshake`."""
+    """Return the answer that opens a WebSocket. Raises `BadHandshake`, or `BadVersion` where only that is wrong."""
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" or "upgrade" not in _tokens(environ, "HTTP_CONNECTION"):
+        raise BadHandshake("A WebSocket takes HTTP/1.1 and Connection: Upgrade.")
+    version = environ.get("HTTP_SEC_WEBSOCKET_VERSION")
+    if version != VERSION:
+        error = BadVersion if version else BadHandshake
+        raise error(f"A WebSocket takes Sec-WebSocket-Version: {VERSION}.")
     key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
     try:
         key_is_good = len(b64decode(key, validate=True)) == 16
     except (Base64Error, ValueError):
         key_is_good = False
-    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13" or not key_is_good:
-        raise BadHandshake("A WebSocket takes Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes.")
+    if not key_is_good:
+        raise BadHandshake("A WebSocket takes a Sec-WebSocket-Key of 16 bytes.")
     # A digest that the protocol prescribes; it protects nothing.
     digest = sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return (
@@ -68,8 +80,12 @@ def accept(environ: Mapping[str, Any]) -> bytes:
 
 def is_wanted(environ: Mapping[str, Any]) -> bool:
     """Say whether a request asks for a WebSocket."""
-    upgrade: str = environ.get("HTTP_UPGRADE", "")
-    return upgrade.lower() == "websocket"
+    return "websocket" in _tokens(environ, "HTTP_UPGRADE")
+
+
+def _tokens(environ: Mapping[str, Any], name: str) -> list[str]:
+    """Return the tokens in a header, in lower case."""
+    return [token.strip() for token in environ.get(name, "").lower().split(",")]
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -82,7 +98,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return struct.pack("!BBQ", 0x80 | opcode, 127, length) + payload
 
 
-def close_frame(code: CloseCode) -> bytes:
+def close_frame(code: int) -> bytes:
     """Return a close frame."""
     return frame(Opcode.CLOSE, struct.pack("!H", code))
 
@@ -90,60 +106,82 @@ def close_frame(code: CloseCode) -> bytes:
 class FrameReader:
     """Puts messages together from the bytes that a client sends, however they are cut.
 
-    A message may have `max_message_bytes`, its fragments counted together; memory stays below that and one
+    A message may have `max_message_bytes`, its fragments counted together; memory stays below twice that and one
     read of the socket.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_fragments_bytes", "_fragments_opcode", "_max_message_bytes")
+    __slots__ = (
+        "_buffer",
+        "_fragment_count",
+        "_fragments",
+        "_max_message_bytes",
+        "_opcode",
+        "frames",
+        "missing_bytes",
+    )
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._buffer = b""
-        self._fragments: list[bytes] | None = None
-        self._fragments_bytes = 0
-        self._fragments_opcode = 0
+        self._buffer = bytearray()  # a frame that is incomplete
+        self._fragments: bytearray | None = None  # of a message that is incomplete
+        self._fragment_count = 0
+        self._opcode = 0  # of that message
+        self.frames = 0  # how many the last `feed` has read
+        self.missing_bytes = 0  # how many the incomplete frame needs at least
 
     @property
     def is_amid_message(self) -> bool:
         """Whether there is the beginning of a message."""
         return bool(self._buffer) or self._fragments is not None
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Take bytes and return the messages that they complete, as opcode and payload.
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take bytes and yield the messages that they complete, as opcode and payload.
 
-        Raises `ProtocolError` for what a client must not send.
+        Raises `ProtocolError` for what a client must not send, after the messages before it.
         """
-        buffer = self._buffer + data if self._buffer else data
-        messages: list[tuple[int, bytes]] = []
-        at = 0
-        while True:
-            parsed = self._frame_at(buffer, at)
-            if parsed is None:
-                break
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        self.frames = at = 0
+        while (parsed := self._frame_at(buffer, at)) is not None:
             final, opcode, payload, at = parsed
+            self.frames += 1
             if opcode >= Opcode.CLOSE:
-                messages.append((opcode, payload))
+                if opcode == Opcode.CLOSE:
+                    _check_close(payload)
+                yield opcode, payload
                 continue
             if (opcode == Opcode.CONTINUATION) != (self._fragments is not None):
                 raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a fragment out of turn")
-            if self._fragments is None:
-                if final:
-                    messages.append((opcode, payload))
-                    continue
-                self._fragments, self._fragments_bytes, self._fragments_opcode = [], 0, opcode
-            # An empty fragment must count too: a client could send them for ever.
-            self._fragments_bytes += len(payload) + 1
-            if self._fragments_bytes > self._max_message_bytes:
-                raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
-            self._fragments.append(payload)
+            if self._fragments is not None:
+                opcode, payload = self._opcode, self._joined(payload, final)
+            elif not final:
+                self._fragments, self._fragment_count, self._opcode = bytearray(), 0, opcode
+                self._joined(payload, final)
             if final:
-                messages.append((self._fragments_opcode, b"".join(self._fragments)))
-                self._fragments = None
-        self._buffer = buffer[at:]
-        return messages
+                if opcode == Opcode.TEXT and not payload.isascii():
+                    _check_utf8(payload)
+                yield opcode, payload
+        if buffer is self._buffer:
+            del self._buffer[:at]
+        else:
+            self._buffer += buffer[at:]
 
-    def _frame_at(self, buffer: bytes, at: int) -> tuple[bool, int, bytes, int] | None:
+    def _joined(self, payload: bytes, final: bool) -> bytes:
+        """Add a fragment. Return the message, if it is its last one."""
+        fragments = self._fragments or bytearray()
+        self._fragment_count += 1
+        # An empty fragment must count too: a client could send them for ever.
+        if len(fragments) + len(payload) + self._fragment_count > self._max_message_bytes:
+            raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
+        fragments += payload
+        self._fragments = None if final else fragments
+        return bytes(fragments) if final else b""
+
+    def _frame_at(self, buffer: bytes | bytearray, at: int) -> tuple[bool, int, bytes, int] | None:
         """Return the frame at a place: final, opcode, payload, end. None while it is incomplete."""
+        self.missing_bytes = 0
         if len(buffer) - at < 2:
             return None
         first, second = buffer[at], buffer[at + 1]
@@ -155,29 +193,59 @@ class FrameReader:
         if opcode >= Opcode.CLOSE and (length > 125 or not final):
             raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a control frame that is long or in fragments")
         mask_at = at + 2
-        if length == 126:
-            mask_at += 2
+        if length >= 126:
+            form = _LENGTHS[length]
+            mask_at += form.size
             if len(buffer) < mask_at:
                 return None
-            (length,) = struct.unpack_from("!H", buffer, at + 2)
-        elif length == 127:
-            mask_at += 8
-            if len(buffer) < mask_at:
-                return None
-            (length,) = struct.unpack_from("!Q", buffer, at + 2)
+            shortest = 126 if length == 126 else 65_536
+            (length,) = form.unpack_from(buffer, at + 2)
+            if length < shortest:  # RFC 6455, section 5.2: the minimal number of bytes must be used
+                raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a length that is written longer than it need be")
         if length > self._max_message_bytes:
             raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
         payload_at = mask_at + 4
         end = payload_at + length
         if len(buffer) < end:
+            self.missing_bytes = end - len(buffer)
             return None
         return final, opcode, _unmask(buffer[payload_at:end], buffer[mask_at:payload_at]), end
 
 
+_LENGTHS = {126: struct.Struct("!H"), 127: struct.Struct("!Q")}
 _OPCODES = frozenset(Opcode)
 
 
-def _unmask(payload: bytes, mask: bytes) -> bytes:
+def close_code(payload: bytes) -> int:
+    """Return the code in a close frame, or 1000 where there is none."""
+    return int.from_bytes(payload[:2], "big") if payload else CloseCode.NORMAL
+
+
+def _check_close(payload: bytes) -> None:
+    """Refuse a close frame of one byte, with a code that no peer may send, or a reason that is not UTF-8.
+
+    RFC 6455, section 7.4, and the IANA registry of close codes.
+    """
+    if not payload:
+        return
+    code = close_code(payload)
+    if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code <= 4999):
+        raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a close frame with a code that means nothing")
+    _check_utf8(payload[2:])
+
+
+# 1004 is reserved, and 1005, 1006 and 1015 are never sent.
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+
+
+def _check_utf8(data: bytes) -> None:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(CloseCode.INVALID_DATA, "text that is not UTF-8") from None
+
+
+def _unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     # As one large number, since Python has no faster exclusive or: a byte at a time takes 0.3 s for 1 MB.
     length = len(payload)
     key = (mask * (length // 4 + 1))[:length]

@@ -1,4 +1,4 @@
-"""The table of docs/compatibility.md is of what is tested: here, in `test_clients.py` and in `test_live.py`."""
+"""The table of docs/compatibility.md is of what is tested: here, in test_clients, test_nexus and test_live."""
 
 import json
 import re
@@ -25,6 +25,7 @@ def test_the_table_is_what_is_tested():
     dependencies = json.loads((ROOT / "tests" / "js" / "package.json").read_text())["dependencies"]
     tested = [*VERSIONS, V3, dependencies["socket.io-client"]]
     clients = [f"socket.io-client {number}" for number in tested]
+    clients.append(f"socketIO-client-nexus {version('socketIO-client-nexus')}")
     clients.append(f"python-socketio {'.'.join(version('python-socketio').split('.')[:2])}")
     table = re.findall(r"^\| (\S+ [\d.]+) \| (.*) \|$", (ROOT / "docs/compatibility.md").read_text(), re.MULTILINE)
     assert table == [(client, "yes | yes | yes") for client in clients]

@@ -11,14 +11,16 @@ DEADLINE_SECONDS = 15
 class Raw:
     """A connection on which anything can be said."""
 
-    def __init__(self, to: int | str) -> None:
-        """Connect to a port of this machine, or to the path of a Unix socket."""
+    def __init__(self, to: int | str, *, address: str = "127.0.0.1") -> None:
+        """Connect to a port of this machine, from `address`, or to the path of a Unix socket."""
         if isinstance(to, str):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(DEADLINE_SECONDS)
             self.socket.connect(to)
         else:
-            self.socket = socket.create_connection(("127.0.0.1", to), timeout=DEADLINE_SECONDS)
+            self.socket = socket.create_connection(
+                ("127.0.0.1", to), source_address=(address, 0), timeout=DEADLINE_SECONDS
+            )
         self.is_closing = False  # the server said that it ends the connection after its answer
         self._buffer = b""
 
@@ -77,8 +79,8 @@ class RawWebSocket(Raw):
     accepts = '40/{},{{"sid":'  # how the answer to a connect begins
     passed_over = (b"2",)  # what `receive` does not return: pings of the server
 
-    def __init__(self, port: int, headers: str = "", query: str = "") -> None:
-        super().__init__(port)
+    def __init__(self, port: int, headers: str = "", query: str = "", *, address: str = "127.0.0.1") -> None:
+        super().__init__(port, address=address)
         key = base64.b64encode(os.urandom(16)).decode()
         self.send(
             f"GET /socket.io/?EIO={self.version}&transport=websocket{query} HTTP/1.1\r\nHost: x\r\n"

@@ -195,11 +195,18 @@ def test_pings_without_end_do_not_keep_others_waiting(relay):
     assert slowest < 0.5
 
 
-def upgrade(server, sid, status=101):
-    """Open a WebSocket for a session that polls, which is answered by `status`."""
+def upgrade(server, sid):
+    """Open a WebSocket for a session that polls."""
     websocket = RawWebSocket(server.port, query=f"&sid={sid}")
-    assert int(websocket.handshake[9:12]) == status
+    assert websocket.handshake.startswith("HTTP/1.1 101 ")
     return websocket
+
+
+def assert_closed_at_once(websocket):
+    """Fail unless a close frame is all that comes, and then the end."""
+    with websocket:
+        assert websocket.receive_frame() == (8, (1000).to_bytes(2, "big"))
+        assert websocket.read_to_end() == b""
 
 
 def test_a_session_tries_one_websocket_at_a_time_and_moves_to_one_only(relay):
@@ -209,7 +216,7 @@ def test_a_session_tries_one_websocket_at_a_time_and_moves_to_one_only(relay):
     sid = requests.get(url, timeout=5).text.split('"')[3]
     requests.post(f"{url}&sid={sid}", data=f"40/{token},", timeout=5)
     with upgrade(relay, sid) as first:
-        upgrade(relay, sid, status=400).close()
+        assert_closed_at_once(upgrade(relay, sid))
         first.send_frame(b"nonsense")  # it fails: another may be tried
         first.read_to_end()
     with upgrade(relay, sid) as second:
@@ -217,7 +224,7 @@ def test_a_session_tries_one_websocket_at_a_time_and_moves_to_one_only(relay):
         assert second.receive() == "3probe"
         second.send_frame(b"5")
         assert second.receive().startswith(f"40/{token},")
-        upgrade(relay, sid, status=400).close()
+        assert_closed_at_once(upgrade(relay, sid))
         assert relay.go(token).ok
         assert second.receive().startswith(f"42/{token},")
 
@@ -271,6 +278,17 @@ def test_auth_that_is_no_object_is_refused(relay, auth):
         answer = websocket.receive()
         assert answer.startswith(f"44/{token},")
         assert "bad_auth" in answer
+
+
+def test_auth_that_is_too_large_is_refused(relay):
+    """By its length, before it is parsed. The connection stays."""
+    token = relay.new()
+    with RawWebSocket(relay.port) as websocket:
+        websocket.receive()
+        websocket.send_frame(f'40/{token},{{"body":"{"x" * 16_384}"}}'.encode())
+        assert "auth takes 16,384 characters" in websocket.receive()
+        websocket.send_frame(f"40/{token},".encode())
+        assert websocket.receive().startswith(f'40/{token},{{"sid":')
 
 
 def test_one_connection_cannot_try_tokens_for_ever(relay):

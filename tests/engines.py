@@ -1,0 +1,36 @@
+"""An engine in this process, for tests of its sessions without a server."""
+
+from socket2me_flask.answers import ErrorAnswers
+from socket2me_flask.engine import Engine, Limits, Session
+from socket2me_flask.origins import Origins
+
+
+def make_engine(**limits):
+    """Return an engine that runs no work: what is scheduled is in its list `scheduled`."""
+    defaults = {
+        "sessions": 10,
+        "sessions_per_address": 0,
+        "message_bytes": 1000,
+        "outbox_packets": 100,
+        "outbox_bytes": 10_000_000,
+        "total_outbox_bytes": 15_000_000,
+        "ping_interval_seconds": 25,
+        "ping_timeout_seconds": 20,
+        "send_timeout_seconds": 30,
+        "join_timeout_seconds": 10,
+        "body_timeout_seconds": 10,
+        "reading_bytes": 1000,
+    }
+    engine = Engine(Limits(**defaults | limits), ErrorAnswers(5), Origins(None), async_mode="threading")
+    engine.on("disconnect", lambda sid, reason: None)
+    engine.scheduled = []
+    engine.schedule = engine.scheduled.append
+    return engine
+
+
+def opened(engine, session_id="s"):
+    """Return a session that polls."""
+    session = Session(engine, session_id, engine._admit({"REMOTE_ADDR": "127.0.0.1"}))
+    engine.sessions[session_id] = session
+    session.open()
+    return session
