@@ -187,7 +187,9 @@ class Session:
             self._outbox = []
         self._outbox += packets
         self._outbox_bytes += size
-        self._count()
+        self._counted_bytes += size
+        with self._engine.lock:
+            self._engine.queued_bytes += size
 
     def _count(self) -> None:
         """Have the engine count what waits for this client now."""
@@ -370,12 +372,12 @@ class Session:
         with self.lock:
             if self._drains_before_ping:
                 self._drains_before_ping -= 1
-            self._count()
             self._flush()
             self.on_progress()
 
     def on_progress(self) -> None:
         """Have the client cut off that reads nothing for some time while something waits for it."""
+        self._count()
         if self.state.is_open and self.connection is not None:
             self._engine.expect_reading(self, self.connection.unsent_bytes > 0)
 
