@@ -16,18 +16,40 @@ _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "applica
 
 OK = Answer("200 OK", [("Content-Type", _TEXT), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK")
 
-# RFC 9110, section 7.6.1; what says how an answer is framed; what is the relay's to say; what proxies obey.
-_NOT_FOR_CLIENTS = frozenset(
-    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding "
-    "upgrade content-length date server referrer-policy x-content-type-options x-accel-redirect x-accel-buffering "
-    "x-accel-charset x-accel-expires x-accel-limit-rate x-sendfile".split()
+# A reply passes these headers and no others. Each one means something to the program that calls a webhook, and none
+# makes a browser that opens the URL keep something for the relay's origin. `docs/delivery.md` has the reasons.
+PASSED_HEADERS = frozenset(
+    "content-type content-language content-encoding content-disposition content-location content-range "
+    "accept-ranges content-digest repr-digest signature signature-input etag last-modified vary location link "
+    "retry-after allow request-id traceparent tracestate "
+    "access-control-allow-origin access-control-allow-methods access-control-allow-headers "
+    "access-control-expose-headers".split()
 )
+
+# Headers of custom names, of CloudEvents over HTTP (`ce-`), of its Web Hooks and of Standard Webhooks (`webhook-`).
+PASSED_PREFIXES = ("x-", "ce-", "webhook-", "ratelimit")
+
+# Within those, what proxies in front of the relay obey: nginx, Apache, lighttpd, LiteSpeed, Perlbal. And what the
+# relay itself says, or a browser obeys.
+_NOT_PASSED_PREFIXES = ("x-accel-", "x-sendfile", "x-lighttpd-", "x-litespeed-", "x-lsadc-", "x-reproxy-")
+_NOT_PASSED = frozenset(
+    "x-content-type-options x-dns-prefetch-control x-permitted-cross-domain-policies x-ua-compatible "
+    "x-xss-protection".split()
+)
+
+# The most that the headers of a reply may have: values, and bytes. Python's own HTTP client refuses an answer with
+# more than 100 headers, and most servers and clients one with a head above 16 KB.
+MAX_REPLY_HEADERS = 64
+MAX_REPLY_HEADERS_BYTES = 16_384
+
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
-# Whatever a client sends is no page of the relay's: no script of it runs in the relay's name. One that the client
-# sends does not lift this one: a browser obeys both.
+# Whatever a client sends is no page of the relay's: no script of it runs in the relay's name.
 _SANDBOX = ("Content-Security-Policy", "sandbox")
+
+# A cache would answer the next call in place of the client.
+_NOT_STORED = ("Cache-Control", "no-store")
 
 
 def kept(event_id: str) -> Answer:
@@ -42,8 +64,8 @@ def from_acknowledgement(args: list[Any]) -> Answer:
 
     A first argument that is no number is the body.
 
-    Text, bytes or JSON as a body; headers as an object of texts, numbers or lists of them. Those that are
-    hop-by-hop, that frame the answer or that HTTP does not allow are left out. Raises `BadReply`.
+    Text, bytes or JSON as a body; headers as an object of texts, numbers or lists of them. Headers that are not in
+    `PASSED_HEADERS`, or that HTTP does not allow, are left out. Raises `BadReply`.
     """
     if not args:
         return OK
@@ -58,7 +80,7 @@ def from_acknowledgement(args: list[Any]) -> Answer:
         raise BadReply("The status of a reply is a number from 200 to 599.")
     content_type, data = _encoded(body)
     own = list(_headers(headers))
-    own += [*SECURITY_HEADERS, _SANDBOX]
+    own += [*SECURITY_HEADERS, _SANDBOX, _NOT_STORED]
     if data and "content-type" not in {name.lower() for name, _ in own}:
         own.append(("Content-Type", content_type))
     if status in (204, 205, 304):
@@ -86,18 +108,43 @@ def _headers(headers: Any) -> Iterable[tuple[str, str]]:
         return
     if not isinstance(headers, Mapping):
         raise BadReply("The headers of a reply are an object.")
-    named = {name.lower(): value for name, value in headers.items()}
-    connection = named.get("connection")
-    dropped = {name.strip().lower() for name in connection.split(",")} if isinstance(connection, str) else set()
+    if len(headers) > MAX_REPLY_HEADERS:
+        raise BadReply(_TOO_MANY_HEADERS)
+    connection = next((value for name, value in headers.items() if name.lower() == "connection"), None)
+    dropped = _names(connection) if isinstance(connection, str) else ()
+    left, left_bytes = MAX_REPLY_HEADERS, MAX_REPLY_HEADERS_BYTES
     for name, value in headers.items():
-        if not _is_name(name) or name.lower() in _NOT_FOR_CLIENTS or name.lower() in dropped:
-            continue
-        for item in value if isinstance(value, list) else [value]:
+        is_passed = _is_name(name) is not None and _is_passed(name.lower()) and name.lower() not in dropped
+        items = value if isinstance(value, list) else [value]
+        left -= len(items)
+        if left < 0:
+            raise BadReply(_TOO_MANY_HEADERS)
+        for item in items:
             if not isinstance(item, str | int | float) or isinstance(item, bool):
                 raise BadReply("The headers of a reply are texts, numbers or lists of them.")
             text = str(item).strip()
-            if _is_value(text):
+            if is_passed and _is_value(text):
+                left_bytes -= len(name) + len(text) + len(": \r\n")
+                if left_bytes < 0:
+                    raise BadReply(f"The headers of a reply have at most {MAX_REPLY_HEADERS_BYTES} bytes.")
                 yield name, text
+
+
+_TOO_MANY_HEADERS = f"A reply has at most {MAX_REPLY_HEADERS} headers."
+
+
+def _names(connection: str) -> set[str]:
+    """Return the names that `Connection` lists, which are for one connection only (RFC 9110, section 7.6.1)."""
+    return {name.strip().lower() for name in connection[:MAX_REPLY_HEADERS_BYTES].split(",")}
+
+
+def _is_passed(name: str) -> bool:
+    """Say whether a reply passes a header of this name, given in lower case."""
+    if name in PASSED_HEADERS:
+        return True
+    return (
+        name.startswith(PASSED_PREFIXES) and name not in _NOT_PASSED and not name.startswith(_NOT_PASSED_PREFIXES)
+    )
 
 
 def _phrase(status: int) -> str:

@@ -214,6 +214,40 @@ def test_a_reply_of_the_python_client(server):
     assert "X-A" not in server.go(token).headers
 
 
+def test_a_reply_leaves_nothing_in_the_callers_browser(server):
+    """Headers that a browser keeps for an origin do not pass; those that callers need do, repeated ones too."""
+    token = server.new()
+    kept = {"Set-Cookie": "a=b", "Clear-Site-Data": '"*"', "Alt-Svc": 'h2="evil.example:443"'}
+    needed = {"Content-Type": "text/xml", "Link": ["<a>", "<b>"], "X-Own": "1", "WebHook-Allowed-Rate": 100}
+    with Acknowledging(server, token, mode="reply") as client:
+        caller = Caller(server, token)
+        ack_id, _ = client.event()
+        client.acknowledge(ack_id, 200, "<a/>", kept | needed)
+        answer = caller.answer
+    assert (answer.status_code, answer.text) == (200, "<a/>")
+    assert not set(kept) & set(answer.headers)
+    assert {name: answer.headers[name] for name in needed} == {
+        **needed,
+        "Link": "<a>, <b>",
+        "WebHook-Allowed-Rate": "100",
+    }
+    assert (answer.headers["Cache-Control"], answer.headers["Content-Security-Policy"]) == ("no-store", "sandbox")
+
+
+def test_a_reply_with_more_headers_than_it_may_have(server):
+    """Its caller receives 502, and the client stays connected."""
+    token = server.new()
+    with Acknowledging(server, token, mode="reply") as client:
+        for headers in ({"X-Many": ["a"] * 40_000}, {"X-Long": "a" * 100_000}):
+            caller = Caller(server, token)
+            ack_id, _ = client.event()
+            client.acknowledge(ack_id, 200, "x", headers)
+            assert (caller.answer.status_code, error_code(caller.answer)) == (502, "bad_reply")
+        caller = Caller(server, token)
+        client.acknowledge(client.event()[0], 201)
+        assert caller.answer.status_code == 201
+
+
 def test_notify_asks_for_no_acknowledgement(server):
     """The packet is the one that it always was."""
     token = server.new()

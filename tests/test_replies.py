@@ -1,13 +1,23 @@
 """What a client's acknowledgement makes of its caller's answer."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from socket2me_flask.answers import SECURITY_HEADERS
 from socket2me_flask.errors import BadReply
-from socket2me_flask.replies import OK, from_acknowledgement, kept
+from socket2me_flask.replies import (
+    MAX_REPLY_HEADERS,
+    MAX_REPLY_HEADERS_BYTES,
+    OK,
+    PASSED_HEADERS,
+    PASSED_PREFIXES,
+    from_acknowledgement,
+    kept,
+)
 
 
 def parts(args):
@@ -80,27 +90,84 @@ def test_headers_that_are_not_a_clients_to_set_are_left_out():
     assert own == [("X-Good", "a"), ("X-Number", "5"), ("X-Many", "a"), ("X-Many", "b")]
     assert {name.lower() for name, _ in answer.headers} == {
         *("x-good", "x-number", "x-many", "content-type", "content-length"),
-        *("referrer-policy", "x-content-type-options", "content-security-policy"),
+        *("referrer-policy", "x-content-type-options", "content-security-policy", "cache-control"),
     }
 
 
-def test_a_page_in_a_reply_is_no_page_of_the_relay():
-    """No script of it runs in the relay's name."""
-    answer = from_acknowledgement(
-        ["<script>", {"Content-Type": "text/html", "Content-Security-Policy": "default-src *"}]
+OF_EACH_REPLY = {"content-type", "content-length", *(name.lower() for name, _ in SECURITY_HEADERS)}
+OF_EACH_REPLY |= {"content-security-policy", "cache-control"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Set-Cookie",
+            "Set-Cookie2",
+            "Strict-Transport-Security",
+            "Clear-Site-Data",
+            "Report-To",
+            "NEL",
+            "Alt-Svc",
+        ),
+        *("Reporting-Endpoints", "Service-Worker-Allowed", "Public-Key-Pins", "Expect-CT", "Accept-CH", "Expires"),
+        *("Critical-CH", "Origin-Agent-Cluster", "Permissions-Policy", "WWW-Authenticate", "Authentication-Info"),
+        *("Access-Control-Allow-Credentials", "Access-Control-Max-Age", "Refresh", "Pragma", "Age", "SourceMap"),
+        *("X-Accel-Redirect", "X-Accel-Anything", "X-Sendfile", "X-SENDFILE2", "X-LIGHTTPD-Send-File", "Via"),
+        *("X-LiteSpeed-Location", "X-Reproxy-URL", "X-DNS-Prefetch-Control", "Server", "Date", "Connection"),
+    ],
+)
+def test_a_reply_passes_nothing_that_a_browser_keeps_or_a_proxy_obeys(name):
+    """Whatever is not on the list of what callers need is left out."""
+    assert set(parts([200, "x", {name: "a", "X-Other": "b"}])[1]) == OF_EACH_REPLY | {"x-other"}
+
+
+@pytest.mark.parametrize("name", ["Content-Security-Policy", "Cache-Control", "Referrer-Policy"])
+def test_what_the_relay_says_of_a_reply_is_not_a_clients_to_say(name):
+    """No script of a page in a reply runs in the relay's name, and no cache answers in place of the client."""
+    answer = from_acknowledgement(["<script>", {"Content-Type": "text/html", name: "anything"}])
+    said = {
+        ("Content-Security-Policy", "sandbox"),
+        ("Cache-Control", "no-store"),
+        ("Referrer-Policy", "no-referrer"),
+    }
+    assert {pair for pair in answer.headers if pair[0].lower() in {other.lower() for other, _ in said}} == said
+
+
+@pytest.mark.parametrize("name", sorted(PASSED_HEADERS) + ["X-Own", "Ce-Id", "WebHook-Allowed-Origin", "RateLimit"])
+def test_a_reply_passes_what_callers_need(name):
+    """Each header of the list, and the names that are free for custom ones; the documentation names each."""
+    assert parts([200, "x", {name.title(): "a"}])[1][name.lower()] == "a"
+    document = (Path(__file__).parent.parent / "docs" / "delivery.md").read_text().lower()
+    listed = document.partition("### headers of a reply")[2].partition("\n## ")[0]
+    assert f"`{name.lower()}" in listed or any(
+        f"`{prefix}*`" in listed and name.lower().startswith(prefix) for prefix in PASSED_PREFIXES
     )
-    assert [value for name, value in answer.headers if name == "Content-Security-Policy"] == [
-        "default-src *",
-        "sandbox",
-    ]
 
 
-def test_what_proxies_obey_is_not_a_clients_to_say():
-    """nginx would serve its own files for one of these; the relay's own headers stay as they are."""
-    headers = {"X-Accel-Redirect": "/etc/passwd", "X-Sendfile": "/etc/passwd", "Referrer-Policy": "unsafe-url"}
-    got = parts([200, "x", headers])[1]
-    assert got["referrer-policy"] == "no-referrer"
-    assert not {"x-accel-redirect", "x-sendfile"} & set(got)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {f"X-{number}": "a" for number in range(MAX_REPLY_HEADERS + 1)},
+        {"X-Many": ["a"] * (MAX_REPLY_HEADERS + 1)},
+        {"Not-Passed": ["a"] * (MAX_REPLY_HEADERS + 1)},
+        {"X-A": ["a"] * MAX_REPLY_HEADERS, "X-B": "a"},
+        {"X-Long": "a" * MAX_REPLY_HEADERS_BYTES},
+        {f"X-{number}": "a" * (MAX_REPLY_HEADERS_BYTES // 4) for number in range(4)},
+    ],
+)
+def test_a_reply_has_so_many_headers_at_most(headers):
+    """Callers refuse longer heads, and each value takes time."""
+    with pytest.raises(BadReply):
+        from_acknowledgement([200, "x", headers])
+
+
+def test_a_reply_with_as_many_headers_as_it_may_have():
+    """The bounds themselves are within: so many values, so many bytes."""
+    many = from_acknowledgement([200, "", {"X-Many": ["a"] * MAX_REPLY_HEADERS}])
+    assert many.headers.count(("X-Many", "a")) == MAX_REPLY_HEADERS
+    longest = "a" * (MAX_REPLY_HEADERS_BYTES - len("X-Long: \r\n"))
+    assert parts([200, "x", {"X-Long": longest}])[1]["x-long"] == longest
 
 
 json_values = st.recursive(
