@@ -3,9 +3,14 @@
 # ruff: noqa: E501  # the table of bodies reads best with a row on a line
 
 import json
+import time
+from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from socket2me_flask import messages
 from socket2me_flask.messages import (
     MAX_FORM_ESCAPES,
     MAX_JSON_DEPTH,
@@ -137,6 +142,97 @@ def test_json_nested_to_the_limit_is_parsed(shape):
     event = request_event(call(body.encode(), "application/json"))
     assert f'"body":{body},'.encode() in event.json
     assert received(call(f"[{body}]".encode(), "application/json"))["body"] == f"[{body}]"
+
+
+def depth_of(value):
+    if isinstance(value, list | dict):
+        return 1 + max(map(depth_of, value.values() if isinstance(value, dict) else value), default=0)
+    return 0
+
+
+strings_of_structure = st.text(alphabet='[]{}",:\\\\1a', max_size=12) | st.sampled_from(["", "1" * 100, "\\"])
+json_documents = st.recursive(
+    strings_of_structure | st.integers(min_value=-9, max_value=9),
+    lambda inner: st.lists(inner) | st.dictionaries(strings_of_structure, inner),
+    max_leaves=40,
+)
+
+
+@given(json_documents, st.sampled_from([None, 1]))
+def test_how_deep_json_is_nested(document, indent):
+    """Brackets in strings count for nothing, however quotes and backslashes stand around them."""
+    assert messages._depth(json.dumps(document, indent=indent).encode()) == depth_of(document)
+
+
+@given(st.lists(strings_of_structure), st.lists(strings_of_structure), st.sampled_from([1, 99, 100, 101, 250]))
+def test_long_integers_are_found_outside_of_strings_only(before, after, digits):
+    """More than 99 digits in a row make a body text, and those in a string do not."""
+    document = (
+        json.dumps([*before, 0, *after]).replace(", 0", f", {'1' * digits}").replace("[0", f"[{'1' * digits}")
+    )
+    value = received(call(document.encode(), "application/json"))["body"]
+    assert isinstance(value, str) == (digits > 99)
+
+
+form_parts = [
+    "a",
+    "=",
+    "&",
+    "+",
+    "%41",
+    "%c3%a9",
+    "%c3",
+    "%a9",
+    "é",
+    "%",
+    "%2",
+    "%zz",
+    ";",
+    "%00",
+    "\n",
+    " ",
+    "%26",
+]
+
+
+@given(st.lists(st.sampled_from(form_parts), min_size=1, max_size=12).map("".join))
+def test_a_form_is_read_as_by_the_standard_library(body):
+    """Names, values, order and what is no UTF-8: as `parse_qsl` has it."""
+    try:
+        pairs = parse_qsl(body, keep_blank_values=True, errors="strict")
+    except ValueError:
+        expected = body
+    else:
+        expected = messages._collect(pairs)
+    assert received(call(body.encode(), "application/x-www-form-urlencoded"))["body"] == expected
+
+
+def cpu_seconds(body, content_type):
+    """Return the least time of three, for what is read anew each time."""
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        request_event(call(body, content_type))
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
+JSON_OF_ONE_LEVEL = b"[" + b"[]," * 666_000 + b"0]"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + (b"[" * 499 + b"0" + b"]" * 499 + b",") * 2000 + b"0]",
+        b"[" * 400 + (b"[" * 40 + b"0" + b"]" * 40 + b",") * 24_000 + b"0" + b"]" * 400,
+        b'["' + b"1" * 100 + b'",' + b'"",' * 666_000 + b"0]",
+        b"[" + b'"",' * 666_000 + b"[]," * 600 + b"0]",
+    ],
+    ids=["deep", "up and down", "digits in a string", "empty strings"],
+)
+def test_no_json_takes_much_longer_than_other_json(body):
+    """A scan of the depth, or for long integers, takes little beside what any body of 2 MB takes."""
+    assert cpu_seconds(body, "application/json") < 4 * cpu_seconds(JSON_OF_ONE_LEVEL, "application/json")
 
 
 @pytest.mark.parametrize("name", BODIES)
