@@ -17,7 +17,7 @@ from .api.hooks import Hooks
 from .engine import Engine
 from .gateway import Gateway, Scheduler
 from .lifecycle import Lifecycle
-from .limits import FastRate, NearRate, NoRate, Rate, SharedRate
+from .limits import AtOnce, FastRate, NearRate, NoRate, Rate, SharedRate
 from .mailboxes import Mailboxes
 from .origins import Origins
 from .reaper import Reaper
@@ -104,6 +104,8 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             answers=answers,
             origins=origins,
             new_rate=new_rate,
+            event_rate=FastRate(api.events.RATE_LIMIT_EVENTS),
+            event_answers=AtOnce(),
         ),
     )
     return app

@@ -3,8 +3,10 @@
 import ipaddress
 import math
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from limits import RateLimitItem
@@ -93,6 +95,30 @@ class FastRate:
             return max(1, math.ceil(self._ends_at - now))
         self._counts[key] = count + 1
         return None
+
+
+class AtOnce:
+    """Counts for each key how many of something go on at once."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()  # `flask run` serves with threads
+
+    def enter(self, bounds: Mapping[str, int]) -> Callable[[], None] | None:
+        """Begin one that counts for each key of `bounds`. Return what ends it, or None if a bound is reached."""
+        with self._lock:
+            if any(self._counts.get(key, 0) >= bound for key, bound in bounds.items()):
+                return None
+            for key in bounds:
+                self._counts[key] = self._counts.get(key, 0) + 1
+        return partial(self._leave, tuple(bounds))
+
+    def _leave(self, keys: tuple[str, ...]) -> None:
+        with self._lock:
+            for key in keys:
+                self._counts[key] -= 1
+                if not self._counts[key]:
+                    del self._counts[key]
 
 
 def address_key(address: str) -> str:

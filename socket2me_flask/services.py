@@ -10,7 +10,7 @@ from .answers import ErrorAnswers
 from .body import BodyReader
 from .gateway import Gateway, Scheduler
 from .lifecycle import Lifecycle
-from .limits import Rate
+from .limits import AtOnce, Rate
 from .origins import Origins
 from .reaper import Reaper
 from .relay import Relay
@@ -42,6 +42,8 @@ class Services:
     answers: ErrorAnswers
     origins: Origins
     new_rate: Rate
+    event_rate: Rate
+    event_answers: AtOnce
 
 
 def set_services(app: Flask, services: Services) -> None:

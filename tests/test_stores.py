@@ -13,6 +13,7 @@ from socket2me_flask.errors import (
 )
 from socket2me_flask.messages import Call
 from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
+from socket2me_flask.stores.record import MOST_WAITING_BYTES
 from socket2me_flask.tokens import new_token
 
 
@@ -221,6 +222,17 @@ def test_events_come_out_as_they_went_in(box):
     assert store.find(token, calls[2].id).call == calls[2]
     assert [event.call.id for event in store.summary(token)] == [call.id for call in calls]
     assert {event.call.body for event in store.summary(token)} == {b""}
+
+
+def test_large_events_are_not_all_read_at_once(box):
+    """Up to `MOST_WAITING_BYTES` and one more, however many are asked for; others when those are gone."""
+    store, token = box
+    calls = [call_of(token, bytes(MOST_WAITING_BYTES // 2)) for _ in range(5)]
+    for call in calls:
+        store.put(call)
+    assert [event.call.id for event in store.waiting(token, 100)] == [call.id for call in calls[:2]]
+    store.acknowledge(token, calls[0].id)
+    assert [event.call.id for event in store.waiting(token, 100)] == [call.id for call in calls[1:3]]
 
 
 def test_events_survive_the_process(box, reopen):

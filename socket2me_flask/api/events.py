@@ -1,11 +1,14 @@
 """`/v1/tokens/<token>/events`: what is in the mailbox of a token with a secret."""
 
 from base64 import b64encode
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+import limits
+from flask import Blueprint, Response, json, jsonify, request
 
-from ..errors import UnknownEvent
+from ..errors import TooManyRequests, UnknownEvent
+from ..limits import address_key
 from ..mailboxes import Mailboxes
 from ..services import get_services
 from ..stores import StoredEvent
@@ -14,33 +17,56 @@ from .tokens import add_headers, find_with_secret
 blueprint = Blueprint("events", __name__)
 blueprint.after_request(add_headers)
 
+# How often the events of one token may be listed, shown, sent again or dropped.
+RATE_LIMIT_EVENTS = limits.parse("1200/minute")
+
+# How many answers with events may be on their way at once. Each holds the body of an event, or a whole list, until
+# its caller has read it: so these are at most 32 MB with bodies of 2 MB.
+MAX_EVENT_ANSWERS_PER_TOKEN = 2
+MAX_EVENT_ANSWERS_PER_ADDRESS = 4
+MAX_EVENT_ANSWERS = 16
+
+# A body is sent as base64 of so many bytes at a time: a multiple of 3, so that only the last has padding.
+PIECE_BYTES = 49_152
+
 
 @blueprint.get("/tokens/<token>/events")
 def list_events(token: str) -> Response:
     """List the events that wait, that are on their way to the client, and that were set aside; oldest first."""
     mailboxes = _mailboxes(token)
-    in_flight = get_services().relay.in_flight(token)
-    lists: dict[str, list[dict[str, Any]]] = {"waiting": [], "in_flight": [], "set_aside": []}
-    for event in mailboxes.store.summary(token):
-        lists[_state(event, in_flight)].append(_summary(event))
-    return jsonify(lists)
+
+    def answer() -> Response:
+        in_flight = get_services().relay.in_flight(token)
+        lists: dict[str, list[dict[str, Any]]] = {"waiting": [], "in_flight": [], "set_aside": []}
+        for event in mailboxes.store.summary(token):
+            lists[_state(event, in_flight)].append(_summary(event))
+        return jsonify(lists)
+
+    return _one_of_few(token, answer)
 
 
 @blueprint.get("/tokens/<token>/events/<event_id>")
 def show_event(token: str, event_id: str) -> Response:
     """Show an event whole. Its body is base64."""
     mailboxes = _mailboxes(token)
-    event = mailboxes.store.find(token, event_id)
-    call = event.call
-    return jsonify(
-        **_summary(event),
-        state=_state(event, get_services().relay.in_flight(token)),
-        method=call.method,
-        path=call.path,
-        query=call.query,
-        headers=call.headers,
-        body=b64encode(call.body).decode(),
-    )
+
+    def answer() -> Response:
+        event = mailboxes.store.find(token, event_id)
+        call = event.call
+        members = {
+            **_summary(event),
+            "state": _state(event, get_services().relay.in_flight(token)),
+            "method": call.method,
+            "path": call.path,
+            "query": call.query,
+            "headers": call.headers,
+        }
+        start = json.dumps(members).encode().removesuffix(b"}") + b', "body": "'
+        response = Response(_pieces(start, call.body), mimetype="application/json")
+        response.content_length = len(start) + 4 * -(-len(call.body) // 3) + len(_END)
+        return response
+
+    return _one_of_few(token, answer)
 
 
 @blueprint.post("/tokens/<token>/events/<event_id>/redeliver")
@@ -57,9 +83,49 @@ def delete_event(token: str, event_id: str) -> Response:
     return Response(status=204)
 
 
+_END = b'"}\n'
+
+
+def _pieces(start: bytes, body: bytes) -> Iterator[bytes]:
+    """Return an answer that ends with a body. A caller that does not read it has no second copy of that made."""
+    yield start
+    for at in range(0, len(body), PIECE_BYTES):
+        yield b64encode(body[at : at + PIECE_BYTES])
+    yield _END
+
+
+def _one_of_few(token: str, answer: Callable[[], Response]) -> Response:
+    """Return an answer if few others are on their way. It counts until its caller has read it, or has left."""
+    leave = get_services().event_answers.enter(
+        {
+            f"token {token}": MAX_EVENT_ANSWERS_PER_TOKEN,
+            f"address {address_key(request.remote_addr or '')}": MAX_EVENT_ANSWERS_PER_ADDRESS,
+            "": MAX_EVENT_ANSWERS,
+        }
+    )
+    if leave is None:
+        raise TooManyRequests(
+            "MAX_EVENT_ANSWERS", "Too many answers with events are not read yet.", retry_after_seconds=1
+        )
+    try:
+        response = answer()
+    except BaseException:
+        leave()
+        raise
+    response.call_on_close(leave)
+    return response
+
+
 def _mailboxes(token: str) -> Mailboxes:
-    """Return the mailboxes, if the token has one and the caller its secret."""
+    """Return the mailboxes, if the token has one and the caller its secret, and asks no more often than it may."""
     record = find_with_secret(token)
+    retry_after_seconds = get_services().event_rate.hit(token)
+    if retry_after_seconds is not None:
+        raise TooManyRequests(
+            "RATE_LIMIT_EVENTS",
+            "The events of this token are asked for too often.",
+            retry_after_seconds=retry_after_seconds,
+        )
     mailboxes = get_services().relay.mailboxes
     if mailboxes is None or not record.mailbox:
         raise UnknownEvent("This token has no mailbox.")

@@ -7,6 +7,9 @@ from ..messages import Call
 # What an event counts for beside its bytes.
 EVENT_BYTES = 200
 
+# How many bytes of events are read at once for their client, if there is more than one.
+MOST_WAITING_BYTES = 4_000_000
+
 # What a caller hears when: `notify`, OK once a live client was handed the event; `ack`, OK when the client
 # acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")

@@ -23,7 +23,7 @@ from ..messages import Call
 from .channel import Channel
 from .link import Link
 from .memory import MemoryStore
-from .record import EVENT_BYTES, Counts, StoredEvent, TokenRecord
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, Counts, StoredEvent, TokenRecord
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,6 @@ CALLER_WAITS_SECONDS = 3600
 
 # How many tokens or events one step may drop: Redis does nothing else meanwhile.
 MOST_DROPPED = 200
-
-# How many bytes of events are looked at in one step, if there is more than one.
-MOST_WAITING_BYTES = 4_000_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_content = msgspec.msgpack.Decoder(tuple[str, str, str, dict[str, str], float, bool]).decode

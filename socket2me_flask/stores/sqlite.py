@@ -29,7 +29,7 @@ from ..errors import (
 from ..messages import Call
 from .jobs import Job
 from .memory import MemoryStore
-from .record import EVENT_BYTES, StoredEvent, TokenRecord
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, TokenRecord
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ CREATE INDEX IF NOT EXISTS events_by_age ON events (received_at);
 """
 _SCHEMA_VERSION = 1
 _EVENT = "id, token, received_at, method, path, query, headers, body, is_legacy, attempts, is_set_aside, size"
+_WITHOUT_CONTENT = "id, token, received_at, '', '', '', '{}', x'', is_legacy, attempts, is_set_aside, size"
 
 
 class SQLiteStore:
@@ -163,9 +164,7 @@ class SQLiteStore:
         self._do(lambda: self._put(call))
 
     def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        return list(
-            self._do(lambda: self._select("token = ? AND NOT is_set_aside ORDER BY number LIMIT ?", token, limit))
-        )
+        return list(self._do(lambda: self._waiting(token, limit)))
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         found = self._do(lambda: self._select("token = ? AND id = ?", token, event_id))
@@ -175,25 +174,24 @@ class SQLiteStore:
         return event
 
     def summary(self, token: str) -> list[StoredEvent]:
-        without_body = _EVENT.replace("body", "x''")
-        return list(self._do(lambda: self._select("token = ? ORDER BY number", token, columns=without_body)))
+        return list(self._do(lambda: self._select("token = ? ORDER BY number", token, columns=_WITHOUT_CONTENT)))
 
     def attempted(self, token: str, event_id: str) -> None:
-        self._worker.submit(lambda: self._update("attempts = attempts + 1", event_id))
+        self._worker.submit(lambda: self._update("attempts = attempts + 1", event_id, token))
 
     def acknowledge(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._delete("id = ?", event_id))
 
     def set_aside(self, token: str, event_id: str) -> None:
-        self._worker.submit(lambda: self._update("is_set_aside = 1", event_id))
+        self._worker.submit(lambda: self._update("is_set_aside = 1", event_id, token))
 
     def redeliver(self, token: str, event_id: str) -> None:
-        self.find(token, event_id)
-        self._do(lambda: self._update("is_set_aside = 0, attempts = 0", event_id))
+        if not self._do(lambda: self._update("is_set_aside = 0, attempts = 0", event_id, token)):
+            raise UnknownEvent
 
     def delete(self, token: str, event_id: str) -> None:
-        self.find(token, event_id)
-        self._do(lambda: self._delete("id = ?", event_id))
+        if not self._do(lambda: self._delete("token = ? AND id = ?", token, event_id)):
+            raise UnknownEvent
 
     def drop_older(self, received_before: float) -> int:
         dropped: int = self._do(lambda: self._delete("received_at < ?", received_before))
@@ -287,8 +285,26 @@ class SQLiteStore:
         rows = self._database.execute(f"SELECT {columns} FROM events WHERE {condition}", values)  # noqa: S608
         return [_event(row) for row in rows]
 
-    def _update(self, change: str, event_id: str) -> None:
-        self._database.execute(f"UPDATE events SET {change} WHERE id = ?", (event_id,))  # noqa: S608
+    def _waiting(self, token: str, limit: int) -> list[StoredEvent]:
+        """Return the oldest events, but no more than one beyond `MOST_WAITING_BYTES`: the rest is not read."""
+        events: list[StoredEvent] = []
+        left = MOST_WAITING_BYTES
+        rows = self._database.execute(
+            f"SELECT {_EVENT} FROM events WHERE token = ? AND NOT is_set_aside ORDER BY number LIMIT ?",  # noqa: S608
+            (token, limit),
+        )
+        with contextlib.closing(rows):
+            while left >= 0 and (row := rows.fetchone()) is not None:
+                events.append(_event(row))
+                left -= events[-1].size
+        return events
+
+    def _update(self, change: str, event_id: str, token: str) -> int:
+        updated = self._database.execute(
+            f"UPDATE events SET {change} WHERE id = ? AND token = ?",  # noqa: S608
+            (event_id, token),
+        )
+        return updated.rowcount
 
     def _delete(self, condition: str, *values: Any) -> int:
         deleted = self._database.execute(f"DELETE FROM events WHERE {condition} RETURNING token, size", values)  # noqa: S608
