@@ -5,23 +5,29 @@ import shlex
 import time
 from pathlib import Path
 
-from .errors import ClientError
+from .errors import ClientError, OutsideTarget
 from .request import Request
 from .target import Target
 
+_is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _FIRST_LINE = re.compile(rb"(\S+) (\S*) HTTP/1\.1").fullmatch
 
 
 def save(folder: Path, request: Request, target: Target) -> Path:
     """Write a request as `<when>-<id>.http`, and next to it, as `.sh`, the curl command that sends it to `target`.
 
-    Both are for their owner only. Returns the path of the first.
+    There is no command for a request that `target` would not send. Both are for their owner only. Returns the path
+    of the first.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(request.received_at))
     path = folder / f"{when}-{re.sub(r'[^0-9A-Za-z-]', '_', request.id)[:80]}.http"
     _write(path, to_bytes(request))
-    _write(path.with_suffix(".sh"), _curl(path.name, request, target))
+    try:
+        script = _curl(path.name, request, target)
+    except OutsideTarget:
+        return path
+    _write(path.with_suffix(".sh"), script)
     return path
 
 
@@ -50,8 +56,13 @@ def from_bytes(data: bytes, name: str) -> Request:
 
 
 def _curl(name: str, request: Request, target: Target) -> bytes:
-    """Return a shell script. What curl would add is turned off, unless the request had it."""
-    headers = target.headers_for(request)
+    """Return a shell script. What curl would add is turned off, unless the request had it.
+
+    Raises `OutsideTarget`.
+    """
+    url = target.origin + target.checked(request)
+    # curl reads a header of another name from a file.
+    headers = [(name, value) for name, value in target.headers_for(request) if _is_name(name)]
     names = {name.lower() for name, _ in headers}
     options = ["--include", "--path-as-is", "--globoff", "--request", request.method]
     if request.method == "HEAD":
@@ -62,7 +73,6 @@ def _curl(name: str, request: Request, target: Target) -> bytes:
     for header in ("accept", "content-type", "expect", "user-agent"):
         if header not in names:
             options += ["--header", f"{header}:"]
-    url = target.origin + target.path + request.target
     command = " ".join(map(shlex.quote, ["curl", *options]))
     if request.body:
         command = (

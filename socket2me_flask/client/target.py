@@ -95,7 +95,7 @@ class Target:
 
         Raises `OutsideTarget`, `TargetDown` or `TargetSlow`.
         """
-        target = self._target(request)
+        target = self.checked(request)
         deadline = time.monotonic() + self._timeout_seconds
         try:
             return self._exchange(request, target, deadline)
@@ -121,8 +121,11 @@ class Target:
             kept.insert(0, ("host", self._host))
         return kept + self._headers
 
-    def _target(self, request: Request) -> str:
-        """Return what stands in the first line of the request. Whatever it is, it goes to this app."""
+    def checked(self, request: Request) -> str:
+        """Return the path and query that a request is sent with: a slash first, the path of this target included.
+
+        Raises `OutsideTarget` if it would leave that.
+        """
         if request.path and not request.path.startswith("/"):
             raise OutsideTarget("Its path does not begin with a slash.")
         if self.path and _climbs(unquote(request.path)):

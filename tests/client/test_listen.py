@@ -331,6 +331,28 @@ def test_save_replay_and_curl(relay, app, listen, tmp_path):
             made.unlink()
 
 
+@pytest.mark.parametrize("path", ["", "/hooks"])
+def test_no_saved_command_leaves_the_target(relay, app, listen, tmp_path, path):
+    """There is none for a request that `listen` refuses; the others, run, go to the target and no other host."""
+    saved = tmp_path / "saved"
+    with App() as other:
+        command = listen("--reply", "--save", str(saved), target=f"{app.url}{path}")
+        authority = f"127.0.0.1:{other.port}"
+        refused = [f"%2f@{authority}/x", f"%2F.{authority}/x"] + (["/../admin", "/%2e%2e/admin"] if path else [])
+        for tail in refused:
+            assert call(relay, command.url, tail)[0] == 404
+        assert len(list(saved.glob("*.http"))) == len(refused)
+        assert not list(saved.glob("*.sh"))
+        sent = [f"/@{authority}/", f"//{authority}/", f"/http://{authority}/", f"?@{authority}/"]
+        for tail in sent:
+            assert call(relay, command.url, tail)[0] == 200
+        lines = {app.expect().line for _ in sent}
+        for script in saved.glob("*.sh"):
+            subprocess.run(["sh", script], check=True, capture_output=True, timeout=20)
+        assert {app.expect().line for _ in sent} == lines
+        assert other.received.empty() and app.received.empty()
+
+
 def verify_github(received):
     expected = hmac.new(b"socket2me", received.body, hashlib.sha256).hexdigest()
     return received.by_name["x-hub-signature-256"] == f"sha256={expected}"
