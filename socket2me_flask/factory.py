@@ -10,7 +10,7 @@ from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import api, config
+from . import api, config, logs
 from .answers import ErrorAnswers
 from .api.forward import Forwarder
 from .api.hooks import Hooks
@@ -44,6 +44,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     (`lifecycle.py`).
     """
     settings = config.from_env(os.environ, overrides)
+    logs.hide_keys(settings["API_KEYS"])
     app = Flask(__package__ or __name__, static_folder=None)
     app.session_interface = _NoSessions()
     to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes

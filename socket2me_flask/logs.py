@@ -3,14 +3,26 @@
 import logging
 import re
 import sys
+from collections.abc import Collection
+from urllib.parse import quote
 
-from .tokens import SECRET, TOKEN
+from .tokens import SECRET
 
-_GIVEAWAY = re.compile(rf"{SECRET}|{TOKEN}")
+_GIVEAWAY = re.compile(
+    SECRET
+    # A secret, and a token, any characters of which may be percent-encoded, as in a URL.
+    + "|(?:s|%73)(?:2|%32)(?:m|%6[Dd])(?:_|%5[Ff])(?:[A-Za-z0-9_-]|%[2-7][0-9A-Fa-f]){43}"
+    + "|(?:[a-z]|%6[1-9A-Fa-f]|%7[0-9Aa])(?:[a-z0-9]|%3[0-9]|%6[1-9A-Fa-f]|%7[0-9Aa]){23}"
+)
+
+# A shorter key is found as a whole word only: it may be part of any other.
+_SHORT_KEY = 8
+
+_keys: re.Pattern[str] | None = None
 
 
 class Redact(logging.Filter):
-    """Puts `<token>` where a record says one, whoever wrote it: a malformed request line, an access log."""
+    """Puts `<token>` or `<key>` where a record has one: a malformed request line, an access log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record's text; keep every record."""
@@ -31,8 +43,24 @@ class QuietPeers(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], TimeoutError))
 
 
+def hide_keys(keys: Collection[str]) -> None:
+    """Have `redact` leave out these API keys from now on, in place of those before."""
+    global _keys
+    words = sorted(map(_key_pattern, keys), key=len, reverse=True)  # one key may begin with another
+    _keys = re.compile("|".join(words)) if words else None
+
+
+def _key_pattern(key: str) -> str:
+    """Return what matches a key as it is, as it stands in a URL, and as Python shows it."""
+    forms = {key, quote(key, safe=""), repr(key)[1:-1]}
+    pattern = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    return f"(?:{pattern})" if len(key) >= _SHORT_KEY else rf"(?<![\w-])(?:{pattern})(?![\w-])"
+
+
 def redact(text: str) -> str:
-    """Return `text` without tokens and secrets."""
+    """Return `text` without tokens, secrets and API keys."""
+    if _keys is not None:
+        text = _keys.sub("<key>", text)
     return _GIVEAWAY.sub("<token>", text)
 
 

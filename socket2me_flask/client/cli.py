@@ -14,7 +14,7 @@ from .client import Client, Notice
 from .errors import ClientError, Displaced, NotHandled, OutsideTarget, TokenGone
 from .forwarder import Forwarder, Pattern
 from .kept import Kept, KeptTokens
-from .report import JsonReport, TextReport
+from .report import JsonReport, TextReport, printable
 from .request import Request
 from .samples import SAMPLES
 from .target import Answer, Target
@@ -67,14 +67,23 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except ClientError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Shows nothing that a terminal obeys: what a relay or a library says may have it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="socket2me", message="%(prog)s %(version)s")
 def main() -> None:
     """From a webhook to an app on this machine, through a socket2me relay."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
 
 
 @main.command()
@@ -166,7 +175,7 @@ def listen(
     try:
         _until_told(client, forwarder)
     except Displaced as error:
-        click.echo(f"{error} It may be another terminal of yours. This one ends.", err=True)
+        click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
 
 
@@ -238,8 +247,8 @@ def status(server: str | None) -> None:
         click.echo("No URL is kept. `socket2me listen` asks for one.")
     for kept in kept_tokens:
         api, token = RelayApi(kept.server), Token(kept.token, kept.secret)
-        click.echo(f"{api.url(token)} -> {kept.target}")
-        click.echo(f"  {_state(api, token)}")
+        click.echo(printable(f"{api.url(token)} -> {kept.target}"))
+        click.echo(printable(f"  {_state(api, token)}"))
 
 
 def _state(api: RelayApi, token: Token) -> str:
@@ -260,7 +269,7 @@ def _send(request: Request, target: Target) -> None:
     try:
         answer = target.send(request)
     except (NotHandled, OutsideTarget) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(str(error))) from None
     _show(answer)
 
 

@@ -100,10 +100,11 @@ class TextReport:
         )
 
     def _print(self, *parts: tuple[str, str]) -> None:
-        self._console.print(Text.assemble(*((_printable(text), style) for text, style in parts)), soft_wrap=True)
+        self._console.print(Text.assemble(*((printable(text), style) for text, style in parts)), soft_wrap=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text without what a terminal obeys: control characters are shown as their numbers."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -295,6 +295,21 @@ def run(home, *arguments, check=True):
     )
 
 
+@pytest.mark.parametrize("body", ["text", "json"])
+def test_what_a_relay_says_cannot_move_the_terminal(tmp_path, body):
+    """Control characters in its error text, of the relay or of what is in front of it, are shown as numbers."""
+    evil = "\x1b]0;owned\x07\x1b[2J\u009b31m\u202e!"
+    text = json.dumps({"error": {"code": evil, "message": evil}}) if body == "json" else evil
+    with App() as relay:
+        data = text.encode()
+        head = b"HTTP/1.1 400 Bad\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n"
+        relay.answer = head % len(data) + data
+        told = run(tmp_path, "listen", "http://127.0.0.1:9", "--server", relay.url, check=False)
+    assert told.returncode == 1
+    assert "owned" in told.stderr
+    assert all(line.isprintable() for line in (told.stdout + told.stderr).splitlines())
+
+
 def test_only_and_header_add(relay, app, listen):
     """--only forwards what it names and takes the rest; --header-add sets a header."""
     command = listen(

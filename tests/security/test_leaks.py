@@ -1,5 +1,7 @@
 """What must not leave the relay: tokens in logs and referrers, answers to pages that may not have them."""
 
+from urllib.parse import quote
+
 import pytest
 import requests
 import websocket
@@ -49,6 +51,38 @@ def test_the_development_server_shows_none_either():
         server.go(token, tail="/path")
         requests.get(f"{server.url}/v1/refresh/{token}", timeout=5)
         wait_until(lambda: "/v1/refresh/<token>" in server.log, "the request is logged")
+
+
+KEY = "Key/With+Signs==and'quote"
+
+
+def test_no_log_line_shows_an_api_key():
+    """As a key of a good request, in heads that cannot be parsed, and in a URL by mistake. `Server.stop` looks."""
+    options = "--access-logfile=- --log-level=debug"
+    with Server(LOG_LEVEL="DEBUG", API_KEYS=f"{KEY},short", GUNICORN_CMD_ARGS=options) as server:
+        server.giveaways |= {KEY, quote(KEY, safe=""), "short", "Key/With", "With%2BSigns"}
+        headers = {"Authorization": f"Bearer {KEY}"}
+        assert requests.get(f"{server.url}/v1/new", headers=headers, timeout=5).ok
+        for line in (f"Authorization Bearer {KEY}", f"Authorization: Bearer {KEY}\0", f" {KEY}: x", "X short: a"):
+            with Raw(server.port) as raw:
+                raw.send(f"GET /v1/new HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n".encode())
+                raw.read_to_end()
+        for path in (f"/{KEY}", f"/?key={quote(KEY, safe='')}", "/?key=short"):
+            requests.get(server.url + path, headers={"User-Agent": KEY}, timeout=5)
+        wait_until(lambda: "key=<key>" in server.log, "the requests are logged")
+
+
+def test_no_log_line_shows_a_token_that_is_percent_encoded():
+    """Its first letter, another, or all of them."""
+    with Server(LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile=-") as server:
+        token = server.new()
+        server.giveaways |= {token[1:], token[4:]}
+        escapes = [f"%{ord(c):02x}" for c in token]
+        spelled = [escapes[0] + token[1:], token[:3] + escapes[3] + token[4:], "".join(escapes)]
+        server.giveaways.add(spelled[2])
+        for number, text in enumerate(spelled):
+            requests.get(f"{server.url}/v1/go/{text}?{number}", timeout=5)
+        wait_until(lambda: "/v1/go/<token>?2" in server.log, "the requests are logged")
 
 
 @pytest.mark.parametrize("tail", ["", "/path", "?query"])
