@@ -210,7 +210,7 @@ class ClientLeft(Unavailable):
 
 
 class MailboxesFull(Unavailable):
-    """As many bytes are in all mailboxes as `MAILBOX_TOTAL_BYTES` allows."""
+    """As many bytes are in all mailboxes as `MAILBOX_TOTAL_BYTES` allows for one with what this one has."""
 
     code = "mailboxes_full"
     message = "The relay keeps as many bytes in mailboxes as it may."
@@ -218,7 +218,7 @@ class MailboxesFull(Unavailable):
 
 
 class TooManyHeld(Unavailable):
-    """As many calls as `MAX_HELD_REQUESTS` or `MAX_HELD_BYTES` allow are waiting for their clients."""
+    """As many calls as `MAX_HELD_REQUESTS` or `MAX_HELD_BYTES` allow are waiting, of all or of one address."""
 
     code = "too_many_held"
     message = "No client is connected for this token, and too many calls are waiting for theirs."

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
@@ -77,6 +78,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         peers=peers,
         rate=rate,
         give_way=scheduler.yield_to_others,
+        address_of=methodcaller("caller", settings["TRUSTED_PROXY_HOPS"]),
     )
     peers.serve(relay)
     sockets.serve(store, relay)

@@ -97,6 +97,39 @@ class FastRate:
         return None
 
 
+class Pool:
+    """A bounded amount that many share. None may have more of it than it leaves free.
+
+    The first one that takes what it may has half, and each further one half of what was left.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._used = 0
+        self._of_key: dict[str, int] = {}
+
+    def has_room(self, key: str, amount: int) -> bool:
+        """Say whether so much more is free for `key`."""
+        return self._of_key.get(key, 0) + amount <= self._total - self._used
+
+    @property
+    def used(self) -> int:
+        """How much all have together."""
+        return self._used
+
+    def take(self, key: str, amount: int) -> None:
+        """Take what `has_room` said is free."""
+        self._of_key[key] = self._of_key.get(key, 0) + amount
+        self._used += amount
+
+    def give_back(self, key: str, amount: int) -> None:
+        """Give back what was taken."""
+        self._used -= amount
+        left = self._of_key.pop(key, 0) - amount
+        if left:
+            self._of_key[key] = left
+
+
 class AtOnce:
     """Counts for each key how many of something go on at once."""
 

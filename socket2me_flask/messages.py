@@ -99,6 +99,7 @@ class Call:
         id: unique among all calls of all relays.
         received_at: seconds since the epoch.
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
+        address: who is connected to the relay, a caller or a proxy; `""` for a call that did not just come in.
     """
 
     token: str
@@ -110,6 +111,19 @@ class Call:
     received_at: float
     id: str = field(default_factory=lambda: _next_id())
     is_legacy: bool = False
+    address: str = field(default="", compare=False)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has, headers included."""
+        headers = sum(map(len, self.headers)) + sum(map(len, self.headers.values()))
+        return len(self.path) + len(self.query) + headers + len(self.body)
+
+    def caller(self, trusted_hops: int) -> str:
+        """Return the address of the caller, of which so many proxies in front may tell by `X-Forwarded-For`."""
+        addresses = self.headers.get("x-forwarded-for", "").split(",") if trusted_hops else []
+        return addresses[-trusted_hops].strip() if 0 < trusted_hops <= len(addresses) else self.address
+
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from .errors import (
     TooManyRequests,
     UnknownToken,
 )
-from .limits import Rate
+from .limits import Pool, Rate, address_key
 from .mailboxes import Mailboxes
 from .messages import Call
 from .replies import OK
@@ -40,6 +40,8 @@ class _Held:
     """A call that waits for its client, and the signal that it waits no more."""
 
     call: Call
+    address: str
+    size: int
     settled: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
     handed: Handed | None = None  # None, and no error either: a client has come to another process
@@ -85,6 +87,7 @@ class Relay:
 
     Calls for one token reach its client in the order in which they were accepted; those that were held
     for it go first. `rate` bounds the calls for each token, `give_way` lets other callers have their turn.
+    `address_of` returns the address of a caller: calls that are held count for it.
     """
 
     def __init__(
@@ -102,23 +105,23 @@ class Relay:
         peers: Alone,
         rate: Rate,
         give_way: Callable[[], None],
+        address_of: Callable[[Call], str],
     ) -> None:
         self._store = store
         self._hold_seconds = hold_seconds
-        self._max_held_requests = max_held_requests
         self._max_held_requests_per_token = max_held_requests_per_token
-        self._max_held_bytes = max_held_bytes
         self._timeouts = {"ack": ack_timeout_seconds, "reply": reply_timeout_seconds}
         self._mailbox_max_age_seconds = mailbox_max_age_seconds
         self.mailboxes = mailboxes
         self._peers = peers
         self._rate = rate
         self._give_way = give_way
+        self._address_of = address_of
         self._clients: dict[str, Client] = {}
         self._counts: dict[str, Counts] = {}  # of tokens with a secret: nobody else may ask
         self._held: dict[str, deque[_Held]] = {}
-        self._held_requests = 0
-        self._held_bytes = 0
+        self._held_requests = Pool(max_held_requests)  # by address
+        self._held_bytes = Pool(max_held_bytes)
         self._lock = threading.Lock()  # guards the step from "nobody here" to "held", and its way back
 
     def admit(self, token: str) -> TokenRecord:
@@ -396,17 +399,16 @@ class Relay:
         return held.handed
 
     def _queue(self, call: Call) -> _Held:
-        if (
-            self._held_requests >= self._max_held_requests
-            or self._held_bytes + len(call.body) > self._max_held_bytes
+        held = _Held(call, address_key(self._address_of(call)), call.size)
+        if not self._held_requests.has_room(held.address, 1) or not self._held_bytes.has_room(
+            held.address, held.size
         ):
             raise TooManyHeld
         if len(self._held.get(call.token, ())) >= self._max_held_requests_per_token:
             raise TooManyHeldOfToken
-        held = _Held(call)
         self._held.setdefault(call.token, deque()).append(held)
-        self._held_requests += 1
-        self._held_bytes += len(call.body)
+        self._held_requests.take(held.address, 1)
+        self._held_bytes.take(held.address, held.size)
         return held
 
     def _check_rate(self, token: str) -> None:
@@ -455,8 +457,8 @@ class Relay:
         queue.remove(held)  # near the front: calls leave in the order in which they came
         if not queue:
             del self._held[held.call.token]
-        self._held_requests -= 1
-        self._held_bytes -= len(held.call.body)
+        self._held_requests.give_back(held.address, 1)
+        self._held_bytes.give_back(held.address, held.size)
 
 
 def _hand(call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:

@@ -1,5 +1,7 @@
 """The worker forwards a call by itself only while nothing in the Flask application wants to see it."""
 
+from types import SimpleNamespace
+
 import flask
 import pytest
 from gunicorn.config import Config
@@ -21,7 +23,7 @@ def forward(app, target=f"/v1/go/{TOKEN}", method="GET"):
     """Return what the accelerator makes of a request."""
     head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     request = next(RequestParser(Config(), [head], ("127.0.0.1", 1)))
-    return Accelerator(get_services(app)).forward(request, None)
+    return Accelerator(get_services(app)).forward(request, SimpleNamespace(host="127.0.0.1"))
 
 
 def test_without_hooks_the_worker_answers(app):

@@ -333,7 +333,7 @@ def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
     token = here.store.add(new_token(), 60).token
     there.peers._heard["arrived"] = lambda token: None
     caller = Caller(there.relay, call_for(token))
-    wait_until(lambda: there.relay._held_requests == 1, "it is held")
+    wait_until(lambda: there.relay._held_requests.used == 1, "it is held")
     here.relay.attach(token, FakeClient())
     time.sleep(0.1)
     assert caller.is_alive()

@@ -69,6 +69,7 @@ def relay_on(store, **options):
         "peers": Alone(),
         "rate": NoRate(),
         "give_way": lambda: None,
+        "address_of": lambda call: call.address,
     }
     return Relay(store, **defaults | options)
 
@@ -85,8 +86,8 @@ def token(store):
     return token
 
 
-def call_for(token, path="", body=b""):
-    return Call(token, "POST", path, "", {}, body, received_at=0.0)
+def call_for(token, path="", body=b"", headers=None, address=""):
+    return Call(token, "POST", path, "", headers or {}, body, received_at=0.0, address=address)
 
 
 def forward(relay, call):
@@ -162,13 +163,13 @@ def test_held_calls_go_to_the_next_client_in_order(make_relay, token):
     callers = []
     for number in range(5):
         callers.append(Caller(relay, call_for(token, f"/{number}")))
-        wait_until(lambda expected=number + 1: relay._held_requests == expected, "the call is held")
+        wait_until(lambda expected=number + 1: relay._held_requests.used == expected, "the call is held")
     relay.attach(token, client)
     for caller in callers:
         caller.join()
         assert caller.heard == "OK"
     assert client.calls == ["/0", "/1", "/2", "/3", "/4"]
-    assert (relay._held, relay._held_requests, relay._held_bytes) == ({}, 0, 0)
+    assert (relay._held, relay._held_requests.used, relay._held_bytes.used) == ({}, 0, 0)
 
 
 def test_a_hold_ends(make_relay, token):
@@ -176,7 +177,7 @@ def test_a_hold_ends(make_relay, token):
     relay, client = make_relay(hold_seconds=0.01), FakeClient()
     with pytest.raises(NobodyConnected):
         forward(relay, call_for(token, body=b"1234"))
-    assert (relay._held, relay._held_requests, relay._held_bytes) == ({}, 0, 0)
+    assert (relay._held, relay._held_requests.used, relay._held_bytes.used) == ({}, 0, 0)
     relay.attach(token, client)
     assert client.calls == []
 
@@ -185,7 +186,7 @@ def test_the_number_of_held_calls_has_a_bound(make_relay, token):
     """One call too many is refused at once, and says when to come back."""
     relay = make_relay(hold_seconds=LONG, max_held_requests=1)
     first = Caller(relay, call_for(token))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     with pytest.raises(TooManyHeld) as caught:
         forward(relay, call_for(token))
     assert caught.value.is_temporary
@@ -199,12 +200,43 @@ def test_one_token_cannot_take_all_places(make_relay, token, store):
     relay = make_relay(hold_seconds=LONG, max_held_requests_per_token=1)
     store.add(other := new_token(), 60)
     callers = [Caller(relay, call_for(token)), Caller(relay, call_for(other))]
-    wait_until(lambda: relay._held_requests == 2, "both wait")
+    wait_until(lambda: relay._held_requests.used == 2, "both wait")
     with pytest.raises(TooManyHeldOfToken):
         relay.forward(call_for(token), relay.admit(token))
     relay.drain()
     for caller in callers:
         caller.join()
+
+
+def test_one_address_cannot_take_all_places(make_relay, token, store):
+    """Whatever tokens it calls, it may hold no more than it leaves free, and others are held."""
+    relay = make_relay(hold_seconds=LONG, max_held_requests=4)
+    tokens = [store.add(new_token(), 60).token for _ in range(3)]
+    callers = [Caller(relay, call_for(each, address="192.0.2.1")) for each in tokens[:2]]
+    wait_until(lambda: relay._held_requests.used == 2, "both wait")
+    with pytest.raises(TooManyHeld):
+        forward(relay, call_for(tokens[2], address="192.0.2.1"))
+    callers.append(Caller(relay, call_for(token, address="192.0.2.2")))
+    wait_until(lambda: relay._held_requests.used == 3, "another address has a place")
+    relay.drain()
+    for caller in callers:
+        caller.join()
+    assert not relay._held_requests._of_key and not relay._held_bytes._of_key
+
+
+def test_one_address_cannot_take_all_bytes(make_relay, token, store):
+    """Headers count as bodies do."""
+    relay = make_relay(hold_seconds=LONG, max_held_bytes=1000)
+    caller = Caller(relay, call_for(token, body=bytes(400), address="192.0.2.1"))
+    wait_until(lambda: relay._held_requests.used == 1, "it waits")
+    for large in ({"body": bytes(300)}, {"headers": {"x": "y" * 300}}):
+        with pytest.raises(TooManyHeld):
+            forward(relay, call_for(token, address="192.0.2.1", **large))
+    other = Caller(relay, call_for(token, body=bytes(300), address="192.0.2.2"))
+    wait_until(lambda: relay._held_requests.used == 2, "another address has room")
+    relay.drain()
+    caller.join()
+    other.join()
 
 
 def test_a_token_that_ends_while_its_client_connects_ends_the_client(make_relay, token, store):
@@ -231,7 +263,7 @@ def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
     """A body that does not fit beside those that wait is refused at once."""
     relay = make_relay(hold_seconds=LONG, max_held_bytes=10)
     first = Caller(relay, call_for(token, body=b"123456"))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     with pytest.raises(TooManyHeld):
         forward(relay, call_for(token, body=b"12345"))
     relay.attach(token, FakeClient())
@@ -244,7 +276,7 @@ def test_a_client_that_has_left_gets_nothing_and_costs_nothing(make_relay, token
     relay.attach(token, gone)
     gone.gone = True
     caller = Caller(relay, call_for(token, "/a"))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     relay.attach(token, fresh)
     caller.join()
     assert (caller.heard, fresh.calls) == ("OK", ["/a"])
@@ -255,7 +287,7 @@ def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_nex
     relay, gone, fresh = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
     gone.gone = True
     caller = Caller(relay, call_for(token, "/a"))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     relay.attach(token, gone)
     relay.attach(token, fresh)
     caller.join()
@@ -273,9 +305,9 @@ def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, to
 
     relay, client = make_relay(hold_seconds=LONG), Fussy()
     bad = Caller(relay, call_for(token, "/bad"))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     good = Caller(relay, call_for(token, "/good"))
-    wait_until(lambda: relay._held_requests == 2, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 2, "the call is held")
     relay.attach(token, client)
     bad.join()
     good.join()
@@ -289,7 +321,7 @@ def test_a_token_that_expires_during_the_hold_is_unknown(make_relay, token, cloc
     """404, as for any token that has expired."""
     relay = make_relay(hold_seconds=0.2)
     caller = Caller(relay, call_for(token))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     clock.now += 61
     caller.join()
     assert isinstance(caller.heard, UnknownToken)
@@ -299,7 +331,7 @@ def test_a_relay_that_stops_holds_nothing(make_relay, token):
     """Held calls hear at once that the relay stops, and when to come back."""
     relay = make_relay(hold_seconds=LONG)
     callers = [Caller(relay, call_for(token)) for _ in range(3)]
-    wait_until(lambda: relay._held_requests == 3, "the calls are held")
+    wait_until(lambda: relay._held_requests.used == 3, "the calls are held")
     relay.drain()
     for caller in callers:
         caller.join()
@@ -351,7 +383,7 @@ def test_held_calls_of_a_deleted_token_hear_404(make_relay, token):
     """At once, not after the hold."""
     relay = make_relay(hold_seconds=LONG)
     caller = Caller(relay, call_for(token))
-    wait_until(lambda: relay._held_requests == 1, "the call is held")
+    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
     relay.delete(token)
     caller.join()
     assert isinstance(caller.heard, UnknownToken)

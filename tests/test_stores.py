@@ -13,7 +13,7 @@ from socket2me_flask.errors import (
 )
 from socket2me_flask.messages import Call
 from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
-from socket2me_flask.stores.record import MOST_WAITING_BYTES
+from socket2me_flask.stores.record import MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
 from socket2me_flask.tokens import new_token
 
 
@@ -301,6 +301,19 @@ def test_mailboxes_have_bounds(reopen, bounds, error):
     assert [event.call for event in store.waiting(token, 5)] == calls[:2]
     store.acknowledge(token, calls[0].id)
     store.put(calls[2])
+
+
+def test_large_mailboxes_leave_a_tenth_to_small_ones(reopen):
+    """Nobody fills all of it with a few tokens: one that holds up to 64 KB has room when no other has."""
+    store = reopen(total_bytes=10 * SMALL_MAILBOX_BYTES)
+    large, small = (store.add(new_token(), 60, mailbox=True).token for _ in range(2))
+    with pytest.raises(MailboxesFull):
+        for _ in range(10):
+            store.put(call_of(large, bytes(SMALL_MAILBOX_BYTES)))
+    assert 8 * SMALL_MAILBOX_BYTES < bytes_in(store) <= 9 * SMALL_MAILBOX_BYTES
+    store.put(call_of(small, bytes(SMALL_MAILBOX_BYTES - 1000)))
+    with pytest.raises(MailboxesFull):
+        store.put(call_of(small, bytes(1000)))
 
 
 def test_a_mailbox_ends_with_its_token(box, clock):

@@ -36,9 +36,11 @@ def forward(tail: str) -> Response:
     target = parse_target(_raw_target(environ))
     if target is None:
         raise UnknownToken
-    headers = partial(_headers, environ)
-    forwarder = get_services().forwarder
-    return AnswerResponse(forwarder.forward(target, environ["REQUEST_METHOD"], headers, EnvironBody(environ)))
+    address = environ.get("werkzeug.proxy_fix.orig", environ).get("REMOTE_ADDR") or ""
+    answer = get_services().forwarder.forward(
+        target, environ["REQUEST_METHOD"], partial(_headers, environ), EnvironBody(environ), address
+    )
+    return AnswerResponse(answer)
 
 
 @dataclass(slots=True)
@@ -100,9 +102,9 @@ class Forwarder:
         self._max_body_bytes = max_body_bytes
 
     def forward(
-        self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource
+        self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource, address: str
     ) -> Answer:
-        """Return what the caller of a call receives. Raises `RelayError`.
+        """Return what the caller of a call receives; `address` is the peer's. Raises `RelayError`.
 
         A call for a token that does not live, or is called too often, costs neither `headers` nor its body.
         """
@@ -123,6 +125,7 @@ class Forwarder:
             body,
             time.time(),
             is_legacy=target.is_legacy,
+            address=address,
         )
         return self._relay.forward(call, record)
 

@@ -7,12 +7,20 @@ from ..messages import Call
 # What an event counts for beside its bytes.
 EVENT_BYTES = 200
 
+# A mailbox that holds no more may use the last tenth of what all may hold, so that a few cannot take all of it.
+SMALL_MAILBOX_BYTES = 65_536
+
 # How many bytes of events are read at once for their client, if there is more than one.
 MOST_WAITING_BYTES = 4_000_000
 
 # What a caller hears when: `notify`, OK once a live client was handed the event; `ack`, OK when the client
 # acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")
+
+
+def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
+    """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
+    return total_bytes if bytes_in_mailbox <= SMALL_MAILBOX_BYTES else total_bytes * 9 // 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,8 @@ end
 -- Events
 
 -- Keep an event whose caller waits so long for what its client says.
-function steps.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes)
+function steps.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes,
+    small_bytes)
   local found = record(token)
   if not found then return 'unknown' end
   local function is_over(bound, value) return tonumber(bound) > 0 and value > tonumber(bound) end
@@ -233,6 +234,8 @@ function steps.put(token, process, wait_ms, id, received_at, size, content, body
   if is_over(max_events, call('HLEN', 's2m:box:' .. token) + 1) or is_over(max_bytes, bytes + size) then
     return 'full'
   end
+  -- The last tenth is for small mailboxes.
+  if bytes + size > tonumber(small_bytes) then total_bytes = math.floor(total_bytes * 9 / 10) end
   if is_over(total_bytes, (call('GET', 's2m:bytes') or 0) + size) then return 'all full' end
   local number = call('INCR', 's2m:sequence')
   call('XADD', 's2m:events:' .. token, number .. '-0', 'content', content, 'body', body)

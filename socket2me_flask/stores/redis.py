@@ -23,7 +23,7 @@ from ..messages import Call
 from .channel import Channel
 from .link import Link
 from .memory import MemoryStore
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, Counts, StoredEvent, TokenRecord
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES, Counts, StoredEvent, TokenRecord
 
 log = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class RedisStore:
         answer = self._link.step(
             "put",
             *(call.token, self.process, CALLER_WAITS_SECONDS * 1000, call.id, call.received_at, size),
-            *(content, call.body, *self._bounds),
+            *(content, call.body, *self._bounds, SMALL_MAILBOX_BYTES),
         )
         if answer == b"unknown":
             raise UnknownToken

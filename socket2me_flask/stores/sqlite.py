@@ -29,7 +29,7 @@ from ..errors import (
 from ..messages import Call
 from .jobs import Job
 from .memory import MemoryStore
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, TokenRecord
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, TokenRecord, share_of
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class SQLiteStore:
             self._max_bytes and of_token + size > self._max_bytes
         ):
             raise MailboxFull
-        if self._total_bytes and self._size + size > self._total_bytes:
+        if self._total_bytes and self._size + size > share_of(self._total_bytes, of_token + size):
             raise MailboxesFull
         row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
         inserted = self._database.execute(

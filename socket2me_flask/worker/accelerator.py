@@ -34,7 +34,11 @@ class Accelerator:
         lifecycle.in_flight += 1
         try:
             answer = self._forwarder.forward(
-                target, request.method, lambda: _headers(request), _RequestBody(request, connection)
+                target,
+                request.method,
+                lambda: _headers(request),
+                _RequestBody(request, connection),
+                connection.host,
             )
         except Exception as error:
             answer = self._answers.render(error, _header(request, "ACCEPT"))

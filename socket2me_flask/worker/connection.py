@@ -32,6 +32,7 @@ class Closable(Protocol):
 class Connection:
     """A connection whose socket does not block. One green thread uses it at a time.
 
+    host: the peer's IP address.
     request: the request that is being served.
     is_detached: its socket has become a WebSocket's.
     """
@@ -46,6 +47,7 @@ class Connection:
         "_waiter",
         "address",
         "buffered",
+        "host",
         "is_detached",
         "request",
     )
@@ -65,6 +67,7 @@ class Connection:
         self._on_hangup: Callable[[], None] | None = None
         self._waiter: greenlet.greenlet | None = None
         self.address = address
+        self.host: str = address[0] if isinstance(address, tuple) else ""  # none over a Unix socket
         self.request: Closable | None = None
         self.buffered: Callable[[], bytes] = bytes  # what was read of the socket and not parsed yet
         self.is_detached = False

@@ -7,12 +7,13 @@ import contextlib
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
 import pytest
 import requests
 
-from ..live import Server
+from ..live import Server, wait_until
 from ..redis_server import Redis
 from .attack import ATTACKER, assert_harmless, connect
 from .raw import Raw, RawWebSocket
@@ -127,3 +128,57 @@ def test_bodies_that_are_dear_to_parse(content_type, kind):
         client.join(token)
         threading.Thread(target=read_and_forget, args=(client.socket,), daemon=True).start()
         assert_harmless(relay, send_bodies, f"/v1/go/{token}", content_type, kind, 2, growth_bytes=150_000_000)
+
+
+def call_and_wait(port, tokens, count, seconds):
+    """Call tokens that have no client, all at the same time, and wait for no answer."""
+    socks = [connect(port) for _ in range(count)]
+    for number, sock in enumerate(socks):
+        path = f"/v1/go/{tokens[number % len(tokens)]}"
+        sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    time.sleep(seconds)
+    for sock in socks:
+        sock.close()
+
+
+def test_one_address_leaves_places_where_calls_are_held():
+    """It calls 10 tokens at once; a stranger's call is held meanwhile, and served when its client comes."""
+    with Server(HOLD_SECONDS=10) as relay, ThreadPoolExecutor() as pool:
+        tokens = [relay.new() for _ in range(10)]
+        attack = pool.submit(assert_harmless, relay, call_and_wait, tokens, 700, 4)
+        wait_until(lambda: "MAX_HELD_REQUESTS or MAX_HELD_BYTES bites" in relay.log, "the attacker has its share")
+        call = pool.submit(relay.go, token := relay.new())
+        with RawWebSocket(relay.port) as client:
+            time.sleep(0.2)  # it would have been refused at once
+            assert not call.done()
+            client.join(token)
+            assert call.result().text == "OK"
+        attack.result()
+
+
+def fill_mailboxes(port, tokens, size):
+    """Send large events to each token until one is refused for all tokens."""
+    connection = HTTPConnection("127.0.0.1", port, source_address=(ATTACKER, 0))
+    statuses = []
+    while 503 not in statuses:
+        for token in tokens:
+            connection.request("POST", f"/v1/go/{token}", bytes(size))
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+            assert answer.status in (202, 429, 503), answer.status
+    connection.close()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_a_few_tokens_leave_room_in_mailboxes(store, tmp_path):
+    """They fill the pool with large events; a stranger's event is kept all the same, and has its own bound."""
+    with contextlib.ExitStack() as stack:
+        url = f"sqlite:///{tmp_path}/relay.db" if store == "sqlite" else stack.enter_context(Redis()).url
+        bounds = {"MAILBOX_TOTAL_BYTES": 20_000_000, "MAILBOX_MAX_BYTES": 8_000_000}
+        relay = stack.enter_context(Server(STORE_URL=url, **bounds))
+        tokens = [relay.new_with_secret(mailbox=True)["token"] for _ in range(4)]
+        assert_harmless(relay, fill_mailboxes, tokens, 1_000_000)
+        stranger = relay.new_with_secret(mailbox=True)["token"]
+        assert relay.go(stranger, data=bytes(50_000)).status_code == 202
+        assert relay.go(stranger, data=bytes(1_000_000)).status_code == 503
