@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import limits
 from limits import RateLimitItem
 
+from . import hosts
 from .errors import ConfigError
 
 
@@ -109,6 +110,7 @@ def _is_redis(parts: SplitResult) -> bool:
     return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0 and is_database
 
 
+_HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas", hosts.parse)
 _STORE = Kind(
     "memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store, is_secret=True
 )
@@ -138,6 +140,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("API_KEYS", (), _KEYS, "Keys of which new tokens need one, as Authorization: Bearer. Not set: anybody may ask."),
     Setting("REQUIRE_SECRET", False, _SWITCH, "Whether every token has a secret: GET /v1/new is answered 403."),
     Setting("CORS_ALLOWED_ORIGINS", None, _ORIGINS, "Which web pages may connect and ask for tokens. Not set: only the relay's own origin."),
+    Setting("ALLOWED_HOSTS", (), _HOSTS, "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz and /readyz. Not set: every host."),
     Setting("TRUSTED_PROXY_HOPS", 0, _whole_number(0, 10), "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: nobody is believed."),
     Setting("RATE_LIMIT_NEW", limits.parse("60/minute"), _RATE, "How often an address may ask for a token; more is answered 429. 0: no limit."),
     # Calls

@@ -58,6 +58,15 @@ class UpgradeRequired(RelayError):
     headers = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade"))
 
 
+class UnknownHost(RelayError):
+    """The `Host` of a request is none of `ALLOWED_HOSTS` (RFC 9110, section 15.5.20)."""
+
+    status = 421
+    code = "unknown_host"
+    message = "This relay does not answer for this host."
+    setting = "ALLOWED_HOSTS"
+
+
 class IncompleteBody(RelayError):
     """The caller's body ended before its announced length, or is not framed as HTTP demands."""
 

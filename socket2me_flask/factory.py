@@ -17,6 +17,7 @@ from .api.forward import Forwarder
 from .api.hooks import Hooks
 from .engine import Engine
 from .gateway import Gateway, Scheduler
+from .hosts import Hosts
 from .lifecycle import Lifecycle
 from .limits import AtOnce, FastRate, NearRate, NoRate, Rate, SharedRate
 from .mailboxes import Mailboxes
@@ -85,8 +86,9 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     behind_proxies = partial(_behind_proxies, hops=settings["TRUSTED_PROXY_HOPS"])
     reaper = Reaper(relay, interval_seconds=settings["REAPER_INTERVAL_SECONDS"], sleep=engine.sleep)
     lifecycle = Lifecycle(store, relay, engine, reaper)
+    hosts = Hosts(settings["ALLOWED_HOSTS"])
     gateway = Gateway(
-        behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers
+        behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
     )
     api.register(app, serves_legacy=settings["LEGACY_CLIENTS"])
     app.wsgi_app = gateway  # type: ignore[method-assign]
@@ -103,6 +105,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             gateway=gateway,
             forwarder=Forwarder(relay, engine.bodies, max_body_bytes=settings["MAX_BODY_BYTES"]),
             hooks=Hooks(app),
+            hosts=hosts,
             bodies=engine.bodies,
             answers=answers,
             origins=origins,

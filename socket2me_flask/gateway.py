@@ -4,13 +4,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from .answers import ErrorAnswers
-from .errors import ShuttingDown
+from .errors import RelayError, ShuttingDown, UnknownHost
+from .hosts import Hosts
 from .lifecycle import Lifecycle
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ENGINE_PATH = "/socket.io/"
+
+# Platforms ask for these by the address of the machine, whatever its name.
+HEALTH_PATHS = ("/healthz", "/readyz")
 
 # Where the environ of a request to Flask has the `Upgrade` header, for the calls that carry it on.
 UPGRADE = "socket2me.upgrade"
@@ -47,24 +51,26 @@ class Gateway:
         lifecycle: Lifecycle,
         scheduler: Scheduler,
         answers: ErrorAnswers,
+        hosts: Hosts,
     ) -> None:
         self._to_engine = to_engine
         self._to_api = to_api
         self._lifecycle = lifecycle
         self._scheduler = scheduler
         self._answers = answers
+        self._hosts = hosts
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         lifecycle, scheduler = self._lifecycle, self._scheduler
         lifecycle.start()  # a server that does not do so itself: any but the relay's worker
         yields_before = scheduler.count
         path = environ["PATH_INFO"]
-        if path.startswith(ENGINE_PATH):
+        if not self._hosts.allow(environ.get("HTTP_HOST", "")) and path not in HEALTH_PATHS:
+            response = self._refuse(UnknownHost(), environ, start_response)
+        elif path.startswith(ENGINE_PATH):
             response = self._to_engine(environ, start_response)
         elif (lifecycle.is_closed and path != "/healthz") or (lifecycle.is_draining and path == "/readyz"):
-            answer = self._answers.render(ShuttingDown(), environ.get("HTTP_ACCEPT", ""))
-            start_response(answer.status, answer.headers)
-            response = [answer.body]
+            response = self._refuse(ShuttingDown(), environ, start_response)
         else:
             if "HTTP_UPGRADE" in environ:  # no route is a WebSocket, and Werkzeug would look for one
                 environ[UPGRADE] = environ.pop("HTTP_UPGRADE")
@@ -76,3 +82,10 @@ class Gateway:
         if scheduler.count == yields_before:
             scheduler.yield_to_others()
         return response
+
+    def _refuse(
+        self, error: RelayError, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        answer = self._answers.render(error, environ.get("HTTP_ACCEPT", ""))
+        start_response(answer.status, answer.headers)
+        return [answer.body]

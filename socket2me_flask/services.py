@@ -9,6 +9,7 @@ from flask import Flask, current_app
 from .answers import ErrorAnswers
 from .body import BodyReader
 from .gateway import Gateway, Scheduler
+from .hosts import Hosts
 from .lifecycle import Lifecycle
 from .limits import AtOnce, Rate
 from .origins import Origins
@@ -38,6 +39,7 @@ class Services:
     gateway: Gateway
     forwarder: "Forwarder"
     hooks: "Hooks"
+    hosts: Hosts
     bodies: BodyReader
     answers: ErrorAnswers
     origins: Origins

@@ -16,6 +16,7 @@ class Accelerator:
 
     def __init__(self, services: Services) -> None:
         self._hooks = services.hooks
+        self._hosts = services.hosts
         self._lifecycle = services.lifecycle
         self._scheduler = services.scheduler
         self._forwarder = services.forwarder
@@ -27,6 +28,8 @@ class Accelerator:
         if "/go/" not in request.uri or request.method not in METHODS or self._lifecycle.is_closed:
             return None
         target = parse_target(request.uri)
+        if self._hosts.is_limited and not self._hosts.allow(_header(request, "HOST")):
+            return None
         if target is None or (target.is_legacy and not self._serves_legacy) or self._hooks.want_calls():
             return None
         scheduler, lifecycle = self._scheduler, self._lifecycle
