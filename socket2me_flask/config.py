@@ -157,7 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SEND_TIMEOUT_SECONDS", 30, _whole_number(1, 3600), "How long a caller may take to read a piece of its answer, and a client on WebSocket a piece of what waits for it; then its connection is closed."),
     # Delivery
     Setting("ACK_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the acknowledgement of a client in mode ack: then it is answered 202 if the event is in a mailbox, else 504."),
-    Setting("REPLY_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the reply of a client in mode reply: then it is answered 202 if the event is in a mailbox, else 200."),
+    Setting("REPLY_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the reply of a client in mode reply: then it is answered 202 if the event is in a mailbox, else 504 (200 under /go, as the later originals answered)."),
     Setting("MAILBOX_DEFAULT", False, _SWITCH, "Whether a token from POST /v1/new has a mailbox if it does not say."),
     Setting("MAILBOX_MAX_EVENTS", 1000, _whole_number(0, MANY), "How many events one mailbox may hold; more is answered 429. 0: no limit."),
     Setting("MAILBOX_MAX_BYTES", 50_000_000, _whole_number(0, HUGE), "How many bytes one mailbox may hold; more is answered 429. 0: no limit."),

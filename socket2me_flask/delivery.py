@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from .answers import Answer
 from .errors import BadReply, ClientLeft, RelayError
 from .messages import Call
-from .replies import OK, from_acknowledgement
+from .replies import OK, from_acknowledgement, rejection_of
 
 # Called with the arguments of an acknowledgement, or with None if the client leaves without one.
 OnAck = Callable[[list[Any] | None], None]
@@ -56,6 +56,9 @@ def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
     """Return what the caller hears of an acknowledgement, or of a client that leaves without one."""
     if args is None:
         return ClientLeft()
+    rejected = rejection_of(args, mode)
+    if rejected is not None:
+        return rejected
     if mode != "reply":
         return OK
     try:
@@ -92,7 +95,7 @@ class Awaited:
         return self._is_here.wait(seconds)
 
     def answer(self) -> Answer:
-        """Return what the caller hears. Raises `ClientLeft`, `BadReply`, or what another process said."""
+        """Return what the caller hears. Raises `ClientLeft`, `BadReply`, `Rejected`, or what another process said."""
         if isinstance(self._outcome, RelayError):
             raise self._outcome
         return self._outcome

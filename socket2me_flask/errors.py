@@ -151,11 +151,22 @@ class BadReply(RelayError):
 
 
 class NotAcknowledged(RelayError):
-    """The client was handed the event and did not acknowledge it within `ACK_TIMEOUT_SECONDS`."""
+    """The call was delivered to the client, which sent no acknowledgement or reply within the timeout of its mode."""
 
     status = 504
     code = "not_acknowledged"
     message = "The client was handed this call, and did not acknowledge it in time."
+
+
+class Rejected(RelayError):
+    """The client rejected the delivery: a negative acknowledgement. `reason` is the client's, `status` 502 to 504."""
+
+    code = "rejected"
+    is_temporary = True
+
+    def __init__(self, reason: str, status: int = 503) -> None:
+        super().__init__(f"The client rejected this call: {reason}" if reason else "The client rejected this call.")
+        self.status = status
 
 
 class UnknownEvent(RelayError):

@@ -12,13 +12,20 @@ from typing import Any
 
 from .answers import Answer
 from .delivery import Awaited, Client, mode_for, outcome_of
-from .errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, RelayError
+from .errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, Rejected, RelayError
 from .messages import Call, process_of, this_process
 from .replies import kept
 from .stores import MailboxStore, StoredEvent
 from .timer import Timer
 
 log = logging.getLogger(__name__)
+
+# How long an event waits that was rejected or not acknowledged, before each further attempt: twice as long each time,
+# up to five minutes. With the default MAX_ATTEMPTS an event outlives a client that fails for eight hours.
+RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
+
+# How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.
+MAX_BACKED_OFF = 64
 
 
 class Mailboxes:
@@ -43,6 +50,7 @@ class Mailboxes:
         self.spawn = spawn
         self.overdue = new_timer(redeliver_seconds, _Sent.give_up)
         self.retries = new_timer(redeliver_seconds, _Outlet.kick)
+        self.back_offs = [new_timer(seconds, _BackedOff.end) for seconds in RETRY_SECONDS]
         self._outlets: dict[str, _Outlet] = {}  # by token
         self._awaited: dict[str, dict[str, Awaited]] = {}  # by token and event
 
@@ -145,14 +153,28 @@ class Mailboxes:
 
 @dataclass(eq=False, slots=True)
 class _Sent:
-    """An event that is on its way to a client."""
+    """An event that is on its way to a client, for the `attempt`th time."""
 
     outlet: "_Outlet"
     event_id: str
+    attempt: int
 
     def give_up(self) -> None:
         """Send it again: its client did not acknowledge it in time."""
-        if self.outlet.sent.pop(self.event_id, None) is self:
+        self.outlet.back_off(self)
+
+
+@dataclass(eq=False, slots=True)
+class _BackedOff:
+    """An event that waits for its next attempt, and the timer that ends that."""
+
+    outlet: "_Outlet"
+    event_id: str
+    timer: Timer
+
+    def end(self) -> None:
+        """Send the event again."""
+        if self.outlet.backed_off.pop(self.event_id, None) is self:
             self.outlet.kick()
 
 
@@ -162,6 +184,7 @@ class _Outlet:
     def __init__(self, mailboxes: Mailboxes, token: str, client: Client) -> None:
         self.client = client
         self.sent: dict[str, _Sent] = {}  # by event
+        self.backed_off: dict[str, _BackedOff] = {}  # by event; these are not on their way
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
         # What is not to be sent any more, and what the store was told of it. It may fail at that.
         self._finished: dict[str, Callable[[str, str], None]] = {}
@@ -198,8 +221,25 @@ class _Outlet:
         sent = self.sent.pop(event_id, None)
         if sent is not None:
             self._mailboxes.overdue.discard(sent)
+        backed_off = self.backed_off.pop(event_id, None)
+        if backed_off is not None:
+            backed_off.timer.discard(backed_off)
         for ack_id in self._ack_ids.pop(event_id, ()):
             self.client.forget(ack_id)
+
+    def back_off(self, sent: _Sent) -> None:
+        """End an attempt that failed; the next follows after a while, the longer the more there were."""
+        event_id = sent.event_id
+        if self.sent.get(event_id) is not sent:
+            return
+        del self.sent[event_id]
+        self._mailboxes.overdue.discard(sent)
+        timer = self._mailboxes.back_offs[min(sent.attempt, len(RETRY_SECONDS)) - 1]
+        self.backed_off[event_id] = backed_off = _BackedOff(self, event_id, timer)
+        timer.add(backed_off)
+        if len(self.backed_off) == MAX_BACKED_OFF:
+            log.warning("%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF)
+        self.kick()
 
     def _run(self) -> None:
         while self._may_run():
@@ -222,13 +262,17 @@ class _Outlet:
             return self._is_running
 
     def _fill(self) -> None:
-        """Send the oldest events, up to the client's window."""
+        """Send the oldest events, up to the client's window.
+
+        With a window of 1 order is strict: an event that waits for its next attempt holds up those behind it.
+        """
         window = self.client.window
-        if len(self.sent) >= window:
+        backed_off = len(self.backed_off)
+        if len(self.sent) >= window or backed_off >= (1 if window == 1 else MAX_BACKED_OFF):
             return
         store = self._mailboxes.store
         told = list(self._finished)
-        events = store.waiting(self._token, window + len(told))
+        events = store.waiting(self._token, window + len(told) + backed_off)
         # The store has done what it was told before it was asked, or it failed at it.
         waiting = {event.call.id for event in events}
         for event_id in told:
@@ -240,7 +284,8 @@ class _Outlet:
         for event in events:
             if not self._is_open or len(self.sent) >= window:
                 return
-            if event.call.id not in self.sent and event.call.id not in self._finished:
+            event_id = event.call.id
+            if event_id not in self.sent and event_id not in self._finished and event_id not in self.backed_off:
                 self._send(event)
 
     def _send(self, event: StoredEvent) -> None:
@@ -249,9 +294,9 @@ class _Outlet:
         if attempts >= self._mailboxes.max_attempts:
             self._set_aside(event_id, f"MAX_ATTEMPTS bites: an event was sent {attempts} times, and is set aside")
             return
-        sent = self.sent[event_id] = _Sent(self, event_id)
+        sent = self.sent[event_id] = _Sent(self, event_id, attempts + 1)
         try:
-            on_ack = partial(self._on_ack, event_id, mode_for(event.call, self.client.mode))
+            on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
             self._set_aside(
@@ -276,9 +321,14 @@ class _Outlet:
         self._finished[event_id] = tell
         tell(self._token, event_id)
 
-    def _on_ack(self, event_id: str, mode: str, args: list[Any] | None) -> None:
+    def _on_ack(self, sent: _Sent, mode: str, args: list[Any] | None) -> None:
         if args is None or not self._is_open:
             return  # it left; whoever detaches it closes this
-        self._finish(event_id, self._mailboxes.store.acknowledge)
-        self._mailboxes.settle(self._token, event_id, outcome_of(mode, args))
+        event_id, outcome = sent.event_id, outcome_of(mode, args)
+        if isinstance(outcome, Rejected):
+            self.back_off(sent)
+            outcome = ClientLeft()  # to its caller it is the same: the event is kept
+        else:
+            self._finish(event_id, self._mailboxes.store.acknowledge)
+        self._mailboxes.settle(self._token, event_id, outcome)
         self.kick()

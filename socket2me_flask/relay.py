@@ -140,7 +140,7 @@ class Relay:
         """Hand an admitted call to the token's client, and return what its caller hears.
 
         Without a mailbox it waits for a client if nobody is connected. Raises `NobodyConnected` after the hold,
-        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `ClientLeft` or `BadReply` in the modes that
+        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `Rejected`, `ClientLeft` or `BadReply` in the modes that
         wait for the client; what `Mailboxes.accept` raises.
         """
         if record.secret_hash is None:
@@ -340,23 +340,24 @@ class Relay:
                 # Others have their turn here; what they queue for this client goes out in one piece with it.
                 self._give_way()
                 client.flush()
-                return self._answer(handed)
+                return self._answer(call, handed)
             except ClientGone:
                 self.detach(call.token, client)
         elif (elsewhere := self._peers.hand(call)) is not None:
-            return self._answer(elsewhere)
-        return self._answer(self._hold(call))
+            return self._answer(call, elsewhere)
+        return self._answer(call, self._hold(call))
 
-    def _answer(self, handed: Handed) -> Answer:
+    def _answer(self, call: Call, handed: Handed) -> Answer:
         """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
         awaited = handed.awaited
         if awaited is None:
             return OK
         if not awaited.wait(self._timeouts[handed.mode]):
             handed.forget()
-            if handed.mode == "ack":
+            if not awaited.is_settled:  # it may have come just now
+                if call.is_legacy:
+                    return OK  # as the later originals answered
                 raise NotAcknowledged
-            return OK
         return awaited.answer()
 
     def _hold(self, call: Call) -> Handed:

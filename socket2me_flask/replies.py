@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from .answers import SECURITY_HEADERS, Answer
-from .errors import BadReply
+from .errors import BadReply, Rejected
 
 _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 
@@ -52,6 +52,11 @@ _SANDBOX = ("Content-Security-Policy", "sandbox")
 _NOT_STORED = ("Cache-Control", "no-store")
 
 
+# The first argument of a negative acknowledgement, and the longest reason that its caller receives.
+REJECT = "reject"
+MAX_REASON_CHARACTERS = 300
+
+
 def kept(event_id: str) -> Answer:
     """Return the answer to a call whose event waits in a mailbox: `202`, and its id as JSON."""
     body = json.dumps({"id": event_id}, separators=(",", ":")).encode()
@@ -88,6 +93,23 @@ def from_acknowledgement(args: list[Any]) -> Answer:
     if status not in (204, 304):
         own.append(("Content-Length", str(len(data))))
     return Answer(f"{int(status)} {_phrase(int(status))}", own, data)
+
+
+def rejection_of(args: list[Any], mode: str) -> Rejected | None:
+    """Return what a negative acknowledgement says, or None if this is none: `("reject", reason, status)`.
+
+    A reply never has this form: its headers would be text, which is `502 bad_reply`. The reason may be left out
+    in mode `ack` only, where `"reject"` alone is no body. A status other than 502, 503 and 504 counts as 503.
+    """
+    if not args or args[0] != REJECT:
+        return None
+    reason, status = (*args[1:3], None, None)[:2]
+    if not isinstance(reason, str):
+        if mode == "reply":
+            return None
+        reason = ""
+    shown = "".join(c if c.isprintable() else " " for c in reason[:MAX_REASON_CHARACTERS])
+    return Rejected(" ".join(shown.split()), int(status) if status in (502, 503, 504) else 503)
 
 
 def _encoded(body: Any) -> tuple[str, bytes]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
+from socketio import packet
 
 from .answers import ErrorAnswers
 from .delivery import OnAck
@@ -197,6 +198,7 @@ class Sockets:
             client_manager=self._register,
             namespaces="*",
             manage_session=False,
+            serializer=_packet_class(settings),
             async_handlers=False,  # clients send no events that anybody handles: no thread for each
         )
         server = self.socketio.server
@@ -390,6 +392,28 @@ def _has_green_threads() -> bool:
     """Return whether eventlet has patched this process, as the relay's worker does after the fork."""
     eventlet = sys.modules.get("eventlet")
     return eventlet is not None and eventlet.patcher.is_monkey_patched("socket")
+
+
+def _packet_class(settings: Mapping[str, Any]) -> type:
+    """Return python-socketio's packet, whose CONNECT answer has the member `relay` beside `sid`.
+
+    A client learns from it how long the relay waits for it, and that it may reject. Others pass over it: protocol 5
+    leaves the rest of the answer to the server, and clients of protocol 4 are sent no payload.
+    """
+    relay = {
+        "ack_timeout_seconds": settings["ACK_TIMEOUT_SECONDS"],
+        "reply_timeout_seconds": settings["REPLY_TIMEOUT_SECONDS"],
+        "redeliver_seconds": settings["REDELIVER_SECONDS"],
+        "max_window": settings["MAX_WINDOW"],
+    }
+
+    class RelayPacket(packet.Packet):  # type: ignore[misc]  # which has no types
+        def encode(self) -> Any:
+            if self.packet_type == packet.CONNECT:
+                self.data = {**self.data, "relay": relay}
+            return super().encode()
+
+    return RelayPacket
 
 
 @dataclass(slots=True)

@@ -8,6 +8,8 @@ from base64 import b64decode
 import pytest
 import requests
 
+from socket2me_flask.mailboxes import RETRY_SECONDS
+
 from .live import NodeListener, Pair, PythonListener, Server, WebSocket, wait_until
 from .redis_server import Redis
 
@@ -159,14 +161,93 @@ def test_a_client_on_the_same_connection_cannot_acknowledge_for_another(server):
         assert caller.answer.text == "right"
 
 
-def test_a_reply_that_stays_out_is_ok(server):
-    """As the original's second version had it."""
+def test_a_reply_that_stays_out_is_504(server):
+    """Except under /go, where it is OK, as the original's second version had it."""
     token = server.new()
     with Acknowledging(server, token, mode="reply") as client:
         caller = Caller(server, token)
         client.event()
-        assert (caller.answer.status_code, caller.answer.text) == (200, "OK")
+        assert (caller.answer.status_code, error_code(caller.answer)) == (504, "not_acknowledged")
         assert caller.seconds >= PATIENCE_SECONDS
+        as_of_old = requests.post(f"{getattr(server, 'other', server).url}/go/{token}", timeout=5)
+        assert (as_of_old.status_code, as_of_old.text) == (200, "OK")
+
+
+REJECTIONS = [
+    (["reject", "the database is down"], 503, "The client rejected this call: the database is down"),
+    (["reject", "a\n\x1bb", 502], 502, "The client rejected this call: a b"),
+    (["reject", "", 504], 504, "The client rejected this call."),
+    (["reject", "x" * 1000, 200], 503, "The client rejected this call: " + "x" * 300),
+]
+
+
+@pytest.mark.parametrize("mode", ["ack", "reply"])
+@pytest.mark.parametrize(("args", "status", "message"), REJECTIONS)
+def test_a_rejection_answers_the_caller_at_once(server, mode, args, status, message):
+    """502, 503 or 504 with the client's reason, long before the timeout of the mode."""
+    token = server.new()
+    with Acknowledging(server, token, mode=mode) as client:
+        caller = Caller(server, token)
+        client.acknowledge(client.event()[0], *args)
+        assert (caller.answer.status_code, error_code(caller.answer)) == (status, "rejected")
+        assert caller.answer.json()["error"]["message"] == message
+        assert "Retry-After" in caller.answer.headers
+        assert caller.seconds < PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("transports", [["websocket"], ["polling"]])
+@pytest.mark.parametrize("mode", ["ack", "reply"])
+def test_a_rejection_of_the_javascript_client(server, mode, transports):
+    """Its handler calls `acknowledge("reject", reason)`."""
+    token = server.new()
+    options = {"auth": {"mode": mode}, "transports": transports, "reply": ["reject", "not today"]}
+    with NodeListener(server, token, **options) as client:
+        client.expect("connect")
+        answer = server.go(token)
+    assert (answer.status_code, error_code(answer)) == (503, "rejected")
+    assert "not today" in answer.text
+
+
+@pytest.mark.parametrize("mode", ["ack", "reply"])
+def test_a_rejection_of_the_python_client(server, mode):
+    """Its handler returns `"reject", reason`."""
+    token = server.new()
+    with PythonListener(server, token, auth={"mode": mode}, replies=[("reject", "not today", 502)]) as client:
+        client.expect("connect")
+        answers = [server.go(token) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [502, 200]
+    assert "not today" in answers[0].text
+
+
+def test_what_is_a_reply_is_no_rejection(server):
+    """The word as a body, alone or with headers, is a reply; in mode ack the word alone rejects."""
+    token = server.new()
+    with Acknowledging(server, token, mode="reply") as client:
+        for args in (["reject"], ["reject", {"X-A": "b"}], [200, "reject", {}], [None, "reject"], ["reject", None]):
+            caller = Caller(server, token)
+            client.acknowledge(client.event()[0], *args)
+            assert (caller.answer.status_code, caller.answer.text) == (200, "reject")
+    with Acknowledging(server, token, mode="ack") as client:
+        caller = Caller(server, token)
+        client.acknowledge(client.event()[0], "reject")
+        assert caller.answer.status_code == 503
+        caller = Caller(server, token)
+        client.acknowledge(client.event()[0], {"reject": "no"}, "reject")
+        assert caller.answer.status_code == 200
+
+
+def test_a_client_learns_how_long_the_relay_waits(server):
+    """The answer to its CONNECT has the timeouts in seconds, beside `sid`."""
+    token = server.new()
+    with Acknowledging(server, token) as client:
+        answer = json.loads(client.answer.partition(",")[2])
+    assert answer["sid"]
+    assert answer["relay"] == {
+        "ack_timeout_seconds": PATIENCE_SECONDS,
+        "reply_timeout_seconds": PATIENCE_SECONDS,
+        "redeliver_seconds": PATIENCE_SECONDS,
+        "max_window": 100,
+    }
 
 
 REPLIES = [
@@ -310,6 +391,48 @@ def test_what_is_not_acknowledged_comes_again(server, made):
     with Acknowledging(server, made["token"], secret=made["secret"]) as client:
         _, again = client.event()
         assert again == first | {"attempt": 2}
+
+
+def test_a_rejected_event_comes_again_later(server, made):
+    """Its caller is answered 202 at once; the next attempt follows after the first back-off, in the same connection."""
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        caller = Caller(server, made["token"])
+        ack_id, first = client.event()
+        rejected_at = time.monotonic()
+        client.acknowledge(ack_id, "reject", "not now")
+        assert (caller.answer.status_code, caller.answer.json()) == (202, {"id": first["id"]})
+        assert caller.seconds < PATIENCE_SECONDS
+        assert events(server, made) == {"waiting": [first["id"]], "in_flight": [], "set_aside": []}
+        ack_id, second = client.event()
+        assert time.monotonic() - rejected_at >= RETRY_SECONDS[0]
+        assert (second["id"], second["attempt"]) == (first["id"], 2)
+        client.acknowledge(ack_id, "reject", "not now either")  # the last of MAX_ATTEMPTS
+        wait_until(lambda: events(server, made)["set_aside"] == [first["id"]], "it is a dead letter")
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_order_is_strict_with_a_window_of_one(server, made, window):
+    """Then a rejected event holds up those behind it; with a larger window they go first."""
+    a, b = (server.go(made["token"], tail=tail).json()["id"] for tail in ("/a", "/b"))
+    with Acknowledging(server, made["token"], secret=made["secret"], window=window) as client:
+        got = []
+        while len(got) < 3:
+            ack_id, request = client.event()
+            got.append(request["id"])
+            client.acknowledge(ack_id, *(["reject", "not now"] if len(got) == 1 else []))
+        assert got == ([a, a, b] if window == 1 else [a, b, a])
+
+
+def test_a_late_rejection_does_not_end_a_later_attempt(server, made):
+    """It is of an attempt that has ended; the one that is on its way counts."""
+    event_id = server.go(made["token"]).json()["id"]
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        first, _ = client.event()
+        second, _ = client.event()
+        client.acknowledge(first, "reject", "too late")
+        assert events(server, made)["in_flight"] == [event_id]
+        client.acknowledge(second)
+        wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 
 
 def test_after_max_attempts_an_event_is_set_aside_and_can_be_sent_again(server, made):

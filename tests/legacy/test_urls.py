@@ -111,6 +111,7 @@ def test_an_app_of_2016(impatient, version):
         ([{"$bytes": "AAH/"}], 200, b"\0\1\xff"),
         ([], 200, b"OK"),
         ([700], 502, None),
+        (["reject", "not today"], 503, None),
     ],
 )
 def test_a_client_that_acknowledges_answers_the_caller(impatient, reply, status, body):
@@ -127,7 +128,7 @@ def test_a_client_that_acknowledges_answers_the_caller(impatient, reply, status,
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_client_that_does_not_acknowledge_makes_its_caller_wait(impatient, version):
-    """OK after REPLY_TIMEOUT_SECONDS; at once where it was called under /v1."""
+    """OK after REPLY_TIMEOUT_SECONDS; at once where it was called under /v1, in mode notify."""
     token = impatient.new()
     with one(impatient, version, "websocket", token) as client:
         client.expect("connect", after=["pong"])
