@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from .answers import Answer
@@ -20,11 +21,13 @@ class Client(Protocol):
     sid: an id that no other client has.
     mode: what its callers hear when, one of `stores.MODES`.
     window: how many events of a mailbox may be on their way to it.
+    answering: what is known of whether it answers calls to `/go`; None before the first.
     """
 
     sid: str
     mode: str
     window: int
+    answering: "Answering | None"
 
     def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
         """Queue a call for the client. If it raises, it was not queued.
@@ -47,9 +50,13 @@ class Client(Protocol):
         """Close its connection without a word, so that it comes again."""
 
 
+# The mode of calls to `/go`, whatever that of their client: `reply`, with replies as the later originals read them.
+LEGACY = "legacy"
+
+
 def mode_for(call: Call, mode: str) -> str:
-    """Return what a caller hears when, by its client's mode. Whoever calls `/go` waits, as of later originals."""
-    return "reply" if call.is_legacy else mode
+    """Return the mode of a call, by its client's mode."""
+    return LEGACY if call.is_legacy else mode
 
 
 def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
@@ -59,10 +66,10 @@ def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
     rejected = rejection_of(args, mode)
     if rejected is not None:
         return rejected
-    if mode != "reply":
+    if mode not in ("reply", LEGACY):
         return OK
     try:
-        return from_acknowledgement(args)
+        return from_acknowledgement(args, is_legacy=mode == LEGACY)
     except BadReply as error:
         return error
 
@@ -108,3 +115,44 @@ class Handed:
     mode: str
     awaited: Awaited | None = None
     forget: Callable[[], None] = lambda: None
+
+
+class Answering:
+    """Whether a client answers calls to `/go`, which it need not say when it connects.
+
+    Clients of the first version never acknowledge a call, and its callers did not wait. Those of the second reply.
+    So the caller of the first call waits; if none comes in time, later callers do not, until a call is acknowledged.
+    """
+
+    __slots__ = ("_has_answered", "_probe", "is_silent")
+
+    def __init__(self) -> None:
+        self.is_silent = False
+        self._has_answered = False
+        self._probe: int | None = None  # the one acknowledgement that is still expected of a silent client
+
+    def deliver(self, call: Call, client: Client, awaited: Awaited) -> Callable[[], None]:
+        """Send a call for which somebody waits. Return what to do if that is in vain. Raises as `Client.send`."""
+
+        def on_ack(args: list[Any] | None) -> None:
+            self._on_ack(args)
+            awaited(args)
+
+        return partial(self._give_up, client, client.send(call, on_ack))
+
+    def notify(self, call: Call, client: Client) -> None:
+        """Send a call to a silent client, which may prove that it is not. Raises as `Client.send`."""
+        client.forget(self._probe)
+        self._probe = client.send(call, self._on_ack)
+
+    def _on_ack(self, args: list[Any] | None) -> None:
+        if args is not None:
+            self._has_answered = True
+            self.is_silent = False
+
+    def _give_up(self, client: Client, ack_id: int | None) -> None:
+        if self._has_answered or self.is_silent:
+            client.forget(ack_id)
+        else:
+            self.is_silent = True
+            self._probe = ack_id  # it may come yet

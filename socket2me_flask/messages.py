@@ -9,14 +9,14 @@ order of members and the spelling of a string arrive as they were sent, and a la
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate, count
 from operator import add
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from werkzeug.exceptions import HTTPException
@@ -24,6 +24,7 @@ from werkzeug.formparser import MultiPartParser
 from werkzeug.http import parse_options_header
 
 from .engine.protocol import Packet
+from .qs import nest
 
 # A JSON body nested deeper is carried as text. CPython 3.11's own parser gives up near 1,000 levels, and a
 # client that parses the message has frames of its own on that stack.
@@ -145,12 +146,18 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
     With `raw`, `body` is the exact bytes and nothing is parsed: `params` holds the query and the token. `attempt`
     says how often it was sent from a mailbox, this time included.
     """
-    body = _Body.unparsed(call.body) if raw else _parse_body(call.body, call.headers.get("content-type", ""))
-    query = _collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
+    collect = nest if call.is_legacy else _collect
+    if raw:
+        body = _Body.unparsed(call.body)
+    else:
+        body = _parse_body(call.body, call.headers.get("content-type", ""), collect)
+    query = collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
     if body.attachments:
         # A client would take such a member for a place where bytes belong; the query as it was sent has it.
         query.pop(_PLACEHOLDER, None)
     params = {**query, **body.params, "token": call.token}
+    if call.is_legacy:
+        params |= _route_and_file(call.path)
     members: dict[str, Any] = {"headers": call.headers, "params": params}
     if call.body:
         members["body"] = body.value
@@ -164,7 +171,9 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
     if attempt is not None:
         members["attempt"] = attempt
     if call.is_legacy:
-        members |= {"url": _url(call), "query": query}
+        members |= {"url": unquote(call.path.removeprefix("/")), "query": query}
+        if not call.body and not raw:
+            members["body"] = {}
     return Event(_encode(members), body.attachments)
 
 
@@ -180,6 +189,9 @@ def event_packets(namespace: str, event: Event, ack_id: int | None = None) -> li
     return [Packet(text), *[Packet(attachment, binary=True) for attachment in event.attachments]]
 
 
+_Collect = Callable[[Iterable[tuple[str, str]]], dict[str, Any]]
+
+
 @dataclass(slots=True)
 class _Body:
     """A body as the request object carries it: its value, what it adds to `params`, and its bytes."""
@@ -193,7 +205,7 @@ class _Body:
         return cls(_placeholder(0), attachments=(body,))
 
 
-def _parse_body(body: bytes, content_type: str) -> _Body:
+def _parse_body(body: bytes, content_type: str, collect: _Collect) -> _Body:
     if not body:
         return _Body(None)
     mimetype, boundary = _media_type(content_type)
@@ -201,7 +213,7 @@ def _parse_body(body: bytes, content_type: str) -> _Body:
     if mimetype == "application/json" or mimetype.endswith("+json"):
         parsed = _parse_json(body)
     elif mimetype == _FORM:
-        parsed = _parse_form(body)
+        parsed = _parse_form(body, collect)
     elif mimetype == _MULTIPART:
         parsed = _parse_multipart(body, boundary)
     if parsed is not None:
@@ -285,13 +297,16 @@ _PEAKS = bytes(map(_peak, range(256)))
 _DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0000000000")
 
 
-def _parse_form(body: bytes) -> _Body | None:
-    """Return an urlencoded form, or None where it has too many fields or escapes, or is not UTF-8 inside."""
+def _parse_form(body: bytes, collect: _Collect) -> _Body | None:
+    """Return an urlencoded form, or None where it has too many fields or escapes, or is not UTF-8 inside.
+
+    `collect` makes an object of names and values.
+    """
     if body.count(b"%") > MAX_FORM_ESCAPES or body.count(b"&") >= MAX_FORM_FIELDS:
         return None
     try:
         body.decode()
-        fields = _collect(_form_pairs(body))
+        fields = collect(_form_pairs(body))
     except ValueError:
         return None
     return _Body(fields, fields)
@@ -376,5 +391,12 @@ def _collect(pairs: Any) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else values for key, values in lists.items()}
 
 
-def _url(call: Call) -> str:
-    return f"/go/{call.token}{call.path}" + (f"?{call.query}" if call.query else "")
+def _route_and_file(path: str) -> dict[str, str]:
+    """Return what the first version made of a path, `/<route>/<file>`, each only if it is there."""
+    match = _ROUTE_AND_FILE(path)
+    if match is None:
+        return {}
+    return {name: unquote(value) for name, value in match.groupdict().items() if value is not None}
+
+
+_ROUTE_AND_FILE = re.compile(r"/(?P<route>[^/]+)(?:/(?P<file>[^/]+))?").match

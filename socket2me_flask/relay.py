@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from .answers import Answer
-from .delivery import Awaited, Client, Handed, mode_for
+from .delivery import LEGACY, Answering, Awaited, Client, Handed, mode_for
 from .errors import (
     ClientGone,
     NobodyConnected,
@@ -29,7 +29,7 @@ from .errors import (
 from .limits import Pool, Rate, address_key
 from .mailboxes import Mailboxes
 from .messages import Call
-from .replies import OK
+from .replies import LEGACY_OK, OK
 from .stores import Counts, TokenRecord, TokenStore
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,11 @@ class Relay:
         self._store = store
         self._hold_seconds = hold_seconds
         self._max_held_requests_per_token = max_held_requests_per_token
-        self._timeouts = {"ack": ack_timeout_seconds, "reply": reply_timeout_seconds}
+        self._timeouts = {
+            "ack": ack_timeout_seconds,
+            "reply": reply_timeout_seconds,
+            LEGACY: reply_timeout_seconds,
+        }
         self._mailbox_max_age_seconds = mailbox_max_age_seconds
         self.mailboxes = mailboxes
         self._peers = peers
@@ -351,12 +355,12 @@ class Relay:
         """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
         awaited = handed.awaited
         if awaited is None:
-            return OK
+            return LEGACY_OK if call.is_legacy else OK
         if not awaited.wait(self._timeouts[handed.mode]):
             handed.forget()
             if not awaited.is_settled:  # it may have come just now
                 if call.is_legacy:
-                    return OK  # as the later originals answered
+                    return LEGACY_OK  # as the later originals answered
                 raise NotAcknowledged
         return awaited.answer()
 
@@ -468,5 +472,21 @@ def _hand(call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Aw
     if mode == "notify":
         client.send(call)
         return Handed(mode)
+    if mode == LEGACY:
+        return _hand_legacy(call, client, new_awaited)
     awaited = new_awaited(mode)
     return Handed(mode, awaited, partial(client.forget, client.send(call, awaited)))
+
+
+def _hand_legacy(call: Call, client: Client, new_awaited: Callable[[str], Awaited]) -> Handed:
+    """Queue a call to `/go`. The caller waits for a client of mode `ack` or `reply`, or one that answers."""
+    if client.mode != "notify":
+        awaited = new_awaited(LEGACY)
+        return Handed("reply", awaited, partial(client.forget, client.send(call, awaited)))
+    if client.answering is None:
+        client.answering = Answering()
+    if client.answering.is_silent:
+        client.answering.notify(call, client)
+        return Handed("notify")
+    awaited = new_awaited(LEGACY)
+    return Handed("reply", awaited, client.answering.deliver(call, client, awaited))

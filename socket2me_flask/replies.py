@@ -14,7 +14,12 @@ from .errors import BadReply, Rejected
 
 _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 
+_HTML = "text/html; charset=utf-8"
+
 OK = Answer("200 OK", [("Content-Type", _TEXT), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK")
+
+# The same for a call to `/go`.
+LEGACY_OK = Answer("200 OK", [("Content-Type", _HTML), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK")
 
 # A reply passes these headers and no others. Each one means something to the program that calls a webhook, and none
 # makes a browser that opens the URL keep something for the relay's origin. `docs/delivery.md` has the reasons.
@@ -64,16 +69,17 @@ def kept(event_id: str) -> Answer:
     return Answer("202 Accepted", headers + SECURITY_HEADERS, body)
 
 
-def from_acknowledgement(args: list[Any]) -> Answer:
+def from_acknowledgement(args: list[Any], *, is_legacy: bool = False) -> Answer:
     """Return what a client replied: `(status, body, headers)`, each optional. Nothing at all is `OK`.
 
     A first argument that is no number is the body.
 
     Text, bytes or JSON as a body; headers as an object of texts, numbers or lists of them. Headers that are not in
-    `PASSED_HEADERS`, or that HTTP does not allow, are left out. Raises `BadReply`.
+    `PASSED_HEADERS`, or that HTTP does not allow, are left out. With `is_legacy` text is HTML, and no body is `OK`:
+    as in the later originals. Raises `BadReply`.
     """
     if not args:
-        return OK
+        return LEGACY_OK if is_legacy else OK
     if not isinstance(args[0], int | float | None) or isinstance(args[0], bool):
         args = [None, *args]
     status, body, headers = (*args, None, None)[:3]
@@ -83,8 +89,13 @@ def from_acknowledgement(args: list[Any]) -> Answer:
         status = 200
     if not 200 <= status <= 599 or status != int(status):
         raise BadReply("The status of a reply is a number from 200 to 599.")
+    if is_legacy and body is None:
+        body = "OK"
     content_type, data = _encoded(body)
     own = list(_headers(headers))
+    if is_legacy:
+        content_type = _HTML if isinstance(body, str) else content_type
+        own = [(name, _with_charset(name, value)) for name, value in own]
     own += [*SECURITY_HEADERS, _SANDBOX, _NOT_STORED]
     if data and "content-type" not in {name.lower() for name, _ in own}:
         own.append(("Content-Type", content_type))
@@ -105,11 +116,17 @@ def rejection_of(args: list[Any], mode: str) -> Rejected | None:
         return None
     reason, status = (*args[1:3], None, None)[:2]
     if not isinstance(reason, str):
-        if mode == "reply":
+        if mode != "ack":
             return None
         reason = ""
     shown = "".join(c if c.isprintable() else " " for c in reason[:MAX_REASON_CHARACTERS])
     return Rejected(" ".join(shown.split()), int(status) if status in (502, 503, 504) else 503)
+
+
+def _with_charset(name: str, value: str) -> str:
+    """Return the value of a header, with the charset of text where `Content-Type` has none. As Express does."""
+    is_text = name.lower() == "content-type" and value.lower().startswith("text/")
+    return f"{value}; charset=utf-8" if is_text and "charset=" not in value.lower() else value
 
 
 def _encoded(body: Any) -> tuple[str, bytes]:

@@ -21,7 +21,7 @@ from flask_socketio import ConnectionRefusedError, SocketIO
 from socketio import packet
 
 from .answers import ErrorAnswers
-from .delivery import OnAck
+from .delivery import Answering, OnAck
 from .engine import Engine, EngineFull, Limits, MessageTooLarge, OutboxFull, Session, SessionClosed
 from .engine.protocol import Packet
 from .errors import (
@@ -79,7 +79,10 @@ GOODBYE_SECONDS = 2
 class SocketClient(Member):
     """One client on one namespace: what `relay.Client` asks for."""
 
-    __slots__ = ("_acks", "_has_left", "_last_ack_id", "_sockets", "is_raw", "is_wanted", "mode", "window")
+    __slots__ = (
+        *("_acks", "_has_left", "_last_ack_id", "_sockets"),
+        *("answering", "is_raw", "is_wanted", "mode", "window"),
+    )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
         super().__init__(sid, transport_id, namespace)
@@ -87,6 +90,7 @@ class SocketClient(Member):
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
         self.is_raw = False
         self.mode = "notify"
+        self.answering: Answering | None = None
         self.window = 1
         self._acks: dict[int, OnAck] | None = None  # who waits for which
         self._last_ack_id = 0

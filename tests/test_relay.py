@@ -29,6 +29,7 @@ LONG = 30  # a hold that no test waits out
 
 class FakeClient:
     mode = "notify"
+    answering = None
     window = 1
 
     def __init__(self):
