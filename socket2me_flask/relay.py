@@ -427,8 +427,15 @@ class Relay:
 
     def _count(self, record: TokenRecord, counts: Counts) -> None:
         token = record.token
-        if record.secret_hash is not None and (token in self._clients or self._store.peek(token) is not None):
+        if record.secret_hash is not None and (token in self._clients or self._may_live(token)):
             self._counts[token] = self._counts.get(token, Counts()) + counts
+
+    def _may_live(self, token: str) -> bool:
+        """Say whether a token lives, as far as the store can tell: what became of a call does not depend on it."""
+        try:
+            return self._store.peek(token) is not None
+        except StoreUnavailable:
+            return True
 
     def _hand_over(self, token: str, client: Client) -> bool:
         """Give a client what is held for its token, oldest first. Return False if it left meanwhile."""

@@ -10,6 +10,7 @@ from socket2me_flask.errors import (
     ClientGone,
     NobodyConnected,
     ShuttingDown,
+    StoreUnavailable,
     TooManyHeld,
     TooManyHeldOfToken,
     TooManyRequests,
@@ -19,6 +20,7 @@ from socket2me_flask.limits import FastRate, NoRate
 from socket2me_flask.messages import Call
 from socket2me_flask.reaper import Reaper
 from socket2me_flask.relay import Alone, Relay
+from socket2me_flask.replies import OK
 from socket2me_flask.stores import MemoryStore
 from socket2me_flask.tokens import new_token
 
@@ -258,6 +260,23 @@ def test_what_was_counted_of_a_token_goes_with_it(make_relay, store):
     with pytest.raises(NobodyConnected):
         relay.forward(call_for(record.token), record)
     assert relay._counts == {}
+
+
+def test_a_call_that_was_delivered_is_ok_whatever_the_store_says_then(make_relay, store, monkeypatch):
+    """To count it, the store is asked whether the token lives still. It may be away by now."""
+    relay, client = make_relay(), FakeClient()
+    record = store.add(new_token(), 60, secret_hash=b"x")
+    relay.attach(record.token, client)
+
+    def leave_and_lose_the_store(call, on_ack=None, attempt=None):
+        client.calls.append(call.path)
+        relay.detach(record.token, client)
+        monkeypatch.setattr(store, "peek", lambda token: (_ for _ in ()).throw(StoreUnavailable()))
+
+    client.send = leave_and_lose_the_store
+    assert relay.forward(call_for(record.token, "/a"), record) is OK
+    assert client.calls == ["/a"]
+    assert relay.counts(record.token).forwarded == 1
 
 
 def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):

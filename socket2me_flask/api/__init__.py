@@ -24,4 +24,5 @@ def register(app: Flask, *, serves_legacy: bool) -> None:
     app.register_blueprint(health.blueprint)
     if serves_legacy:
         app.register_blueprint(legacy.blueprint)
+        app.register_blueprint(legacy.token_blueprint)
     errors.register(app)

@@ -14,7 +14,6 @@ from ..live import ROOT, PythonListener, Server, WebSocket
 from ..security.raw import Raw
 from .clients import EVERY_CLIENT, VERSIONS, crowd, one
 
-
 # How long the relay of these tests waits for a reply.
 WAIT_SECONDS = 1
 
@@ -37,6 +36,28 @@ def test_new_and_refresh(http):
     assert http.get(f"/refresh/{new_token()}").status_code == 404
     assert http.get("/refresh").status_code == 404
     assert http.post("/new").status_code == 405
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_tokens_stay_out_of_caches_and_pages_that_may_ask_get_them(prefix):
+    """With and without /v1 alike; calls are none of a page's."""
+    with Server(CORS_ALLOWED_ORIGINS="https://app.example", HOLD_SECONDS=0) as server:
+        page = {"Origin": "https://app.example"}
+        new = requests.get(f"{server.url}{prefix}/new", headers=page, timeout=5)
+        server.giveaways.add(new.text)
+        answers = [new]
+        for path in (f"/refresh/{new.text}", "/refresh/nothing"):
+            answers.append(requests.get(server.url + prefix + path, headers=page, timeout=5))
+        answers.append(requests.options(f"{server.url}{prefix}/new", headers=page, timeout=5))
+        for answer in answers:
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        assert "GET" in answers[-1].headers["Access-Control-Allow-Methods"]
+        refused = requests.get(f"{server.url}{prefix}/new", headers={"Origin": "https://evil.example"}, timeout=5)
+        assert refused.status_code == 403
+        assert "Access-Control-Allow-Origin" not in refused.headers
+        called = requests.get(f"{server.url}{prefix}/go/{new.text}", headers=page, timeout=5)
+        assert "Access-Control-Allow-Origin" not in called.headers
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
