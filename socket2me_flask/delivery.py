@@ -121,7 +121,7 @@ class Answering:
     """Whether a client answers calls to `/go`, which it need not say when it connects.
 
     Clients of the first version never acknowledge a call, and its callers did not wait. Those of the second reply.
-    So the caller of the first call waits; if none comes in time, later callers do not, until a call is acknowledged.
+    So the caller of the first call waits; if none comes in time, later ones do not, until a call is acknowledged.
     """
 
     __slots__ = ("_has_answered", "_probe", "is_silent")
