@@ -150,6 +150,13 @@ class BadReply(RelayError):
     message = "The client's reply is no answer."
 
 
+class ReplyTooLarge(BadReply):
+    """The client's reply is larger than `MAX_CLIENT_MESSAGE_BYTES`."""
+
+    message = "The client's reply is larger than this relay carries."
+    setting = "MAX_CLIENT_MESSAGE_BYTES"
+
+
 class NotAcknowledged(RelayError):
     """The call was delivered to the client, which sent no acknowledgement or reply within the timeout of its mode."""
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from .answers import SECURITY_HEADERS, Answer
-from .errors import BadReply, Rejected
+from .errors import BadReply, Rejected, ReplyTooLarge
 
 _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
 
@@ -62,6 +62,10 @@ REJECT = "reject"
 MAX_REASON_CHARACTERS = 300
 
 
+# The one argument of an acknowledgement that is larger than `MAX_CLIENT_MESSAGE_BYTES`, and was not read.
+TOO_LARGE: Any = object()
+
+
 def kept(event_id: str) -> Answer:
     """Return the answer to a call whose event waits in a mailbox: `202`, and its id as JSON."""
     body = json.dumps({"id": event_id}, separators=(",", ":")).encode()
@@ -80,6 +84,8 @@ def from_acknowledgement(args: list[Any], *, is_legacy: bool = False) -> Answer:
     """
     if not args:
         return LEGACY_OK if is_legacy else OK
+    if args[0] is TOO_LARGE:
+        raise ReplyTooLarge
     if not isinstance(args[0], int | float | None) or isinstance(args[0], bool):
         args = [None, *args]
     status, body, headers = (*args, None, None)[:3]

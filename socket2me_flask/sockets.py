@@ -42,6 +42,7 @@ from .messages import MAX_ATTACHMENTS, Call, event_packets, request_event
 from .origins import Origins
 from .register import Member, Register
 from .relay import Relay
+from .replies import TOO_LARGE
 from .stores import MODES, TokenStore
 from .tokens import is_secret, is_token
 
@@ -231,6 +232,7 @@ class Sockets:
         self.engine.handlers.update(server.eio.handlers)
         self._handle_packet = server.eio.handlers["message"]
         self.engine.on("message", self._on_message)
+        self.engine.handlers["message_cut"] = self._on_cut_message
         self.engine.on("disconnect", self._on_transport_gone)
         server.eio = self.engine
         server.environ = _NoEnvirons()
@@ -339,10 +341,8 @@ class Sockets:
         if match is None:
             return
         ack_id = int(match["id"])
-        for client in self._register.on_transport(transport_id):
-            if client.namespace == match["namespace"] and client.awaits(ack_id):
-                break
-        else:
+        client = self._awaiting(transport_id, match)
+        if client is None:
             return  # it came late, or was never asked for: nobody reads the rest
         args = json.loads(match["args"])
         if not isinstance(args, list):
@@ -364,6 +364,27 @@ class Sockets:
             del self._incomplete[transport_id]
             args = _with_attachments(incomplete.args, incomplete.attachments)
             incomplete.client.acknowledge(incomplete.ack_id, args)
+
+    def _on_cut_message(self, transport_id: str, data: str | bytes) -> None:
+        """Take the beginning of a packet that is too large. Raises, unless it is of an acknowledgement."""
+        incomplete = self._incomplete.pop(transport_id, None)
+        if isinstance(data, bytes):
+            if incomplete is not None:
+                incomplete.client.acknowledge(incomplete.ack_id, [TOO_LARGE])
+            return
+        match = _ACK(data)
+        if match is None:
+            raise ValueError("a packet that is too large")
+        client = self._awaiting(transport_id, match)
+        if client is not None:
+            client.acknowledge(int(match["id"]), [TOO_LARGE])
+
+    def _awaiting(self, transport_id: str, match: re.Match[str]) -> SocketClient | None:
+        """Return the client whose acknowledgement this is, if somebody waits for it."""
+        for client in self._register.on_transport(transport_id):
+            if client.namespace == match["namespace"] and client.awaits(int(match["id"])):
+                return client
+        return None
 
     def _may_join(self, transport_id: str) -> bool:
         """Count an attempt to join, whether or not it will succeed."""

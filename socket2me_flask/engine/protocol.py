@@ -26,10 +26,11 @@ clients_ping = False
 
 
 class Packet(NamedTuple):
-    """One packet: of text, its type first, or the bytes of a binary message."""
+    """One packet: of text, its type first, or the bytes of a binary message. The beginning, if it `is_cut`."""
 
     data: bytes
     binary: bool = False
+    is_cut: bool = False
 
 
 class BadPacket(Exception):

@@ -20,6 +20,7 @@ from ..answers import SECURITY_HEADERS, ErrorAnswers
 from ..body import BodyReader, EnvironBody
 from ..errors import (
     BadRequest,
+    BodyTooLarge,
     ClientDoesNotRead,
     ForbiddenOrigin,
     ShuttingDown,
@@ -37,7 +38,7 @@ from .protocol import BadPacket, Codec, Packet
 from .session import Session
 from .state import CLOSED, DRAINING, UPGRADING, IllegalTransition
 from .upgrade import Upgrade
-from .websocket import BadHandshake, BadVersion, CloseCode
+from .websocket import BadHandshake, BadVersion, CloseCode, Opcode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -240,6 +241,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
     def on_packet(self, session: Session, packet: Packet) -> None:
         """Bring a client's message to the application. One that makes it stumble ends the session."""
         try:
+            if packet.is_cut:
+                data = packet.data if packet.binary else packet.data[1:].decode(errors="ignore")
+                self.handlers["message_cut"](session.id, data)
+                return
             data = packet.data if packet.binary else packet.data[1:].decode()
             self.handlers["message"](session.id, data)
         except Exception as error:
@@ -419,11 +424,19 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             session.is_posting = False
 
     def _take_alone(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
-        body = self.bodies.read(EnvironBody(environ), self.limits.message_bytes)
+        most = self.limits.message_bytes
+        body = self.bodies.read(EnvironBody(environ), most * websocket.CUT_FACTOR)
         try:
-            for packet in session.codec.decode_payload(body):
+            packets = session.codec.decode_payload(body)
+            if len(body) > most:
+                packets = [_cut(packet) if len(packet.data) > most else packet for packet in packets]
+                if sum(len(packet.data) for packet in packets) > most:
+                    raise BodyTooLarge
+            for packet in packets:
                 session.receive(packet)
         except BadPacket as error:
+            if len(body) > most:
+                raise BodyTooLarge from None
             session.abort(str(error))
             raise BadRequest(f"The body is no Engine.IO payload: {error}.") from None
         session.wait_for_space(self.limits.ping_timeout_seconds)
@@ -491,6 +504,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _expect_join(self, session: Session) -> None:
         session.close("it has no client", CloseCode.POLICY_VIOLATION)
+
+
+def _cut(packet: Packet) -> Packet:
+    """Return the beginning of a packet that is too large. Raises `BodyTooLarge` if it is no acknowledgement."""
+    if not websocket.may_be_cut(Opcode.BINARY if packet.binary else Opcode.TEXT, packet.data):
+        raise BodyTooLarge
+    return packet._replace(data=packet.data[: websocket.CUT_BYTES], is_cut=True)
 
 
 def _accept(environ: "WSGIEnvironment") -> bytes:

@@ -16,7 +16,7 @@ from . import protocol
 from .connection import Connection
 from .protocol import BadPacket, Codec, Packet
 from .state import CLOSED, LINGERING, OPENING, UPGRADING, Event, State, transition
-from .websocket import CloseCode
+from .websocket import CloseCode, Cut
 
 if TYPE_CHECKING:
     from .server import Engine
@@ -365,7 +365,8 @@ class Session:
 
     def on_message(self, opcode: int, payload: bytes) -> None:
         """Take a message of the WebSocket. Raises `BadPacket`."""
-        self.receive(self.codec.decode_message(opcode, payload))
+        packet = self.codec.decode_message(opcode, payload)
+        self.receive(packet._replace(is_cut=True) if isinstance(payload, Cut) else packet)
 
     def on_drained(self) -> None:
         """Send on: the client has taken all that was written."""

@@ -103,6 +103,23 @@ def close_frame(code: int) -> bytes:
     return frame(Opcode.CLOSE, struct.pack("!H", code))
 
 
+# A Socket.IO acknowledgement, or an attachment of one, that is larger than a message may be, but not by more than
+# this factor, is read and dropped but for its beginning. So it can be refused as the reply that it is.
+CUT_FACTOR = 16
+
+# How much of such a message is kept.
+CUT_BYTES = 512
+
+
+class Cut(bytes):
+    """The beginning of a message that is too large; the rest is dropped."""
+
+
+def may_be_cut(opcode: int, beginning: bytes | bytearray) -> bool:
+    """Say whether a message that is too large may be an acknowledgement, or an attachment of one."""
+    return opcode == Opcode.BINARY or beginning[:2] in (b"43", b"46")
+
+
 class FrameReader:
     """Puts messages together from the bytes that a client sends, however they are cut.
 
@@ -112,10 +129,11 @@ class FrameReader:
 
     __slots__ = (
         "_buffer",
-        "_fragment_count",
         "_fragments",
         "_max_message_bytes",
+        "_message_bytes",
         "_opcode",
+        "_skip_bytes",
         "frames",
         "missing_bytes",
     )
@@ -124,21 +142,23 @@ class FrameReader:
         self._max_message_bytes = max_message_bytes
         self._buffer = bytearray()  # a frame that is incomplete
         self._fragments: bytearray | None = None  # of a message that is incomplete
-        self._fragment_count = 0
+        self._message_bytes = 0  # of its fragments, and one for each
         self._opcode = 0  # of that message
+        self._skip_bytes = 0  # of a frame that is too large, of which the beginning was read
         self.frames = 0  # how many the last `feed` has read
         self.missing_bytes = 0  # how many the incomplete frame needs at least
 
     @property
     def is_amid_message(self) -> bool:
         """Whether there is the beginning of a message."""
-        return bool(self._buffer) or self._fragments is not None
+        return bool(self._buffer) or self._fragments is not None or self._skip_bytes > 0
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take bytes and yield the messages that they complete, as opcode and payload.
 
         Raises `ProtocolError` for what a client must not send, after the messages before it.
         """
+        data = data[self._skip(len(data)) :] if self._skip_bytes else data
         buffer: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
@@ -146,6 +166,7 @@ class FrameReader:
         self.frames = at = 0
         while (parsed := self._frame_at(buffer, at)) is not None:
             final, opcode, payload, at = parsed
+            at += self._skip(len(buffer) - at)
             self.frames += 1
             if opcode >= Opcode.CLOSE:
                 if opcode == Opcode.CLOSE:
@@ -157,27 +178,43 @@ class FrameReader:
             if self._fragments is not None:
                 opcode, payload = self._opcode, self._joined(payload, final)
             elif not final:
-                self._fragments, self._fragment_count, self._opcode = bytearray(), 0, opcode
+                self._fragments, self._message_bytes, self._opcode = bytearray(), 0, opcode
                 self._joined(payload, final)
             if final:
-                if opcode == Opcode.TEXT and not payload.isascii():
+                if opcode == Opcode.TEXT and not payload.isascii() and not isinstance(payload, Cut):
                     _check_utf8(payload)
                 yield opcode, payload
         if buffer is self._buffer:
             del self._buffer[:at]
         else:
             self._buffer += buffer[at:]
+        self.missing_bytes = self.missing_bytes or self._skip_bytes
+
+    def _skip(self, most: int) -> int:
+        """Drop what is left of a frame that is too large, up to so many bytes. Return how many."""
+        skipped = min(self._skip_bytes, most)
+        self._skip_bytes -= skipped
+        return skipped
 
     def _joined(self, payload: bytes, final: bool) -> bytes:
         """Add a fragment. Return the message, if it is its last one."""
-        fragments = self._fragments or bytearray()
-        self._fragment_count += 1
+        fragments = self._fragments if self._fragments is not None else bytearray()
         # An empty fragment must count too: a client could send them for ever.
-        if len(fragments) + len(payload) + self._fragment_count > self._max_message_bytes:
-            raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
+        self._message_bytes += len(payload) + 1
+        is_cut = self._message_bytes > self._max_message_bytes
         fragments += payload
+        if is_cut:
+            self._check_cut(self._opcode, self._message_bytes, fragments)
+            del fragments[CUT_BYTES:]
         self._fragments = None if final else fragments
-        return bytes(fragments) if final else b""
+        if not final:
+            return b""
+        return Cut(fragments) if is_cut else bytes(fragments)
+
+    def _check_cut(self, opcode: int, size: int, beginning: bytes | bytearray) -> None:
+        """Raise for a message that is too large, unless it is to be cut."""
+        if size > CUT_FACTOR * self._max_message_bytes or not may_be_cut(opcode, beginning):
+            raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
 
     def _frame_at(self, buffer: bytes | bytearray, at: int) -> tuple[bool, int, bytes, int] | None:
         """Return the frame at a place: final, opcode, payload, end. None while it is incomplete."""
@@ -202,14 +239,26 @@ class FrameReader:
             (length,) = form.unpack_from(buffer, at + 2)
             if length < shortest:  # RFC 6455, section 5.2: the minimal number of bytes must be used
                 raise ProtocolError(CloseCode.PROTOCOL_ERROR, "a length that is written longer than it need be")
-        if length > self._max_message_bytes:
-            raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
         payload_at = mask_at + 4
         end = payload_at + length
+        is_cut = length > self._max_message_bytes
+        if is_cut:
+            if not final or opcode == Opcode.CONTINUATION:
+                raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
+            end = payload_at + CUT_BYTES
+            if len(buffer) >= payload_at + 2 or opcode == Opcode.BINARY:
+                beginning = _unmask(buffer[payload_at : payload_at + 2], buffer[mask_at:payload_at])
+                self._check_cut(opcode, length, beginning)
+            elif length > CUT_FACTOR * self._max_message_bytes:
+                raise ProtocolError(CloseCode.TOO_BIG, "a message too large")
         if len(buffer) < end:
             self.missing_bytes = end - len(buffer)
             return None
-        return final, opcode, _unmask(buffer[payload_at:end], buffer[mask_at:payload_at]), end
+        payload = _unmask(buffer[payload_at:end], buffer[mask_at:payload_at])
+        if is_cut:
+            self._skip_bytes = length - CUT_BYTES
+            payload = Cut(payload)
+        return final, opcode, payload, end
 
 
 _LENGTHS = {126: struct.Struct("!H"), 127: struct.Struct("!Q")}
