@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socket2me_flask import messages
+from socket2me_flask.engine.protocol import Packet
 from socket2me_flask.messages import (
     MAX_FORM_ESCAPES,
     MAX_JSON_DEPTH,
@@ -345,10 +346,10 @@ def test_nobody_can_forge_a_placeholder():
 
 def test_a_text_event_is_one_packet():
     """Engine.IO message; Socket.IO protocol 5: type, namespace, data."""
-    assert event_packets("/t", Event(b'{"a":1}')) == [(b'42/t,["request",{"a":1}]', False)]
+    assert event_packets("/t", Event(b'{"a":1}')) == [Packet(b'42/t,["request",{"a":1}]')]
 
 
 def test_a_binary_event_is_a_packet_and_its_attachments():
     """Socket.IO protocol 5: the number of attachments, then each of them."""
     packets = event_packets("/t", Event(b"{}", (b"a", b"b")))
-    assert packets == [(b'452-/t,["request",{}]', False), (b"a", True), (b"b", True)]
+    assert packets == [Packet(b'452-/t,["request",{}]'), Packet(b"a", True), Packet(b"b", True)]
