@@ -5,6 +5,7 @@ from functools import partial
 from importlib.util import find_spec
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -15,6 +16,11 @@ from socket2me_flask.stores.redis import RedisStore
 
 from .live import Server
 from .redis_server import Redis
+
+
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 class Clock:
