@@ -17,7 +17,6 @@ from socket2me_flask.stores.redis import RedisStore
 from .live import Server
 from .redis_server import Redis
 
-
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
