@@ -238,7 +238,9 @@ class _Outlet:
         self.backed_off[event_id] = backed_off = _BackedOff(self, event_id, timer)
         timer.add(backed_off)
         if len(self.backed_off) == MAX_BACKED_OFF:
-            log.warning("%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF)
+            log.warning(
+                "%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF
+            )
         self.kick()
 
     def _run(self) -> None:

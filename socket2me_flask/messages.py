@@ -126,7 +126,6 @@ class Call:
         return addresses[-trusted_hops].strip() if 0 < trusted_hops <= len(addresses) else self.address
 
 
-
 @dataclass(slots=True)
 class Event:
     """A request object, ready for the wire.

@@ -26,6 +26,12 @@ class Timer:
         """Take an item out, if it is in."""
         self._due.pop(item, None)
 
+    def pop_oldest(self) -> Any | None:
+        """Take out and return the item that is due first, if there is one."""
+        item = next(iter(self._due), None)
+        self._due.pop(item, None)
+        return item
+
     def run(self, give_way: Callable[[], None]) -> None:
         """Act on what is due, giving way to others now and then."""
         now = time.monotonic()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from eventlet import hubs
+from eventlet import greenthread, hubs
 from eventlet.patcher import original
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,11 @@ def _ignore(_: object) -> None:
 def call_later(seconds: float, callback: Callable[[], None]) -> None:
     """Call back on the hub's green thread after some time."""
     hubs.get_hub().schedule_call_global(seconds, callback)
+
+
+def yield_to_others() -> None:
+    """Let every other green thread that is ready run first."""
+    greenthread.sleep(0)
 
 
 def switch_to_hub() -> None:

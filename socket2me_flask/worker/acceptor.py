@@ -3,12 +3,14 @@
 import errno
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import eventlet
 
 from ..engine.poller import wait_until
+from ..limits import address_key
 from .serving import Server
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Acceptor:
         self._server = server
         self._threads: list[Any] = []
         self._full_logged_at = -float(LOG_SECONDS)
+        self._hosts: Counter[str] = Counter()  # how many connections each address has
         self.connections = 0
 
     def start(self) -> None:
@@ -74,7 +77,10 @@ class Acceptor:
     def _accept_one(self, listener: Any, name: Any) -> None:
         while self.connections >= self._worker.worker_connections:
             self._log_full("worker_connections are open")
-            eventlet.sleep(FULL_PAUSE_SECONDS)
+            if self._server.make_room():
+                eventlet.sleep(0)  # its green thread closes it
+            else:
+                eventlet.sleep(FULL_PAUSE_SECONDS)
         try:
             sock, address = listener.accept()
         except (BlockingIOError, InterruptedError):
@@ -88,21 +94,30 @@ class Acceptor:
             self._log_full(f"no file is left ({os.strerror(error.errno)})")
             eventlet.sleep(FULL_PAUSE_SECONDS)
             return
+        host = address_key(address[0]) if isinstance(address, tuple) else ""
+        if not self._server.may_connect(host, self._hosts[host]):
+            sock.close()
+            self._log_full("an address has as many connections as it may")
+            return
         self.connections += 1
-        eventlet.spawn_n(self._serve, sock, address, name)
+        self._hosts[host] += 1
+        eventlet.spawn_n(self._serve, sock, address, name, host)
 
-    def _serve(self, sock: Any, address: Any, listener_name: Any) -> None:
+    def _serve(self, sock: Any, address: Any, listener_name: Any, host: str) -> None:
         try:
             self._server.serve(sock, address, listener_name)
         except Exception:
             self._worker.log.exception("A connection failed.")
         finally:
             self.connections -= 1
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
 
     def _log_full(self, reason: str) -> None:
         now = time.monotonic()
         if now - self._full_logged_at >= LOG_SECONDS:
             self._full_logged_at = now
             self._worker.log.warning(
-                "Connections wait to be accepted: %s, %d of callers.", reason, self.connections
+                "Connections are not accepted: %s (%d connections of callers are open).", reason, self.connections
             )

@@ -12,14 +12,49 @@ from typing import Any, Protocol
 import greenlet
 from eventlet.patcher import original
 
-from ..engine.poller import HAS_EPOLL, HUNG_UP, ON_CHANGE, Poller, switch_to_hub, wait_until
+from ..engine.poller import HAS_EPOLL, HUNG_UP, ON_CHANGE, Poller, switch_to_hub, wait_until, yield_to_others
 
 _RawSocket = original("socket").socket
+
+# The bytes of a head, or of the trailers of a body in chunks, that are accepted.
+MAX_HEAD_BYTES = 65_536
+MAX_TRAILERS_BYTES = 16_384
+
+# Up to this size a head is not counted among those of all connections.
+SMALL_HEAD_BYTES = 8192
+
+# What gunicorn asks for where it does not know how much is to come.
+UNSIZED_READ_BYTES = 8192
+
+# Of a body in chunks, this much is read at once where the next chunk's size is not known: small chunks cost most,
+# and after each read other green threads run.
+CHUNK_READ_BYTES = 512
 
 # The response has been sent and the connection is to end: this much is still read and dropped, for as long as this
 # may take. A close with something unread would make the kernel discard the response (RFC 9112, section 9.6).
 LINGER_BYTES = 1_000_000
 LINGER_SECONDS = 2
+
+
+class HeadTooLarge(Exception):
+    """A head has more than `MAX_HEAD_BYTES`, or the heads of all connections more than they may have together."""
+
+
+class HeadBudget:
+    """What the heads that are being read may take in all, beyond `SMALL_HEAD_BYTES` each."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+
+    def take(self, size: int) -> None:
+        """Count bytes. Raises `HeadTooLarge` if there is no room for them."""
+        if size > self._left:
+            raise HeadTooLarge
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        """Count them no more."""
+        self._left += size
 
 
 class Closable(Protocol):
@@ -39,6 +74,8 @@ class Connection:
 
     __slots__ = (
         "_has_hung_up",
+        "_head_bytes",
+        "_heads",
         "_is_readable",
         "_on_hangup",
         "_poller",
@@ -49,6 +86,7 @@ class Connection:
         "buffered",
         "host",
         "is_detached",
+        "is_reading_chunks",
         "request",
     )
 
@@ -58,12 +96,17 @@ class Connection:
     # Whether a read that brings less than was asked for has emptied the kernel's buffer.
     short_read_empties = True
 
-    def __init__(self, sock: Any, address: Any, poller: Poller, *, send_timeout_seconds: float) -> None:
+    def __init__(
+        self, sock: Any, address: Any, poller: Poller, heads: HeadBudget, *, send_timeout_seconds: float
+    ) -> None:
         self._socket = sock
         self._poller = poller
         self._send_timeout_seconds = send_timeout_seconds
         self._is_readable = False
         self._has_hung_up = False
+        self._heads = heads
+        self._head_bytes: int | None = 0  # of the head that is being read; None while a body is
+        self.is_reading_chunks = False
         self._on_hangup: Callable[[], None] | None = None
         self._waiter: greenlet.greenlet | None = None
         self.address = address
@@ -77,7 +120,15 @@ class Connection:
     # What gunicorn calls
 
     def recv(self, size: int) -> bytes:
-        """Return up to `size` bytes, `b""` at the end. Suspends the green thread until there are some."""
+        """Return up to `size` bytes, `b""` at the end. Suspends the green thread until there are some.
+
+        Where there are some already, other green threads run first, or a peer that always has more would stop them.
+        Raises `HeadTooLarge`.
+        """
+        if self.is_reading_chunks and size <= UNSIZED_READ_BYTES:
+            size = CHUNK_READ_BYTES
+        if self._is_readable:
+            yield_to_others()
         while True:
             if not self._is_readable:
                 self._wait_readable()
@@ -90,6 +141,8 @@ class Connection:
             else:
                 if len(data) < size and self.short_read_empties and not self._has_hung_up:
                     self._is_readable = False
+                if self._head_bytes is not None:
+                    self._count_head(len(data))
                 return data
 
     def send(self, data: bytes) -> int:
@@ -132,10 +185,31 @@ class Connection:
     def close(self) -> None:
         """Close the socket, unless it was handed over."""
         if not self.is_detached and self._socket.fileno() >= 0:
+            self.end_head()
             self._poller.remove(self._socket.fileno())
             self._socket.close()
 
     # What the relay calls
+
+    def begin_head(self) -> None:
+        """Count what is read from now on as a head."""
+        self.end_head()
+        self._head_bytes = 0
+        self.is_reading_chunks = False
+
+    def end_head(self) -> None:
+        """Count what is read from now on as a body."""
+        if self._head_bytes is not None and self._head_bytes > SMALL_HEAD_BYTES:
+            self._heads.give_back(self._head_bytes - SMALL_HEAD_BYTES)
+        self._head_bytes = None
+
+    def _count_head(self, size: int) -> None:
+        before = self._head_bytes or 0
+        if before + size > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        if before + size > SMALL_HEAD_BYTES:
+            self._heads.take(before + size - max(before, SMALL_HEAD_BYTES))
+        self._head_bytes = before + size
 
     def close_after_response(self) -> None:
         """Close the connection once the request that is being served is answered."""

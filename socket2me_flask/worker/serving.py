@@ -3,6 +3,7 @@
 import logging
 import ssl
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
+from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
 from .. import logs
@@ -23,7 +25,15 @@ from ..errors import MalformedRequest
 from ..services import find_services
 from ..timer import Timer
 from .accelerator import Accelerator
-from .connection import LINGER_BYTES, LINGER_SECONDS, Connection, TLSConnection
+from .connection import (
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    MAX_TRAILERS_BYTES,
+    Connection,
+    HeadBudget,
+    HeadTooLarge,
+    TLSConnection,
+)
 from .http_checks import check_head
 
 if TYPE_CHECKING:
@@ -37,6 +47,17 @@ HEAD_SECONDS = 10
 # How long a peer that is no relay's caller may take to read a piece of a response.
 SEND_TIMEOUT_SECONDS = 30
 
+# How many chunks of a body may be smaller than this.
+MAX_SMALL_CHUNKS = 10_000
+SMALL_CHUNK_BYTES = 64
+
+# What all heads that are being read may take, beyond 8 KB each.
+MAX_HEADS_BYTES = 16_000_000
+
+# How many connections one address may have: this part of `worker_connections`, but not fewer than these.
+SHARE_OF_ADDRESS = 0.25
+MIN_OF_ADDRESS = 16
+
 # How often deadlines are looked at.
 TICK_SECONDS = 0.25
 
@@ -49,6 +70,7 @@ _REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
     http_errors.InvalidHTTPVersion: (400, "malformed_request", "The version is not HTTP/1.0 or HTTP/1.1."),
     http_errors.InvalidHeader: (400, "malformed_request", "A header is malformed, missing or repeated."),
     http_errors.InvalidHeaderName: (400, "malformed_request", "The name of a header is malformed."),
+    HeadTooLarge: (431, "head_too_large", "The head is larger than this relay accepts."),
     http_errors.ParseException: (400, "malformed_request", "The request is not HTTP."),
 }
 
@@ -63,6 +85,7 @@ class Server:
         self._cfg = cfg
         self._poller = Poller()
         self._connections: set[Connection] = set()
+        self._head_budget = HeadBudget(MAX_HEADS_BYTES)
         self._heads = Timer(cfg.keepalive or HEAD_SECONDS, Connection.cut_off)
         self._lingering = Timer(LINGER_SECONDS, Connection.abort)
         self._tls: Any = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
@@ -129,6 +152,24 @@ class Server:
             if connection.request is None:
                 connection.cut_off()
 
+    def make_room(self) -> bool:
+        """End the connection that has waited longest for a request. Return False if none waits."""
+        connection: Connection | None = self._heads.pop_oldest()
+        if connection is None:
+            return False
+        connection.abort()
+        return True
+
+    def may_connect(self, host: str, connections: int) -> bool:
+        """Return whether an address that has so many connections may have another.
+
+        A trusted proxy may have all: it is one address for everybody, and its own limits hold. So may the other end
+        of a Unix socket, which has no address.
+        """
+        is_proxy = self._services is not None and self._services.settings["TRUSTED_PROXY_HOPS"] > 0
+        most = max(MIN_OF_ADDRESS, int(self._worker.worker_connections * SHARE_OF_ADDRESS))
+        return is_proxy or not host or connections < most
+
     def stop(self) -> None:
         """Stop the relay: what its store has to write is written."""
         if self._services is not None:
@@ -136,13 +177,14 @@ class Server:
 
     def _connect(self, sock: Any, address: Any) -> Connection:
         sock.setblocking(False)
+        seconds = self._send_timeout_seconds
         if self._tls is None:
-            return Connection(sock, address, self._poller, send_timeout_seconds=self._send_timeout_seconds)
+            return Connection(sock, address, self._poller, self._head_budget, send_timeout_seconds=seconds)
         wrapped = self._tls.wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
         wrapped.setblocking(False)
-        return TLSConnection(wrapped, address, self._poller, send_timeout_seconds=self._send_timeout_seconds)
+        return TLSConnection(wrapped, address, self._poller, self._head_budget, send_timeout_seconds=seconds)
 
     def _serve_requests(self, connection: Connection, listener_name: Any) -> bool:
         """Serve requests until the connection is to end. Return whether the peer may still be sending."""
@@ -150,6 +192,7 @@ class Server:
         connection.buffered = parser.unreader.take_buffered
         while True:
             self._heads.add(connection)
+            connection.begin_head()
             try:
                 request = next(parser)
             except (StopIteration, http_errors.NoMoreData):
@@ -160,8 +203,12 @@ class Server:
             finally:
                 self._heads.discard(connection)
             connection.request = request
+            connection.end_head()
             try:
                 check_head(request)
+                if isinstance(request.body.reader, ChunkedReader):
+                    connection.is_reading_chunks = True
+                    _bound_chunks(request.body.reader)
                 self._respond(connection, request, listener_name)
             except StopIteration:
                 return request.must_close and not connection.is_detached
@@ -203,7 +250,7 @@ class Server:
 
     def _refuse(self, connection: Connection, error: Exception) -> None:
         """Answer a request that is malformed, or at which the relay failed. The connection is closed then."""
-        if isinstance(error, http_errors.ParseException):
+        if isinstance(error, http_errors.ParseException | HeadTooLarge):
             log.debug("a malformed request was refused: %s", type(error).__name__)
             error = next(
                 MalformedRequest(*refusal) for kind, refusal in _REFUSALS.items() if isinstance(error, kind)
@@ -213,6 +260,7 @@ class Server:
     def _linger(self, connection: Connection) -> None:
         """Read past what the peer still sends, so that it receives the response."""
         self._lingering.add(connection)
+        connection.end_head()
         try:
             connection.finish()
             left = LINGER_BYTES
@@ -246,6 +294,26 @@ class Server:
             eventlet.sleep(TICK_SECONDS)
             for timer in (self._heads, self._lingering):
                 timer.run(lambda: eventlet.sleep(0))
+
+
+def _bound_chunks(reader: ChunkedReader) -> None:
+    """Bound the trailers and the number of small chunks of a body.
+
+    A chunk of a byte costs as much to parse as one of thousands. No sender that is known sends so many so small.
+    """
+    reader.limit_trailer_section = MAX_TRAILERS_BYTES
+    chunks = reader.parser
+
+    def bounded() -> Iterator[bytes]:
+        small = 0
+        for chunk in chunks:
+            if len(chunk) < SMALL_CHUNK_BYTES:
+                small += 1
+                if small > MAX_SMALL_CHUNKS:
+                    raise http_errors.InvalidChunkSize(b"too many small chunks")
+            yield chunk
+
+    reader.parser = bounded()
 
 
 def _has_request_hooks(cfg: Any) -> bool:
