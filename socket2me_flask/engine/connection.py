@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -85,6 +86,7 @@ class Connection:
         "_lock",
         "_loop",
         "_max_message_bytes",
+        "_pending",
         "_pong_due",
         "_reader",
         "_second_ends",
@@ -107,6 +109,7 @@ class Connection:
         max_message_bytes: int,
     ) -> None:
         self.socket = sock
+        self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # where the socket speaks TLS
         self.owner: Owner = owner or _NOBODY
         self.is_open = True  # until the socket is closed: a connection that says goodbye still is
         self.is_closing = False
@@ -175,6 +178,11 @@ class Connection:
         if paused != self.is_paused and self.is_open:
             self.is_paused = paused
             self._loop.pause(self)
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether TLS has more for the next read, of which the socket itself says nothing."""
+        return self._pending is not None and self.is_open and not self.is_paused and self._pending() > 0
 
     def on_readable(self, events: int = 0) -> None:
         """Read a piece of what is there and pass on what it completes."""

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from ..errors import BadRequest
@@ -28,6 +29,10 @@ class Reader(Protocol):
     socket: socket.socket
     is_open: bool
     is_paused: bool
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether something was read from the socket, by TLS, of which the socket says nothing any more."""
 
     def on_readable(self, events: int = 0) -> None:
         """Read what is there. Does not block."""
@@ -91,8 +96,18 @@ class GreenLoop:
 
     def attend(self, reader: Reader) -> Exception:
         if reader.is_open:
-            self._poller.add(reader.socket.fileno(), reader.on_readable)
+            fileno = reader.socket.fileno()
+            reads_ahead = hasattr(reader.socket, "pending")  # TLS does
+            self._poller.add(fileno, partial(self._read_all, reader) if reads_ahead else reader.on_readable)
+            if reader.has_pending:
+                self._poller.repeat(fileno)
         return StopIteration()
+
+    def _read_all(self, reader: Reader, events: int) -> None:
+        fileno = reader.socket.fileno()
+        reader.on_readable(events)
+        if reader.has_pending:
+            self._poller.repeat(fileno)
 
     def pause(self, reader: Reader) -> None:
         if reader.is_paused:
@@ -139,7 +154,7 @@ class ThreadLoop:
             while reader.is_open:
                 if reader.is_paused:
                     time.sleep(0.01)
-                elif select.select([reader.socket], [], [], 1)[0]:
+                elif reader.has_pending or select.select([reader.socket], [], [], 1)[0]:
                     reader.on_readable()
         return ConnectionError()
 

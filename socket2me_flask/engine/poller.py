@@ -33,7 +33,7 @@ ON_CHANGE: int = _select.EPOLLIN | _select.EPOLLRDHUP | _select.EPOLLET if HAS_E
 # How many sockets are asked for at once, and for how long they are served, one after another, until everything else
 # of the process has a turn. An HTTP request needs several turns.
 BATCH = 100
-TURN_SECONDS = 0.002
+TURN_SECONDS = 0.001
 
 
 class Poller:
@@ -64,6 +64,12 @@ class Poller:
             self._epoll.unregister(fileno)
         else:
             self._watches.pop(fileno).cancel()
+
+    def repeat(self, fileno: int) -> None:
+        """Call back once more, in the next turn, although the socket itself may have nothing to read."""
+        if not self._ready:
+            call_later(0, self._serve_ready)
+        self._ready.append((fileno, READABLE))
 
     def _on_epoll(self, _: int) -> None:
         if not self._ready:

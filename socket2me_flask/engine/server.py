@@ -381,14 +381,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """
         answer = _accept(environ)
         connection = self._connect(environ, session.lock, None)
-        upgrade = Upgrade(session, connection)
+        connection.owner = upgrade = Upgrade(session, connection)
         try:
             session.upgrade_started(upgrade)
         except IllegalTransition:
             connection.write(answer + websocket.close_frame(CloseCode.NORMAL))
             connection.abort()
             return self.loop.attend(connection)
-        connection.owner = upgrade
         self._upgrades.add(upgrade)
         connection.write(answer)
         return self.loop.attend(connection)
