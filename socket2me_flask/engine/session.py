@@ -35,10 +35,10 @@ FAIR_BYTES = 65_536
 POLL_BYTES = 1_000_000
 POLL_PACKETS = 16
 
-# How many packets of one client are handled before others have their turn, and for how long; and how many may wait
-# for theirs before nothing more is read from it.
+# How many packets of one client are handled before others have their turn, and for how long: each of `WORKERS` has
+# such a turn before an HTTP request has its next. And how many may wait for theirs before nothing more is read.
 WORK_PACKETS = 50
-WORK_SECONDS = 0.002
+WORK_SECONDS = 0.001
 INBOX_PACKETS = 100
 
 
