@@ -133,7 +133,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("STORE_TIMEOUT_SECONDS", 2.0, _seconds(0.05), "How long Redis, or another process, may take to answer; then the caller is answered 503."),
     Setting("LEASE_SECONDS", 10.0, _seconds(0.5), "How long another process may be silent until its clients count as gone. One that is killed counts as gone at once."),
     Setting("TOKEN_EXPIRE_SECONDS", 86400.0, _seconds(1), "How long a token lives after it was issued or refreshed."),
-    Setting("MAX_TTL_SECONDS", 604800.0, _seconds(1), "The longest life that a token with a secret may be asked for."),
+    Setting("MAX_TTL_SECONDS", 2_592_000.0, _seconds(1), "The longest life that a token with a secret may be asked for: 30 days, which `socket2me listen` asks for."),
     Setting("REAPER_INTERVAL_SECONDS", 10.0, _seconds(0.05), "How often expired tokens are removed and their clients disconnected."),
     Setting("MAX_TOKENS", 100_000, _whole_number(0, MANY), "How many tokens may live at once; a new one is answered 503. 0: no limit."),
     # Who may ask

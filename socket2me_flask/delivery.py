@@ -102,7 +102,7 @@ class Awaited:
         return self._is_here.wait(seconds)
 
     def answer(self) -> Answer:
-        """Return what the caller hears. Raises `ClientLeft`, `BadReply`, `Rejected`, or what another process said."""
+        """Return what the caller receives. Raises `ClientLeft`, `BadReply`, `Rejected`, or an error of a peer."""
         if isinstance(self._outcome, RelayError):
             raise self._outcome
         return self._outcome

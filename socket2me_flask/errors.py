@@ -158,7 +158,7 @@ class ReplyTooLarge(BadReply):
 
 
 class NotAcknowledged(RelayError):
-    """The call was delivered to the client, which sent no acknowledgement or reply within the timeout of its mode."""
+    """The client received the call and did not acknowledge it within the timeout of its mode."""
 
     status = 504
     code = "not_acknowledged"
@@ -166,7 +166,7 @@ class NotAcknowledged(RelayError):
 
 
 class Rejected(RelayError):
-    """The client rejected the delivery: a negative acknowledgement. `reason` is the client's, `status` 502 to 504."""
+    """A negative acknowledgement: the client rejected the delivery, for a `reason`. `status` is 502, 503 or 504."""
 
     code = "rejected"
     is_temporary = True

@@ -20,8 +20,8 @@ from .timer import Timer
 
 log = logging.getLogger(__name__)
 
-# How long an event waits that was rejected or not acknowledged, before each further attempt: twice as long each time,
-# up to five minutes. With the default MAX_ATTEMPTS an event outlives a client that fails for eight hours.
+# How long an event waits that was rejected or not acknowledged, before each further attempt: twice as long each
+# time, up to five minutes. With the default MAX_ATTEMPTS an event outlives a client that fails for eight hours.
 RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
 
 # How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.

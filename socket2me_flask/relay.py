@@ -144,8 +144,8 @@ class Relay:
         """Hand an admitted call to the token's client, and return what its caller hears.
 
         Without a mailbox it waits for a client if nobody is connected. Raises `NobodyConnected` after the hold,
-        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `Rejected`, `ClientLeft` or `BadReply` in the modes that
-        wait for the client; what `Mailboxes.accept` raises.
+        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `Rejected`, `ClientLeft` or `BadReply`
+        in the modes that wait for the client; what `Mailboxes.accept` raises.
         """
         if record.secret_hash is None:
             return self._forward(call)

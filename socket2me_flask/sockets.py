@@ -435,7 +435,7 @@ def _packet_class(settings: Mapping[str, Any]) -> type:
     class RelayPacket(packet.Packet):  # type: ignore[misc]  # which has no types
         def encode(self) -> Any:
             if self.packet_type == packet.CONNECT:
-                self.data = {**self.data, "relay": relay}
+                self.data: Any = {**self.data, "relay": relay}
             return super().encode()
 
     return RelayPacket

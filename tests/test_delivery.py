@@ -394,7 +394,7 @@ def test_what_is_not_acknowledged_comes_again(server, made):
 
 
 def test_a_rejected_event_comes_again_later(server, made):
-    """Its caller is answered 202 at once; the next attempt follows after the first back-off, in the same connection."""
+    """Its caller is answered 202 at once; the next attempt follows after the back-off, in the same connection."""
     with Acknowledging(server, made["token"], secret=made["secret"]) as client:
         caller = Caller(server, made["token"])
         ack_id, first = client.event()

@@ -138,12 +138,14 @@ def _options(body: bytes) -> dict[str, Any]:
 
 def _ttl_seconds(wanted: Any) -> float:
     settings = get_services().settings
+    if wanted == "max":
+        return float(settings["MAX_TTL_SECONDS"])
     if wanted is None:
         default: float = min(settings["TOKEN_EXPIRE_SECONDS"], settings["MAX_TTL_SECONDS"])
         return default
     is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
     if not is_number or not 1 <= wanted <= settings["MAX_TTL_SECONDS"]:
-        raise BadRequest(f"ttl_seconds is a number from 1 to {settings['MAX_TTL_SECONDS']:g}.")
+        raise BadRequest(f'ttl_seconds is a number from 1 to {settings["MAX_TTL_SECONDS"]:g}, or "max" for that.')
     return float(wanted)
 
 

@@ -1,5 +1,6 @@
 """The client: it keeps a token alive and a connection open, whatever happens to either."""
 
+import contextlib
 import logging
 import random
 import threading
@@ -8,14 +9,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from .api import RelayApi, Token
-from .connection import Connection, Handler
-from .errors import Displaced, RelayRefused, RelayUnavailable, TokenGone
+from .connection import Connection, Delivery, RelayOptions
+from .errors import ClientError, Displaced, NotHandled, RelayRefused, RelayUnavailable, TokenGone
 from .request import Reply, Request
 
 log = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Reply | None]
 
 # A token is refreshed when this part of its life has passed.
 REFRESH_PART = 1 / 3
@@ -27,10 +31,19 @@ REFRESH_SECONDS = 600
 TICK_SECONDS = 5
 SLEPT_SECONDS = 30
 
-# How many events of a mailbox may be on their way: as many of the largest as the relay queues for one client. They
-# are handled in order whatever it is: after one that fails, the rest are left, and come again. Each time counts
-# against the relay's MAX_ATTEMPTS, so then it is one.
-WINDOW = 7
+# How many requests are handled at once, unless the client says otherwise. The relay sends no more than that.
+PARALLEL = 8
+
+# The relay's default for `MAX_WINDOW`.
+MAX_PARALLEL = 100
+
+# How long before the relay answers by itself a request has to be handled: this part of its time, but no more than
+# so many seconds.
+MARGIN_PART = 0.1
+MAX_MARGIN_SECONDS = 0.5
+
+# How many requests may wait for a handler, in mode `notify`. Then no more are read, and the relay's limit applies.
+MAX_WAITING_REQUESTS = 1000
 
 # How many of the events that were handled are known when they come again: their acknowledgement was late, or lost.
 REMEMBERED_EVENTS = 100
@@ -43,7 +56,7 @@ MAX_BACK_OFF_SECONDS = 30
 class Notice:
     """Something that happened to the client.
 
-    what: `connected`, `token_new`, `token_gone`, `unavailable`, `lost`, `too_slow`, `not_handled` or `slept`.
+    what: `connected`, `token_new`, `token_gone`, `unavailable`, `lost`, `too_slow` or `slept`.
     why: more of it, for people; may be empty.
     wait_seconds: how long the client waits before it tries again, if it does.
     """
@@ -72,6 +85,8 @@ class Client:
             what it returned. A relay that knows no modes notifies.
         mailbox: whether to ask for a token whose requests are kept until they were handled. If the relay keeps no
             mailboxes, it is one without.
+        parallel: how many requests are handled at once, each in a thread of its own. With 1, one after another in
+            the order in which the relay took them.
         on_notice: called with each `Notice`; by default it is logged.
         clock: returns seconds since the epoch.
     """
@@ -85,6 +100,7 @@ class Client:
         api_key: str | None = None,
         mode: str = "ack",
         mailbox: bool = True,
+        parallel: int = PARALLEL,
         on_notice: Callable[[Notice], None] = _log_notice,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -92,11 +108,17 @@ class Client:
         self._token = Token(token, secret) if token is not None else None
         self._wanted_mode = self.mode = mode
         self._mailbox = mailbox
+        self._parallel = parallel
         self._notice = on_notice
         self._clock = clock
         self._refresh_at = 0.0
+        self.expires_at: float | None = None  # of the token, in seconds since the epoch, if the relay tells
+        self.has_mailbox = False
         self._closed = threading.Event()
         self._connection: Connection | None = None
+        self._lock = threading.Lock()  # for what the handlers' threads share:
+        self._running: set[str] = set()  # the events of a mailbox that are being handled
+        self._handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
 
     @property
     def token(self) -> str | None:
@@ -112,6 +134,29 @@ class Client:
     def url(self) -> str | None:
         """What whoever sends webhooks is given; None before there is a token."""
         return self._api.url(self._token) if self._token is not None else None
+
+    @property
+    def caller_seconds(self) -> float | None:
+        """How long a caller waits for the handler. None if it does not, or the relay does not tell.
+
+        Then it receives `202` if there is a mailbox. Otherwise the handler's time is over a little before.
+        """
+        options = self._connection.options if self._connection is not None else None
+        if options is None or self.mode == "notify":
+            return None
+        return options.reply_timeout_seconds if self.mode == "reply" else options.ack_timeout_seconds
+
+    @property
+    def handler_seconds(self) -> float | None:
+        """How long the handler may take, so that its answer comes first.
+
+        That is before the relay answers the caller itself, or sends an event of a mailbox again. None if nobody
+        waits, or the relay does not tell.
+        """
+        options, caller = self._connection.options if self._connection is not None else None, self.caller_seconds
+        if options is None or caller is None:
+            return None
+        return _usable(options.redeliver_seconds if self.has_mailbox else caller)
 
     def open(self) -> str:
         """Make sure that there is a token that lives, and return its URL.
@@ -131,46 +176,47 @@ class Client:
         return self._api.url(token)
 
     def listen(self, handler: Handler) -> None:
-        """Hand each request to `handler`, one after another, until `close` is called.
+        """Hand each request to `handler`, in one of several threads, until `close` is called.
 
         A request is acknowledged when `handler` returns; in mode `reply`, what it returns is the answer that the
-        caller gets. If it raises, the request is not acknowledged: one from a mailbox comes again, and those that
-        follow it wait. One that was handled is not handled again, if this process lives.
+        caller gets. If it raises, the delivery is rejected: one from a mailbox comes again later, and with
+        `parallel` 1 those that follow it wait; the caller of any other receives an error at once. An event of a
+        mailbox that was handled is not handled again, if this process lives.
 
-        Raises `Displaced` when another client takes the stream, and `RelayRefused` where it makes no sense to go
-        on. Whatever may pass is waited for.
+        Raises `Displaced` when another client takes the stream, `RelayRefused` where it makes no sense to go on,
+        and `RelayUnavailable` if it was never connected and the address looks wrong. Whatever may pass is
+        waited for.
         """
-        lost, failed = _BackOff(), _BackOff()
-        handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
+        lost = _BackOff()
+        workers = _Workers(partial(self._handle, handler), self._parallel)
+        try:
+            self._listen(workers, lost)
+        finally:
+            workers.close()
+            self._prolong()
 
-        def handle(request: Request) -> Reply | None:
-            if request.id in handled:
-                return None  # its caller was answered long ago
-            reply = handler(request)
-            failed.reset()
-            if request.attempt is not None:
-                handled.append(request.id)
-            return reply
-
-        window = WINDOW
+    def _listen(self, workers: "_Workers", lost: "_BackOff") -> None:
+        was_connected = False
         while not self._closed.is_set():
             try:
                 self.open()
-                self._connect(handle, window)
+                self._connect(workers)
+                was_connected = True
                 lost.reset()
                 why = self._stay_connected()
             except TokenGone:
                 self._refresh_at = 0  # `open` says so, and asks for another
                 continue
             except RelayUnavailable as error:
+                if error.is_address and not was_connected:
+                    raise
                 self._wait(Notice("unavailable", str(error)), max(lost.seconds(), error.retry_after_seconds))
                 continue
             if why == "replaced":
                 who = "It has this token's secret." if self.secret is not None else "Whoever knows the URL can."
                 raise Displaced(f"Another client took the stream. {who}")
-            window = 1 if why in ("not_handled", "too_slow") else WINDOW
             if why != "closed":
-                self._wait(Notice(why), failed.seconds() if why == "not_handled" else lost.seconds())
+                self._wait(Notice(why), lost.seconds())
 
     def close(self) -> None:
         """End `listen`, from any thread."""
@@ -181,22 +227,95 @@ class Client:
     def _refresh(self, token: Token) -> None:
         if self._clock() < self._refresh_at:
             return
-        life_seconds = self._api.refresh(token)
-        self._refresh_at = self._clock() + (
-            REFRESH_SECONDS if life_seconds is None else life_seconds * REFRESH_PART
-        )
+        life = self._api.refresh(token)
+        now = self._clock()
+        self.has_mailbox = life is not None and life.has_mailbox
+        self.expires_at = now + life.seconds if life is not None else None
+        self._refresh_at = now + (life.seconds * REFRESH_PART if life is not None else REFRESH_SECONDS)
 
-    def _connect(self, handler: Handler, window: int) -> None:
-        token, before = self._token, self._connection
+    def _prolong(self) -> None:
+        """Refresh the token at the end, so that it lives its whole time until the next start."""
+        if self._token is not None and self._connection is not None:
+            self._refresh_at = 0
+            with contextlib.suppress(ClientError):
+                self._refresh(self._token)
+
+    def _handle(self, handler: Handler, delivery: Delivery) -> None:
+        """Have a delivery handled, and acknowledge or reject it."""
+        if delivery.is_void:
+            return
+        options = delivery.connection.options
+        try:
+            request = Request.from_event(delivery.event, self._deadline(delivery, options))
+        except NotHandled as error:
+            log.error("a request is rejected: %s", error)
+            self._reject(delivery, error, options)
+            return
+        if request.attempt is None:
+            is_late = request.deadline is not None and time.monotonic() > request.deadline
+            if is_late and "url" not in delivery.event:  # callers of /go were told that it was delivered
+                log.warning("a request is not handled: its caller was answered before its turn came")
+                return
+        elif not self._begin(request):
+            if request.id in self._handled:
+                delivery.acknowledge()  # its caller was answered long ago
+            return
+        try:
+            reply = handler(request)
+        except NotHandled as error:
+            log.info("a request is rejected: %s", error)
+            self._reject(delivery, error, options)
+        except Exception:
+            log.exception("a request is rejected: the handler failed")
+            self._reject(delivery, NotHandled("its handler failed"), options)
+        else:
+            if request.attempt is not None:
+                self._handled.append(request.id)
+            self._acknowledge(delivery, reply)
+        finally:
+            with self._lock:
+                self._running.discard(request.id)
+
+    def _begin(self, request: Request) -> bool:
+        """Take note that an event of a mailbox is handled. Return False if it was, or is just now."""
+        with self._lock:
+            if request.id in self._running or request.id in self._handled:
+                return False
+            self._running.add(request.id)
+            return True
+
+    def _acknowledge(self, delivery: Delivery, reply: Reply | None) -> None:
+        if reply is None:
+            delivery.acknowledge()
+            return
+        try:
+            delivery.acknowledge(reply.status, reply.body, dict(reply.headers))
+        except (TypeError, ValueError) as error:  # nothing that JSON can say
+            log.error("a handler's reply cannot be sent: %s", error)
+            delivery.acknowledge(502, "The client's reply is no answer.\n")
+
+    def _reject(self, delivery: Delivery, error: NotHandled, options: RelayOptions | None) -> None:
+        if options is not None:
+            delivery.acknowledge("reject", str(error), error.status)
+        elif self.mode == "reply" and delivery.event.get("attempt") is None:
+            delivery.acknowledge(error.status, f"{error}\n")  # a relay that takes no rejections
+
+    def _deadline(self, delivery: Delivery, options: RelayOptions | None) -> float | None:
+        if options is None or delivery.ack_id is None:
+            return None
+        if "attempt" in delivery.event:
+            seconds = options.redeliver_seconds
+        elif self.mode == "reply" or "url" in delivery.event:
+            seconds = options.reply_timeout_seconds
+        else:
+            seconds = options.ack_timeout_seconds
+        return delivery.received_at + _usable(seconds)
+
+    def _connect(self, workers: "_Workers") -> None:
+        token = self._token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
-        connect = partial(
-            Connection,
-            self._api.server,
-            token.token,
-            handler=handler,
-            predecessor=before if before is not None and before.is_busy else None,
-        )
+        connect = partial(Connection, self._api.server, token.token, on_delivery=workers.add)
         auth: dict[str, Any] = {"body": "raw"}
         if token.secret is not None:
             auth["secret"] = token.secret
@@ -205,7 +324,7 @@ class Client:
             return
         auth["mode"] = self.mode
         try:
-            self._connection = connect(auth={**auth, "window": window})
+            self._connection = connect(auth={**auth, "window": self._parallel})
         except RelayRefused as error:
             if error.code != "bad_auth":
                 raise
@@ -220,7 +339,7 @@ class Client:
             connection.ended.set()
         try:
             self._notice(Notice("connected"))
-            connection.start()
+            connection.started.set()
             now = self._clock()
             while not connection.ended.wait(max(0.1, min(TICK_SECONDS, self._refresh_at - now))):
                 before, now = now, self._clock()
@@ -238,6 +357,44 @@ class Client:
     def _wait(self, notice: Notice, seconds: float) -> None:
         self._notice(Notice(notice.what, notice.why, seconds))
         self._closed.wait(seconds)
+
+
+def _usable(seconds: float) -> float:
+    """Return how much of the relay's time a handler may take, so that its answer comes first."""
+    return seconds - min(MAX_MARGIN_SECONDS, seconds * MARGIN_PART)
+
+
+class _Workers:
+    """Threads that handle deliveries, so many at once; each takes the oldest that waits."""
+
+    def __init__(self, handle: Callable[[Delivery], None], count: int) -> None:
+        self._handle = handle
+        self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()  # None is the end
+        self._room = threading.Semaphore(MAX_WAITING_REQUESTS)
+        self._count = count
+        for _ in range(count):
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def add(self, delivery: Delivery) -> None:
+        """Have a delivery handled. Blocks while too many wait, so that no more are read."""
+        while not self._room.acquire(timeout=1):
+            if delivery.connection.ended.is_set():
+                break  # it was the last
+        self._waiting.put(delivery)
+
+    def close(self) -> None:
+        """Handle what waits, and then no more."""
+        for _ in range(self._count):
+            self._waiting.put(None)
+
+    def _work(self) -> None:
+        while (delivery := self._waiting.get()) is not None:
+            self._room.release()
+            delivery.connection.started.wait()
+            try:
+                self._handle(delivery)
+            except Exception:
+                log.exception("a request is not acknowledged")
 
 
 class _BackOff:

@@ -1,20 +1,21 @@
-"""One Socket.IO connection for one token: requests in their order, each acknowledged after it was handled.
+"""One Socket.IO connection for one token: what the relay delivers, and the acknowledgements that go back.
 
 Knows python-socketio, and nothing of tokens' lives: whether and when to connect again, `client.py` says.
 """
 
 import logging
 import threading
-from collections.abc import Callable
-from queue import SimpleQueue
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import engineio
 import requests
 import socketio
+from socketio import packet
 
-from .errors import NotHandled, RelayRefused, RelayUnavailable, TokenGone, reason_of
-from .request import Reply, Request
+from .errors import RelayRefused, RelayUnavailable, TokenGone, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -25,88 +26,131 @@ _library_log.setLevel(logging.ERROR)
 # How long the relay may take to accept a connection.
 CONNECT_TIMEOUT_SECONDS = 10
 
-# How many messages may wait for the handler. Then no more are read, and the relay's own limit bites.
-MAX_WAITING_MESSAGES = 1000
+# Socket.IO packets: the answer to a connect, and events without and with attachments.
+_CONNECT, _EVENTS = "0", ("2", "5")
 
-Handler = Callable[[Request], Reply | None]
+
+@dataclass(frozen=True)
+class RelayOptions:
+    """How long the relay waits for a client, in seconds: what its answer to a CONNECT says.
+
+    ack, reply: for the acknowledgement of a call, by mode. Then the relay answers its caller itself.
+    redeliver: for that of an event of a mailbox. Then it is sent again.
+    """
+
+    ack_timeout_seconds: float
+    reply_timeout_seconds: float
+    redeliver_seconds: float
+
+    @classmethod
+    def from_answer(cls, answer: Any) -> "RelayOptions | None":
+        """Return what the payload of the answer says; None for a relay that says nothing, which is an older one."""
+        told = answer.get("relay") if isinstance(answer, Mapping) else None
+        try:
+            return cls(*(float(told[name]) for name in cls.__dataclass_fields__)) if told is not None else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(eq=False)
+class Delivery:
+    """A `request` event, and the way back.
+
+    event: the request object.
+    received_at: when it came, by `time.monotonic()`.
+    """
+
+    connection: "Connection"
+    event: Any
+    ack_id: int | None
+    received_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether the relay counts it as not acknowledged: the client left. It comes again, or not at all."""
+        return self.ack_id is not None and self.connection.ended.is_set()
+
+    def acknowledge(self, *args: Any) -> None:
+        """Acknowledge it, if the relay asked for that."""
+        if self.ack_id is not None and not self.connection.ended.is_set():
+            self.connection.send(packet.ACK, self.ack_id, list(args))
 
 
 class Connection:
-    """Connects, and after `start` hands requests to `handler`, one after another, until the connection ends.
+    """Connects, and calls `on_delivery` with each delivery in its order, until the connection ends.
 
-    Raises `RelayUnavailable`, `RelayRefused` or `TokenGone`. `predecessor` is the connection before, whose
-    requests are handled first.
+    That is called by the thread that reads: it must not block. Raises `RelayUnavailable`, `RelayRefused` or
+    `TokenGone`.
     """
 
     def __init__(
-        self,
-        server: str,
-        token: str,
-        auth: dict[str, Any],
-        handler: Handler,
-        predecessor: "Connection | None" = None,
+        self, server: str, token: str, auth: dict[str, Any], on_delivery: Callable[[Delivery], None]
     ) -> None:
-        self._handler = handler
-        self._predecessor = predecessor
+        self._on_delivery = on_delivery
         self._refusal: dict[str, Any] = {}
-        self._started = threading.Event()
+        self._incomplete: Any = None  # a packet whose attachments are still to come
+        self.options: RelayOptions | None = None
+        self.started = threading.Event()  # set by whoever made this: handlers may begin
         self.ended = threading.Event()
-        self.why = "lost"  # or `replaced`, `too_slow`, `not_handled`; once it has ended
+        self.why = "lost"  # or `replaced`, `too_slow`; once it has ended
         self._http = requests.Session()
         self._socketio = socketio.Client(reconnection=False, handle_sigint=False, logger=_library_log)
         self._engine = self._socketio.eio = _Engine(
             self._socketio, self._on_message, self._on_end, http_session=self._http
         )
-        namespace = f"/{token}"
-        # Events that end it, as they are on the wire: they are heard at once, whatever waits for the handler.
-        self._farewells = {f'2{namespace},["{event}"]': event for event in ("replaced", "too_slow")}
-        self._socketio.on("request", self._on_request, namespace=namespace)
+        self._namespace = namespace = f"/{token}"
+        # What ends it, as it is on the wire. `close` does the rest.
+        self._ends = {f'2{namespace},["{event}"]': event for event in ("replaced", "too_slow")}
+        self._ends[f"1{namespace},"] = "lost"
         self._socketio.on("connect_error", self._on_refused, namespace=namespace)
         self._socketio.on("disconnect", self._on_end, namespace=namespace)
         try:
             self._socketio.connect(server, namespaces=[namespace], auth=auth, wait_timeout=CONNECT_TIMEOUT_SECONDS)
         except (socketio.exceptions.ConnectionError, ValueError) as error:
             self.close()
-            raise self._error(error) from None
+            raise self._error(server, error) from None
 
-    def start(self) -> None:
-        """Begin to hand over requests."""
-        self._started.set()
+    def send(self, kind: int, number: int, data: list[Any]) -> None:
+        """Send a packet. Bytes in it go as attachments."""
+        encoded = packet.Packet(kind, data=data, namespace=self._namespace, id=number).encode()
+        with self._engine.send_lock:
+            for piece in encoded if isinstance(encoded, list) else [encoded]:
+                self._engine.send(piece)
 
     def close(self) -> None:
-        """Leave, and hand over no more than what the relay has counted as delivered."""
+        """Leave."""
         self._on_end()
-        self.start()
+        self.started.set()
         self._socketio.disconnect()
         # python-engineio leaves these open after an error.
         if self._engine.ws is not None:
             self._engine.ws.close()
         self._http.close()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether there may be requests that were not handled yet."""
-        return self._engine.worker.is_alive()
+    def _on_message(self, message: Any) -> bool:
+        """Take a packet, unless it is one for python-socketio."""
+        if self._incomplete is not None and isinstance(message, bytes):
+            if self._incomplete.add_attachment(message):
+                incomplete, self._incomplete = self._incomplete, None
+                self._on_event(incomplete)
+            return True
+        if message in self._ends:
+            self._end(self._ends[message])
+            return True
+        if not isinstance(message, str) or message[:1] not in _EVENTS:
+            if message[:1] == _CONNECT:
+                self.options = RelayOptions.from_answer(packet.Packet(encoded_packet=message).data)
+            return False
+        decoded = packet.Packet(encoded_packet=message)
+        if decoded.attachment_count:
+            self._incomplete = decoded
+        else:
+            self._on_event(decoded)
+        return True
 
-    def _on_message(self, message: str | bytes) -> None:
-        if message in self._farewells:
-            self._end(self._farewells[message])
-
-    def _on_request(self, event: dict[str, Any]) -> tuple[Any, ...] | None:
-        if self._predecessor is not None:
-            self._predecessor._engine.worker.join()
-            self._predecessor = None
-        self._started.wait()
-        request = Request.from_event(event)
-        if self.ended.is_set() and request.attempt is not None:
-            raise NotHandled("The connection has ended, so this will come again.")
-        try:
-            reply = self._handler(request)
-        except Exception:
-            if request.attempt is not None:
-                self._end("not_handled")
-            raise
-        return None if reply is None else (reply.status, reply.body, dict(reply.headers))
+    def _on_event(self, decoded: Any) -> None:
+        if decoded.namespace == self._namespace and decoded.data[0] == "request":
+            self._on_delivery(Delivery(self, decoded.data[1], decoded.id))
 
     def _on_refused(self, reason: Any = None) -> None:
         self._refusal = reason if isinstance(reason, dict) else {"message": reason}
@@ -118,15 +162,16 @@ class Connection:
         if self.why == "lost":
             self.why = why
         self.ended.set()
-        self._engine.finish()
 
-    def _error(self, error: Exception) -> RelayUnavailable | RelayRefused:
+    def _error(self, server: str, error: Exception) -> RelayUnavailable | RelayRefused:
         """Return what the relay meant by not accepting the connection."""
         # Of a namespace: {"message", "data": {"code"}}; of a connection: {"error": {"code", "message"}}.
         details = self._refusal.get("data") or self._refusal.get("error")
         details = details if isinstance(details, dict) else {}
         code = str(details.get("code", ""))
-        message = reason_of(self._refusal.get("message") or details.get("message") or error)
+        message = self._refusal.get("message") or details.get("message")
+        if not isinstance(message, str) or not code:
+            return unreachable(server, message or error)
         if code == "unknown_token":
             return TokenGone(message, code=code)
         if code in ("unauthorized", "bad_auth"):
@@ -135,16 +180,16 @@ class Connection:
 
 
 class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types
-    """python-engineio's client, handling messages one after another.
+    """python-engineio's client, bringing messages in their order.
 
     Its own starts a thread for each: requests would overtake each other, and their bodies the messages that they
-    belong to. The thread that reads must not handle them either: it answers the relay's heartbeat.
+    belong to.
     """
 
     def __init__(
         self,
         client: socketio.Client,
-        on_message: Callable[[str | bytes], None],
+        on_message: Callable[[str | bytes], bool],
         on_end: Callable[..., None],
         http_session: requests.Session,
     ) -> None:
@@ -152,32 +197,16 @@ class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types
         self.handlers.update(client.eio.handlers)
         self._handle_message = self.handlers["message"]
         self._on_message = on_message
-        # python-socketio's own would drop the message that is being put together, before what waits is handled.
+        self.send_lock = threading.Lock()  # a packet and its attachments go together
         self.on("disconnect", on_end)
-        self._inbox: SimpleQueue[Any] = SimpleQueue()  # None is the end
-        self._room = threading.Semaphore(MAX_WAITING_MESSAGES)
-        self.worker = threading.Thread(target=self._work, daemon=True)
-        self.worker.start()
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Start a thread, but for a message: that waits for its turn."""
-        if target != self._handle_message:
-            return super().start_background_task(target, *args, **kwargs)
-        self._on_message(args[0])
-        self._room.acquire()
-        return self._inbox.put(args[0])
-
-    def finish(self) -> None:
-        """Handle what is here, and then no more."""
-        self._inbox.put(None)
-
-    def _work(self) -> None:
-        while (message := self._inbox.get()) is not None:
+        """Start a thread, but for a message that `on_message` takes."""
+        if target == self._handle_message:
             try:
-                self._handle_message(message)
-            except NotHandled as error:
-                log.info("a request is not acknowledged: %s", error)
+                if self._on_message(args[0]):
+                    return None
             except Exception:
-                log.exception("a request is not acknowledged")
-            self._room.release()
-        self._room.release(MAX_WAITING_MESSAGES)  # whoever reads shall not wait for what is never handled
+                log.exception("what the relay sent is no packet")
+                return None
+        return super().start_background_task(target, *args, **kwargs)

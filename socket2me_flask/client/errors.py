@@ -32,27 +32,54 @@ class RelayUnavailable(ClientError):
     """The relay cannot be reached, or is not able to answer now. It may be in a moment.
 
     retry_after_seconds: how long the relay asks to be left alone.
+    is_address: whether the address looks wrong: its name does not resolve, or its TLS fails.
     """
 
-    def __init__(self, message: str, *, retry_after_seconds: float = 0) -> None:
+    def __init__(self, message: str, *, retry_after_seconds: float = 0, is_address: bool = False) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.is_address = is_address
 
 
 class NotHandled(Exception):
-    """Raised by a handler: the request is not acknowledged. From a mailbox, it comes again."""
+    """Raised by a handler: the delivery is rejected.
+
+    From a mailbox, the request comes again after a while. Otherwise its caller receives `status`, which is 502, 503
+    or 504, and the text, which should say nothing that a stranger must not read.
+    """
+
+    status = 503
 
 
 class TargetDown(NotHandled):
     """The local app did not answer: nobody listens there, it broke off, or what it said is not HTTP."""
 
+    status = 502
+
 
 class TargetSlow(NotHandled):
     """The local app took longer than it may."""
 
+    status = 504
+
 
 class OutsideTarget(Exception):
     """A request whose path would leave the URL that the target was fixed to."""
+
+
+def unreachable(server: str, error: object) -> RelayUnavailable:
+    """Return the error for a relay that does not answer as one, with what the user can do about it."""
+    text = str(error)
+    host = server.partition("://")[2]
+    if "NameResolution" in text or "getaddrinfo" in text or "Name or service" in text:
+        return RelayUnavailable(f"There is no host {host}: its name does not resolve", is_address=True)
+    if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
+        return RelayUnavailable(f"{host} does not speak TLS. Is it http://{host}?", is_address=True)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return RelayUnavailable(f"The certificate of {host} is not one that this machine trusts", is_address=True)
+    if "timed out" in text:
+        return RelayUnavailable(f"{server} does not answer in time")
+    return RelayUnavailable(f"{server} does not answer: {reason_of(error)}")
 
 
 def reason_of(error: object) -> str:

@@ -1,17 +1,24 @@
 """What `socket2me listen` does with each request: choose, save, forward, tell, and answer its caller."""
 
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from . import files
-from .errors import OutsideTarget, TargetDown, TargetSlow
+from .errors import NotHandled, OutsideTarget, TargetDown, TargetSlow
 from .report import Report
 from .request import Reply, Request
 from .target import Answer, Target
+
+# A request that takes longer than this has a line of its own before its answer comes.
+SLOW_SECONDS = 2
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,13 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
-        """Return the pattern that is written `POST /github/*`, `/github/*` or `POST *`. Raises `ValueError`."""
+        """Return the pattern that is written `POST /github/*`, `/github/*` or `POST`. Raises `ValueError`."""
         match = re.fullmatch(r"(?:([A-Za-z]+)\s+)?([/*]\S*)", text.strip())
-        if match is None:
-            raise ValueError(f"{text!r} is not like 'POST /github/*' or '/github/*'")
-        return cls(match[1].upper() if match[1] else None, match[2])
+        if match is not None:
+            return cls(match[1].upper() if match[1] else None, match[2])
+        if text.strip().upper() in METHODS:
+            return cls(text.strip().upper(), "*")
+        raise ValueError(f"{text!r} is not like 'POST /github/*', '/github/*' or 'POST'")
 
     def matches(self, request: Request) -> bool:
         """Say whether it means a request."""
@@ -35,7 +44,7 @@ class Pattern:
 
 
 class Forwarder:
-    """The handler of `socket2me listen`.
+    """The handler of `socket2me listen`. Several threads may call it at once.
 
     Parameters:
         is_replying: says whether callers get the app's answers.
@@ -59,25 +68,40 @@ class Forwarder:
         self._folder = folder
 
     def __call__(self, request: Request) -> Reply | None:
-        """Forward a request. Raises `TargetDown` or `TargetSlow` if that should be tried again."""
+        """Forward a request. Raises `NotHandled` if that should be tried again."""
         if self._only and not any(pattern.matches(request) for pattern in self._only):
             return self._refuse(request, "not forwarded: --only does not name it")
-        if self._folder is not None:
-            files.save(self._folder, request, self._target)
         started = time.perf_counter()
         try:
-            answer = self._target.send(request)
+            if self._folder is not None:
+                self._save(self._folder, request)
+            with self._told_if_slow(request):
+                answer = self._target.send(request)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
-        except (TargetDown, TargetSlow) as error:
+        except NotHandled as error:
             seconds = time.perf_counter() - started
-            fate = "comes again" if request.attempt is not None else "is lost, unless its caller sends it again"
-            self._report.request(request, None, seconds, f"{error} The request {fate}.")
-            if request.attempt is None and self._is_replying():
-                return Reply(502 if isinstance(error, TargetDown) else 504, f"{error}\n")
+            where = f"{self._target.origin}: " if isinstance(error, TargetDown | TargetSlow) else ""
+            self._report.request(request, None, seconds, f"{where}{error} {_fate(request, error)}")
             raise
         self._report.request(request, answer.status, time.perf_counter() - started, "")
         return _reply(answer) if self._is_replying() else None
+
+    def _save(self, folder: Path, request: Request) -> None:
+        try:
+            files.save(folder, request, self._target)
+        except OSError as error:
+            raise NotHandled(f"It cannot be saved: {error.strerror or error}.") from None
+
+    @contextmanager
+    def _told_if_slow(self, request: Request) -> Iterator[None]:
+        timer = threading.Timer(SLOW_SECONDS, self._report.slow, [request, SLOW_SECONDS])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _refuse(self, request: Request, why: str) -> Reply | None:
         """Take a request without forwarding it: it would be no better the next time."""
@@ -85,6 +109,15 @@ class Forwarder:
         return (
             Reply(404, "The app behind this relay does not take this request.\n") if self._is_replying() else None
         )
+
+
+def _fate(request: Request, error: NotHandled) -> str:
+    """Say what becomes of a request that was not handled, and what its caller receives."""
+    if request.attempt is not None:
+        return "The request comes again."
+    if request.deadline is not None:
+        return f"Its caller is answered {error.status}."
+    return "The request is lost, unless its caller sends it again."
 
 
 def _reply(answer: Answer) -> Reply:

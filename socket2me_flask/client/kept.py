@@ -19,6 +19,10 @@ class Kept:
     token: str
     secret: str | None
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, str) for value in (self.server, self.target, self.token, self.secret or "")):
+            raise TypeError("a kept token is made of texts")
+
 
 class KeptTokens:
     """The file that they are in, in the user's folder for such things; only its owner may read it."""

@@ -1,7 +1,11 @@
 """What the command prints: for people in colour, for pipes plain, or a JSON object on each line."""
 
 import json
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import click
@@ -12,11 +16,35 @@ from .client import Notice
 from .request import Request
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What holds for a connection. Times are in seconds, None where the relay does not tell.
+
+    expires_at: when the URL ends, since the epoch.
+    timeout_seconds: how long the local app may take, by `--timeout`.
+    caller_seconds: how long a caller waits for it.
+    handler_seconds: how long it may take before the relay answers by itself, or sends the request again.
+    has_mailbox: whether requests are kept until they were handled.
+    """
+
+    expires_at: float | None
+    timeout_seconds: float
+    caller_seconds: float | None
+    handler_seconds: float | None
+    has_mailbox: bool
+
+
 class Report(Protocol):
     """Says what happens."""
 
-    def url(self, url: str, target: str) -> None:
-        """Show the URL that whoever sends webhooks is given, and where its requests go."""
+    def url(self, url: str, target: str, parallel: int) -> None:
+        """Show the URL that whoever sends webhooks is given, where its requests go, and how many at once."""
+
+    def terms(self, terms: Terms) -> None:
+        """Tell how long the URL lives, and how long callers and the relay wait."""
+
+    def slow(self, request: Request, seconds: float) -> None:
+        """Tell of a request that the local app has not answered after so long."""
 
     def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
         """Tell of a request: what the local app answered, None if it did not, and how long it took."""
@@ -28,8 +56,21 @@ class Report(Protocol):
 class JsonReport:
     """A JSON object on each line; `event` says which."""
 
-    def url(self, url: str, target: str) -> None:
-        self._print("url", url=url, target=target)
+    def url(self, url: str, target: str, parallel: int) -> None:
+        self._print("url", url=url, target=target, parallel=parallel)
+
+    def terms(self, terms: Terms) -> None:
+        self._print("terms", **asdict(terms))
+
+    def slow(self, request: Request, seconds: float) -> None:
+        self._print(
+            "slow",
+            id=request.id,
+            method=request.method,
+            path=request.path,
+            attempt=request.attempt,
+            seconds=seconds,
+        )
 
     def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
         self._print(
@@ -49,7 +90,8 @@ class JsonReport:
         self._print(notice.what, why=notice.why, wait_seconds=notice.wait_seconds)
 
     def _print(self, event: str, **members: Any) -> None:
-        click.echo(json.dumps({"event": event, "time": time.time(), **members}))
+        with _until_closed():
+            click.echo(json.dumps({"event": event, "time": time.time(), **members}))
 
 
 # What people read of each notice; `{why}` is more of it.
@@ -59,7 +101,6 @@ _SAID = {
     "unavailable": "The relay is not available: {why}.",
     "lost": "The connection to the relay was lost.",
     "too_slow": "The relay closed the connection: requests come faster than they are handled.",
-    "not_handled": "The relay keeps the request, and sends it again.",
     "slept": "This machine slept. Connecting again.",
 }
 
@@ -70,24 +111,23 @@ class TextReport:
     def __init__(self) -> None:
         self._console = Console(highlight=False)
 
-    def url(self, url: str, target: str) -> None:
+    def url(self, url: str, target: str, parallel: int) -> None:
+        how = f"up to {parallel} at once" if parallel > 1 else "one after another"
         self._print()
         self._print((f"  {url}", "bold green"))
         self._print()
-        self._print((f"Requests to it go to {target}. Ctrl-C ends this.", "dim"))
+        self._print((f"Requests to it go to {target}, {how}. Ctrl-C ends this.", "dim"))
+
+    def terms(self, terms: Terms) -> None:
+        for text in _sentences(terms):
+            self._print((text, "dim"))
+
+    def slow(self, request: Request, seconds: float) -> None:
+        self._line(request, "...", "yellow", f"no answer yet after {seconds:g} s")
 
     def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
         style = "red" if status is None or status >= 500 else "yellow" if status >= 400 else "green"
-        if request.attempt is not None and request.attempt > 1:
-            remark = f"{remark} (attempt {request.attempt})".lstrip()
-        self._print(
-            (f"{time.strftime('%H:%M:%S')}  ", "dim"),
-            (f"{request.method:<6} {request.target or '/'}", "bold"),
-            (f"  {_size(len(request.body))}  ", "dim"),
-            (str(status or "---"), style),
-            (f"  {seconds * 1000:.0f} ms", "dim"),
-            (f"  {remark}" if remark else "", "" if status else "red"),
-        )
+        self._line(request, str(status or "---"), style, remark, f"  {seconds * 1000:.0f} ms")
 
     def notice(self, notice: Notice) -> None:
         if notice.what == "token_new":
@@ -99,8 +139,42 @@ class TextReport:
             (f"{time.strftime('%H:%M:%S')}  ", "dim"), (text, "dim" if notice.what == "connected" else "yellow")
         )
 
+    def _line(self, request: Request, status: str, style: str, remark: str, took: str = "") -> None:
+        if request.attempt is not None and request.attempt > 1:
+            remark = f"{remark} (attempt {request.attempt})".lstrip()
+        self._print(
+            (f"{time.strftime('%H:%M:%S')}  ", "dim"),
+            (f"{request.method:<6} {request.target or '/'}", "bold"),
+            (f"  {size_of(len(request.body))}  ", "dim"),
+            (status, style),
+            (took, "dim"),
+            (f"  {remark}" if remark else "", style if style != "green" else ""),
+        )
+
     def _print(self, *parts: tuple[str, str]) -> None:
-        self._console.print(Text.assemble(*((printable(text), style) for text, style in parts)), soft_wrap=True)
+        text = Text.assemble(*((printable(text), style) for text, style in parts))
+        with _until_closed():
+            self._console.print(text, soft_wrap=True)
+
+
+def _sentences(terms: Terms) -> Iterator[str]:
+    if terms.expires_at is not None:
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(terms.expires_at))
+        yield f"The URL lives until {until}. Each start and each end of `listen` renews it."
+    timeout, caller, handler = terms.timeout_seconds, terms.caller_seconds, terms.handler_seconds
+    if handler is not None and timeout > handler:
+        yield f"--timeout is {timeout:g} s, but the relay waits less: an answer may take {handler:g} s here."
+    if terms.has_mailbox and caller is not None and timeout > caller:
+        yield f"Callers wait {caller:g} s. Then they receive 202: the relay keeps the request, and the app goes on."
+
+
+@contextmanager
+def _until_closed() -> Iterator[None]:
+    """End the program, as SIGTERM does, when nobody reads what it prints."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):  # rich makes the one of the other
+        signal.raise_signal(signal.SIGTERM)
 
 
 def printable(text: str) -> str:
@@ -108,7 +182,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _size(count: int) -> str:
+def size_of(count: int) -> str:
     """Return a number of bytes as people read it."""
     if count < 1000:
         return f"{count} B"

@@ -21,6 +21,8 @@ class Request:
         id: unique among all calls; the same when an event of a mailbox comes again.
         received_at: when the relay got it, in seconds since the epoch.
         attempt: how often it was sent from a mailbox, this time included; None if it was in none.
+        deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
+            a mailbox, for it not to be sent again. None if the relay does not tell.
     """
 
     method: str
@@ -31,9 +33,10 @@ class Request:
     id: str = ""
     received_at: float = 0.0
     attempt: int | None = None
+    deadline: float | None = field(default=None, compare=False)
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> "Request":
+    def from_event(cls, event: Mapping[str, Any], deadline: float | None = None) -> "Request":
         """Return the request of a `request` event. Raises `NotHandled` if it is none with the bytes of its body."""
         body = event.get("body", b"")
         if not isinstance(body, bytes):
@@ -48,6 +51,7 @@ class Request:
                 id=str(event["id"]),
                 received_at=float(event["received_at"]),
                 attempt=event.get("attempt"),
+                deadline=deadline,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotHandled(f"The relay sent what is no request: {error!r}.") from None

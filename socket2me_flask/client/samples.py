@@ -64,9 +64,12 @@ def slack(secret: bytes) -> Request:
 
 
 def standard(secret: bytes) -> Request:
-    """An event as https://www.standardwebhooks.com has it, with `Webhook-Signature`. After `whsec_` is base64."""
+    """An event as https://www.standardwebhooks.com has it, with `Webhook-Signature`.
+
+    After `whsec_` is base64. Raises `binascii.Error` if it is not.
+    """
     if secret.startswith(b"whsec_"):
-        secret = base64.b64decode(secret.removeprefix(b"whsec_"))
+        secret = base64.b64decode(secret.removeprefix(b"whsec_"), validate=True)
     now = int(time.time())
     body = _json({"type": "contact.created", "timestamp": "2026-01-01T00:00:00Z", "data": {"id": "sample"}})
     digest = hmac.digest(secret, b"msg_sample.%d.%b" % (now, body), hashlib.sha256)

@@ -5,12 +5,14 @@ The standard library's HTTP client writes what it is given. Those that are kinde
 
 import contextlib
 import http.client
+import math
 import re
 import select
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
@@ -55,7 +57,8 @@ class Target:
         headers: set on each request, in place of those of the same name.
         is_insecure: whether any certificate will do.
 
-    One request at a time, over a connection that is kept. Raises `ClientError` where the URL is no such URL.
+    `http://` may be left out, and the host too: `3000` is `http://localhost:3000`. Several threads may send at
+    once; connections are kept. Raises `ClientError` where the URL is no such URL; `what` is the word for it.
     """
 
     def __init__(
@@ -65,46 +68,62 @@ class Target:
         timeout_seconds: float,
         headers: Iterable[tuple[str, str]] = (),
         is_insecure: bool = False,
+        what: str = "target",
     ) -> None:
+        given = url
+        if url.isdecimal():
+            url = f"localhost:{url}"
+        if "://" not in url and _has_port(url):
+            url = f"http://{url}"
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ClientError(f"{url} is no URL: {error}.") from None
+            raise ClientError(f"{given} is no URL: {error}.") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"The target is like http://localhost:3000/hooks, and not {url}.")
+            raise ClientError(f"The {what} is like http://localhost:3000/hooks, and not {given}.")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ClientError(f"The target has a host, a port and a path, and nothing else: not {url}.")
+            raise ClientError(f"The {what} has a host, a port and a path, and nothing else: not {given}.")
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.path = parts.path.rstrip("/")
         self._host = parts.netloc
         self._headers = list(headers)
         self._timeout_seconds = timeout_seconds
-        self._connection: http.client.HTTPConnection
+        self._idle: deque[http.client.HTTPConnection] = deque()
+        hostname = parts.hostname
+        self._new_connection: Callable[[], http.client.HTTPConnection]
         if parts.scheme == "http":
-            self._connection = http.client.HTTPConnection(parts.hostname, port)
+            self._new_connection = lambda: http.client.HTTPConnection(hostname, port)
         else:
             context = ssl.create_default_context()
             if is_insecure:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-            self._connection = http.client.HTTPSConnection(parts.hostname, port, context=context)
+            self._new_connection = lambda: http.client.HTTPSConnection(hostname, port, context=context)
 
     def send(self, request: Request) -> Answer:
         """Send a request and return what the app answers; a redirect is an answer.
 
+        An answer may take as long as the timeout, or until the request's deadline if that is sooner.
         Raises `OutsideTarget`, `TargetDown` or `TargetSlow`.
         """
         target = self.checked(request)
-        deadline = time.monotonic() + self._timeout_seconds
+        started = time.monotonic()
+        deadline = min(started + self._timeout_seconds, request.deadline or math.inf)
         try:
-            return self._exchange(request, target, deadline)
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._new_connection()
+        try:
+            answer = self._exchange(connection, request, target, deadline)
         except TimeoutError:
-            self._connection.close()
-            raise TargetSlow(f"{self.origin} took longer than {self._timeout_seconds:g} s.") from None
+            connection.close()
+            raise TargetSlow(f"no answer within {deadline - started:.3g} s.") from None
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise TargetDown(f"{self.origin}: {reason_of(error)}.") from None
+            connection.close()
+            raise TargetDown(f"{reason_of(error).rstrip('.')}.") from None
+        self._idle.append(connection)
+        return answer
 
     def headers_for(self, request: Request) -> list[tuple[str, str]]:
         """Return the headers that a request is sent with."""
@@ -134,8 +153,9 @@ class Target:
         # Bytes beyond ASCII, which HTTP does not allow there.
         return quote(target if target.startswith("/") else f"/{target}", safe=_PRINTED)
 
-    def _exchange(self, request: Request, target: str, deadline: float) -> Answer:
-        connection = self._connection
+    def _exchange(
+        self, connection: http.client.HTTPConnection, request: Request, target: str, deadline: float
+    ) -> Answer:
         if connection.sock is not None and _has_ended(connection.sock):
             connection.close()
         connection.timeout = _left(deadline)
@@ -164,6 +184,10 @@ class Target:
             raise http.client.IncompleteRead(bytes(body), response.length)
         response.close()
         return Answer(response.status, response.getheaders(), bytes(body[:MAX_ANSWER_BYTES]), is_cut)
+
+
+# A host and a port, with a path or without one, as in a URL without its scheme.
+_has_port = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):\d+(?:[/?#].*)?", re.DOTALL).fullmatch
 
 
 def _left(deadline: float) -> float:

@@ -99,7 +99,7 @@ def test_the_example_in_the_docstring(relay, capsys, monkeypatch):
 
 
 def test_requests_are_handled_in_order_one_at_a_time(server):
-    """Many that come at once reach the handler in the order in which the relay took them, whole, none lost."""
+    """With `parallel` 1, many that come at once reach the handler in the order of the relay, whole, none lost."""
     taken = []
     running = threading.Semaphore(1)
 
@@ -108,7 +108,7 @@ def test_requests_are_handled_in_order_one_at_a_time(server):
         taken.append((int(request.id.rpartition("-")[2], 16), request.body))
         running.release()
 
-    client = open_on(server, mode="notify")
+    client = open_on(server, mode="notify", parallel=1)
     with listening(client, handle):
         call(server, client.url)
         callers = [
@@ -127,7 +127,7 @@ def test_requests_are_handled_in_order_one_at_a_time(server):
 
 
 def test_a_handler_that_raises_gets_the_request_again_before_any_other(relay):
-    """Its request is not acknowledged, and those that follow wait: strict order, at least once."""
+    """With `parallel` 1 those that follow a rejected request wait: strict order, at least once."""
     attempts = []
 
     def handle(request):
@@ -135,7 +135,7 @@ def test_a_handler_that_raises_gets_the_request_again_before_any_other(relay):
         if len(attempts) < 3:
             raise NotHandled("not now")
 
-    client = open_on(relay)
+    client = open_on(relay, parallel=1)
     with listening(client, handle):
         until_connected(relay, client)
         for path in ("/a", "/b", "/c"):
@@ -146,7 +146,7 @@ def test_a_handler_that_raises_gets_the_request_again_before_any_other(relay):
 
 
 def test_an_event_that_comes_again_is_not_handled_again(tmp_path):
-    """A handler that takes longer than the relay waits gets each event once, in order."""
+    """A handler that takes longer than the relay waits gets each event once; in order, with `parallel` 1."""
     taken = []
 
     def handle(request):
@@ -155,7 +155,7 @@ def test_an_event_that_comes_again_is_not_handled_again(tmp_path):
 
     store = f"sqlite:///{tmp_path}/relay.db"
     with Server(STORE_URL=store, REDELIVER_SECONDS=0.1, ACK_TIMEOUT_SECONDS=0.1) as hasty:
-        client = open_on(hasty)
+        client = open_on(hasty, parallel=1)
         api, token = RelayApi(hasty.url), Token(client.token, client.secret)
         with listening(client, handle):
             until_connected(hasty, client)
@@ -166,10 +166,10 @@ def test_an_event_that_comes_again_is_not_handled_again(tmp_path):
 
 
 def test_a_mailbox_full_of_large_events(relay):
-    """More than a window of the largest bodies arrives, whole and in order."""
+    """More than a window of the largest bodies arrives, whole; in order, with `parallel` 1."""
     bodies = [bytes([number]) * 2_000_000 for number in range(20)]
     taken = []
-    client = open_on(relay)
+    client = open_on(relay, parallel=1)
     for body in bodies:
         assert call(relay, client.url, body=body)[0] == 202
     with listening(client, lambda request: taken.append(request.body)):

@@ -137,17 +137,14 @@ def test_no_request_and_no_redirect_leaves_the_target(relay, app, listen):
 
 
 def test_the_app_is_down(relay, app, listen):
-    """The request is not acknowledged, which the command says, and comes again, in order, when the app is back."""
-    command = listen(target=f"http://127.0.0.1:{(port := free_port())}")
-    # The first waits for an acknowledgement that does not come; the client leaves, so those that follow are kept.
+    """The request is rejected, which the command says, and comes again; in strict order, with --parallel 1."""
+    command = listen("--parallel", "1", target=f"http://127.0.0.1:{(port := free_port())}")
     assert [call(relay, command.url, f"/{number}")[0] for number in range(3)] == [202, 202, 202]
     told = command.expect("request")
     assert told["status"] is None
     assert "Connection refused. The request comes again." in told["remark"]
-    assert command.expect("not_handled")["wait_seconds"] > 0
     with App(port) as late:
         assert [late.expect().line for _ in range(3)] == [f"POST /{number} HTTP/1.1" for number in range(3)]
-        told = command.expect("connected")
         wait_until(lambda: command.expect("request")["status"] == 200, "it is told")
     assert command.process.poll() is None
 
@@ -162,7 +159,7 @@ NO_HTTP = b"nonsense\r\nConnection: close\r\n\r\n"
         (None, "closed connection"),
         (TOO_SHORT, "4 bytes read"),
         (NO_HTTP, "nonsense"),
-        ("slow", "longer than 0.5 s"),
+        ("slow", "no answer within 0.5 s"),
     ],
 )
 def test_an_app_that_breaks_off_or_is_slow(relay, app, listen, answer, remark):
@@ -428,14 +425,21 @@ def test_what_people_read(relay, app, tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
+    killer = threading.Timer(DEADLINE_SECONDS * 2, listener.kill)  # a line that does not come fails
+    killer.start()
     with listener:
-        lines = [listener.stdout.readline() for _ in range(5)]
+        lines = [listener.stdout.readline() for _ in range(7)]
         url = lines[1].strip()
         relay.giveaways.add(url.rpartition("/")[2])
         assert lines[1] == f"  {url}\n"
-        assert lines[3] == f"Requests to it go to {app.url}. Ctrl-C ends this.\n"
+        assert lines[3] == f"Requests to it go to {app.url}, up to 8 at once. Ctrl-C ends this.\n"
         assert re.fullmatch(r"\d\d:\d\d:\d\d  Connected\.\n", lines[4])
+        assert re.fullmatch(
+            r"The URL lives until \d{4}-\d\d-\d\d \d\d:\d\d\. Each start .* renews it\.\n", lines[5]
+        )
+        assert lines[6].startswith("Callers wait 5 s. Then they receive 202")
         call(relay, url, "/a?b=c", body=b"x" * 1200)
         line = listener.stdout.readline()
         assert re.fullmatch(r"\d\d:\d\d:\d\d  POST   /a\?b=c  1\.2 kB  200  \d+ ms\n", line)
         listener.terminate()
+    killer.cancel()

@@ -21,7 +21,8 @@ EVENT = {"method": "GET", "path": "/a", "query": "", "headers": {}, "id": "x-1",
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:3000", "ftp://x/", "http://", "http://u:p@x/", "http://x/?a", "http://x/#a", "http://x:y/"]
+    "url",
+    ["ftp://x/", "http://", "http://u:p@x/", "http://x/?a", "http://x/#a", "http://x:y/", "99999", "x", "u:p@x:1"],
 )
 def test_a_target_is_a_url_of_an_app(url):
     """Whatever is ambiguous is refused before anything is sent."""
@@ -158,9 +159,15 @@ def test_a_relay_that_gives_tokens_without_a_secret_only(old_relay, status):
 
 def test_a_relay_that_knows_no_modes(old_relay):
     """It is asked for less, step by step."""
-    old_relay.answers = [(400,), (400,), (201, b'{"token": "t", "secret": "s"}')]
+    old_relay.answers = [*[(400,)] * 4, (201, b'{"token": "t", "secret": "s"}')]
     assert RelayApi(old_relay.url).new(mode="reply", mailbox=True) == (Token("t", "s"), "notify")
-    assert old_relay.asked == [{"mode": "reply", "mailbox": True}, {"mode": "reply"}, {}]
+    assert old_relay.asked == [
+        {"mode": "reply", "mailbox": True, "ttl_seconds": "max"},
+        {"mode": "reply", "ttl_seconds": "max"},
+        {"mode": "reply", "mailbox": True},
+        {"mode": "reply"},
+        {},
+    ]
 
 
 def test_a_relay_that_redirects(old_relay):
