@@ -22,12 +22,18 @@ class Client(Protocol):
     mode: what its callers hear when, one of `stores.MODES`.
     window: how many events of a mailbox may be on their way to it.
     answering: what is known of whether it answers calls to `/go`; None before the first.
+    bounds_calls: whether its window is of its own choice, and so holds for calls without a mailbox as well.
     """
 
     sid: str
     mode: str
     window: int
     answering: "Answering | None"
+    bounds_calls: bool
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be sent another call without a mailbox: fewer than its window are not acknowledged."""
 
     def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
         """Queue a call for the client. If it raises, it was not queued.

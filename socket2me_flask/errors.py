@@ -229,6 +229,13 @@ class NobodyConnected(Unavailable):
     message = "No client is connected for this token."
 
 
+class ClientBusy(Unavailable):
+    """As many calls as the client's window are with it, and none was acknowledged within `HOLD_SECONDS`."""
+
+    code = "client_busy"
+    message = "The client for this token is busy with other calls. This one was not delivered."
+
+
 class ClientLeft(Unavailable):
     """The client left before it acknowledged the event."""
 

@@ -149,6 +149,7 @@ def _together(
             store,
             silence_seconds=settings["STORE_TIMEOUT_SECONDS"],
             patience_seconds=max(settings["ACK_TIMEOUT_SECONDS"], settings["REPLY_TIMEOUT_SECONDS"]),
+            hold_seconds=settings["HOLD_SECONDS"],
             new_timer=engine.timer,
             gave_way=scheduler.note_yield,
         ),

@@ -18,7 +18,7 @@ from .delivery import Awaited, Handed
 from .errors import ClientGone, ClientLeft, PeerSilent, ProcessGone, RelayError, StoreUnavailable, UnknownToken
 from .mailboxes import Mailboxes
 from .messages import Call, process_of
-from .relay import Alone, Relay
+from .relay import Alone, Held, Relay
 from .stores import Counts
 from .stores.channel import Message
 from .stores.redis import RedisStore, Route
@@ -34,8 +34,9 @@ class Peers(Alone):
     """What this process asks of others, and does for them. Idle before `serve` is called.
 
     `silence_seconds` is how long another process may take to say that it handed a call over, `patience_seconds` how
-    long its caller waits then. `new_timer` makes a timer that somebody runs; `gave_way` is called when a caller has
-    waited, so that others had their turn.
+    long its caller waits then, `hold_seconds` how long a call waits before for room in its client's window.
+    `new_timer` makes a timer that somebody runs; `gave_way` is called when a caller has waited, so that others had
+    their turn.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Peers(Alone):
         *,
         silence_seconds: float,
         patience_seconds: float,
+        hold_seconds: float,
         new_timer: Callable[[float, Callable[[Any], None]], Timer],
         gave_way: Callable[[], None],
     ) -> None:
@@ -51,6 +53,8 @@ class Peers(Alone):
         self._channel = store.channel
         self._gave_way = gave_way
         self.silences = new_timer(silence_seconds, _Asked.give_up)
+        self.queued = new_timer(silence_seconds + hold_seconds, _Asked.give_up)
+        self._held = new_timer(hold_seconds, self._give_up_held)
         self.debts = new_timer(silence_seconds + patience_seconds, _Owed.give_up)
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}  # what others are to answer
@@ -66,6 +70,7 @@ class Peers(Alone):
         self._heard = {
             "notified": self._on_notified,
             "handed": self._on_handed,
+            "queued": self._on_queued,
             "gone": self._on_gone,
             "outcome": self._on_outcome,
             "forget": self._on_forget,
@@ -188,14 +193,38 @@ class Peers(Alone):
                 self._channel.post(process, "gone", number)
             elif isinstance(outcome, RelayError):
                 self._channel.post(process, "outcome", number, _pack(outcome))
+            elif isinstance(outcome, Held):
+                # A process of an earlier version passes over this, and answers its caller that this one is silent.
+                self._channel.post(process, "queued", {"number": number})
+                self._held.add(outcome)
+                self._relay.when_settled(outcome, partial(self._on_held_settled, process, number, outcome))
             elif isinstance(outcome, Handed):
-                if not isinstance(outcome.awaited, _Owed):
+                if isinstance(outcome.awaited, _Owed):
+                    self._announce(process, number, outcome.mode, outcome.awaited, outcome.forget)
+                else:
                     notified.setdefault(process, []).append(number)
-                    continue
-                self._channel.post(process, "handed", self._store.process, number, outcome.mode)
-                outcome.awaited.announce(outcome.forget)
         for process, numbers in notified.items():
             self._channel.post(process, "notified", numbers)
+
+    def _announce(self, process: str, number: int, mode: str, owed: "_Owed", forget: Callable[[], None]) -> None:
+        self._channel.post(process, "handed", self._store.process, number, mode)
+        owed.announce(forget)
+
+    def _on_held_settled(self, process: str, number: int, held: Held) -> None:
+        """Tell another process what became of its call, which waited for room in its client's window."""
+        self._held.discard(held)
+        if held.error is not None:
+            error = held.error if isinstance(held.error, RelayError) else RelayError()
+            self._channel.post(process, "outcome", number, _pack(error))
+        elif held.handed is None:
+            self._channel.post(process, "gone", number)
+        elif isinstance(held.handed.awaited, _Owed):
+            self._announce(process, number, held.handed.mode, held.handed.awaited, held.handed.forget)
+        else:
+            self._channel.post(process, "notified", [number])
+
+    def _give_up_held(self, held: Held) -> None:
+        self._relay.give_up(held)
 
     def owe(self, owed: "_Owed") -> None:
         """Take note that another process waits."""
@@ -220,6 +249,13 @@ class Peers(Alone):
         else:
             asked.awaited = Awaited(mode)
             asked.answer(mode)
+
+    def _on_queued(self, what: dict[str, Any]) -> None:
+        """A call waits at its client's process: it is silent on purpose, for a while."""
+        asked = self._asked.get(what["number"])
+        if asked is not None:
+            self.silences.discard(asked)
+            self.queued.add(asked)
 
     def _on_answer(self, number: int, value: Any, error: Exception | None = None) -> None:
         asked = self._asked.pop(number, None)
@@ -322,6 +358,7 @@ class _Asked:
         if not self._is_answered:
             self._is_answered = True
             self._peers.silences.discard(self)
+            self._peers.queued.discard(self)
             self._value, self._error = value, error
             self._wait.release()
 

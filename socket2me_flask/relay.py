@@ -15,6 +15,7 @@ from functools import partial
 from .answers import Answer
 from .delivery import LEGACY, Answering, Awaited, Client, Handed, mode_for
 from .errors import (
+    ClientBusy,
     ClientGone,
     NobodyConnected,
     NotAcknowledged,
@@ -36,15 +37,20 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Held:
-    """A call that waits for its client, and the signal that it waits no more."""
+class Held:
+    """A call that waits for its client, or for room in its client's window, and the signal that it waits no more.
+
+    new_awaited: makes what waits for the acknowledgement, for a mode. on_settled is called after `settled` was set.
+    """
 
     call: Call
-    address: str
-    size: int
+    new_awaited: Callable[[str], Awaited] = Awaited
+    address: str = ""  # whose share of all held calls it takes, and how many bytes of it
+    size: int = 0
     settled: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
     handed: Handed | None = None  # None, and no error either: a client has come to another process
+    on_settled: Callable[[], None] | None = None
 
 
 class Alone:
@@ -123,7 +129,7 @@ class Relay:
         self._address_of = address_of
         self._clients: dict[str, Client] = {}
         self._counts: dict[str, Counts] = {}  # of tokens with a secret: nobody else may ask
-        self._held: dict[str, deque[_Held]] = {}
+        self._held: dict[str, deque[Held]] = {}
         self._held_requests = Pool(max_held_requests)  # by address
         self._held_bytes = Pool(max_held_bytes)
         self._lock = threading.Lock()  # guards the step from "nobody here" to "held", and its way back
@@ -202,12 +208,13 @@ class Relay:
         client = self._clients.get(token)
         return None if client is None else (token, client.sid, client.mode)
 
-    def take(self, calls: Sequence[tuple[Call, Callable[[str], Awaited]]]) -> list[Handed | Exception]:
+    def take(self, calls: Sequence[tuple[Call, Callable[[str], Awaited]]]) -> list[Handed | Held | Exception]:
         """Hand calls that came to other processes to clients of this one, and return what came of each.
 
-        What makes an `Awaited`, for a mode, goes with each. `ClientGone` is one for whom nobody is here.
+        What makes an `Awaited`, for a mode, goes with each. `ClientGone` is one for whom nobody is here. One
+        that is held waits for room in its client's window: `when_settled` and `give_up` are for those.
         """
-        outcomes: list[Handed | Exception] = []
+        outcomes: list[Handed | Held | Exception] = []
         handed_to: list[tuple[str, Client] | None] = []
         for call, new_awaited in calls:
             client = self._clients.get(call.token)
@@ -215,6 +222,11 @@ class Relay:
                 if client is None:
                     raise ClientGone
                 self._check_rate(call.token)
+                if client.bounds_calls:
+                    outcome = self._take_bounded(call, client, new_awaited)
+                    outcomes.append(outcome)
+                    handed_to.append((call.token, client) if isinstance(outcome, Handed) else None)
+                    continue
                 outcomes.append(_hand(call, client, new_awaited))
                 handed_to.append((call.token, client))
             except (ClientGone, RelayError) as error:
@@ -236,6 +248,20 @@ class Relay:
                     for to, outcome in zip(handed_to, outcomes, strict=True)
                 ]
         return outcomes
+
+    def when_settled(self, held: Held, on_settled: Callable[[], None]) -> None:
+        """Have `on_settled` called when a held call waits no more, which may be so already."""
+        with self._lock:
+            if not held.settled.is_set():
+                held.on_settled = on_settled
+                return
+        on_settled()
+
+    def give_up(self, held: Held) -> None:
+        """End the wait of a held call: there was no room in its client's window in time."""
+        with self._lock:
+            if not held.settled.is_set():
+                self._settle(held, ClientBusy() if held.call.token in self._clients else NobodyConnected())
 
     def attach(self, token: str, client: Client) -> None:
         """Make `client` the token's one client, give it what was held, and dismiss the one before."""
@@ -280,6 +306,13 @@ class Relay:
             if self.mailboxes is not None:
                 self.mailboxes.close(token, client)
         client.dismiss("replaced")
+
+    def deliver_held(self, token: str, client: Client) -> None:
+        """Deliver what waits for room in a client's window."""
+        if token in self._held:
+            with self._lock:
+                if self._clients.get(token) is client:
+                    self._hand_over(token, client)
 
     def wake(self, token: str) -> None:
         """Have calls that are held go where their client is: it came to another process."""
@@ -338,6 +371,8 @@ class Relay:
 
     def _forward(self, call: Call) -> Answer:
         client = self._clients.get(call.token)
+        if client is not None and client.bounds_calls:
+            return self._answer(call, self._hold(call))
         if client is not None:
             try:
                 handed = _hand(call, client)
@@ -370,9 +405,9 @@ class Relay:
         while True:
             with self._lock:
                 client = self._clients.get(call.token)
-                if client is not None:
+                if client is not None and self._may_deliver(call.token, client):
                     try:
-                        handed = _hand(call, client)
+                        handed = self._deliver(call, client)
                         client.flush()
                         return handed
                     except ClientGone:
@@ -380,17 +415,17 @@ class Relay:
                         self._store.detach(call.token, client.sid)
                 seconds = deadline - time.monotonic()
                 if seconds <= 0:
-                    raise NobodyConnected
-                held = self._queue(call)
+                    raise NobodyConnected if client is None else ClientBusy
+                held = self._queue(Held(call))
             found = self._wait_for_client(held, seconds)
             if found is not None:
                 return found
 
-    def _wait_for_client(self, held: _Held, seconds: float) -> Handed | None:
+    def _wait_for_client(self, held: Held, seconds: float) -> Handed | None:
         """Wait until a held call was taken. Return None if it was not, but a client is said to have come."""
         token = held.call.token
         try:
-            is_elsewhere = self._peers.watch(token, seconds)
+            is_elsewhere = token not in self._clients and self._peers.watch(token, seconds)
         except RelayError:
             if not self._give_up(held):
                 raise
@@ -398,13 +433,16 @@ class Relay:
         if (is_elsewhere or not held.settled.wait(seconds)) and not self._give_up(held):
             if is_elsewhere:
                 return self._peers.hand(held.call)
+            if token in self._clients:
+                raise ClientBusy
             raise NobodyConnected if self._store.get(token) is not None else UnknownToken
         if held.error is not None:
             raise held.error
         return held.handed
 
-    def _queue(self, call: Call) -> _Held:
-        held = _Held(call, address_key(self._address_of(call)), call.size)
+    def _queue(self, held: Held) -> Held:
+        call = held.call
+        held.address, held.size = address_key(self._address_of(call)), call.size
         if not self._held_requests.has_room(held.address, 1) or not self._held_bytes.has_room(
             held.address, held.size
         ):
@@ -438,10 +476,10 @@ class Relay:
             return True
 
     def _hand_over(self, token: str, client: Client) -> bool:
-        """Give a client what is held for its token, oldest first. Return False if it left meanwhile."""
-        while held := next(iter(self._held.get(token, ())), None):
+        """Give a client what is held for its token, oldest first, as far as its window. Return False if it left."""
+        while (held := next(iter(self._held.get(token, ())), None)) and client.has_room:
             try:
-                held.handed = _hand(held.call, client)
+                held.handed = self._deliver(held.call, client, held.new_awaited)
                 client.flush()
             except ClientGone:
                 return False
@@ -451,7 +489,29 @@ class Relay:
                 self._settle(held)
         return True
 
-    def _give_up(self, held: _Held) -> bool:
+    def _take_bounded(self, call: Call, client: Client, new_awaited: Callable[[str], Awaited]) -> Handed | Held:
+        """Queue a call of another process for a client, or hold it until there is room in the client's window."""
+        with self._lock:
+            if self._may_deliver(call.token, client):
+                return self._deliver(call, client, new_awaited)
+            return self._queue(Held(call, new_awaited))
+
+    def _may_deliver(self, token: str, client: Client) -> bool:
+        """Say whether a call may go to a client now: there is room, and none waits for it that came before."""
+        return not client.bounds_calls or (client.has_room and token not in self._held)
+
+    def _deliver(self, call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:
+        """Queue a call for a client; if nobody waits for it any more, another has its place in the window."""
+        handed = _hand(call, client, new_awaited)
+        if client.bounds_calls:
+            handed.forget = partial(self._forget, call.token, client, handed.forget)
+        return handed
+
+    def _forget(self, token: str, client: Client, forget: Callable[[], None]) -> None:
+        forget()
+        self.deliver_held(token, client)
+
+    def _give_up(self, held: Held) -> bool:
         """Take a call out of its queue. Return True if a client took it at the last moment."""
         with self._lock:
             if held.settled.is_set():
@@ -459,12 +519,14 @@ class Relay:
             self._release(held)
             return False
 
-    def _settle(self, held: _Held, error: Exception | None = None) -> None:
+    def _settle(self, held: Held, error: Exception | None = None) -> None:
         held.error = error
         self._release(held)
         held.settled.set()
+        if held.on_settled is not None:
+            held.on_settled()
 
-    def _release(self, held: _Held) -> None:
+    def _release(self, held: Held) -> None:
         queue = self._held[held.call.token]
         queue.remove(held)  # near the front: calls leave in the order in which they came
         if not queue:

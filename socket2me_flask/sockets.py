@@ -82,7 +82,7 @@ class SocketClient(Member):
 
     __slots__ = (
         *("_acks", "_has_left", "_last_ack_id", "_sockets"),
-        *("answering", "is_raw", "is_wanted", "mode", "window"),
+        *("answering", "bounds_calls", "is_raw", "is_wanted", "mode", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
@@ -93,6 +93,7 @@ class SocketClient(Member):
         self.mode = "notify"
         self.answering: Answering | None = None
         self.window = 1
+        self.bounds_calls = False
         self._acks: dict[int, OnAck] | None = None  # who waits for which
         self._last_ack_id = 0
         self._has_left = False
@@ -141,6 +142,12 @@ class SocketClient(Member):
         on_ack = self._acks.pop(ack_id, None) if self._acks is not None else None
         if on_ack is not None:
             on_ack(args)
+            if self.bounds_calls:
+                self._sockets.on_room(self)
+
+    @property
+    def has_room(self) -> bool:
+        return not self.bounds_calls or len(self._acks or ()) < self.window
 
     def leave(self) -> None:
         """Send nothing more, and let go whoever waits for an acknowledgement."""
@@ -251,6 +258,10 @@ class Sockets:
         server.on("connect", self._on_connect, namespace="*")
         server.on("disconnect", self._on_disconnect, namespace="*")
 
+    def on_room(self, client: SocketClient) -> None:
+        """Have calls delivered that wait for a client's window."""
+        self._relay.deliver_held(client.token, client)
+
     def _on_connect(self, namespace: str, sid: str, environ: object, auth: Any) -> None:
         # An exception that leaves a connect handler makes python-socketio answer nothing at all.
         try:
@@ -275,6 +286,7 @@ class Sockets:
         client.is_raw = options.get("body") == "raw"
         client.mode = options.get("mode", record.mode)
         client.window = options.get("window", self._window)
+        client.bounds_calls = "window" in options and not record.mailbox and client.mode != "notify"
         if record.mailbox and client.mode == "notify":
             raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
         client.is_wanted = True

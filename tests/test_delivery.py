@@ -4,13 +4,14 @@ import json
 import threading
 import time
 from base64 import b64decode
+from contextlib import contextmanager
 
 import pytest
 import requests
 
 from socket2me_flask.mailboxes import RETRY_SECONDS
 
-from .live import NodeListener, Pair, PythonListener, Server, WebSocket, wait_until
+from .live import DEADLINE_SECONDS, NodeListener, Pair, PythonListener, Server, WebSocket, wait_until
 from .redis_server import Redis
 
 # How long the relay of these tests waits for a client, and how long until it sends an event again.
@@ -352,6 +353,85 @@ def test_what_a_client_may_acknowledge_with_has_bounds(server):
         client.send(f'462-/{token},{ack_id}[{{"_placeholder":true,"num":0}},{{"_placeholder":true,"num":1}}]')
         client.acknowledge(ack_id, 200, "after all")  # in place of the attachments
         assert caller.answer.text == "after all"
+
+
+# The window of calls
+
+
+@contextmanager
+def relay_with(kind, folder, **settings):
+    """A relay that is a single process, or a pair on Redis: then callers are at the other."""
+    if kind == "redis":
+        with Redis() as redis, Pair(redis.url, **settings) as server:
+            yield server
+    else:
+        with Server(kind, STORE_URL=f"sqlite:///{folder}/relay.db", **settings) as server:
+            yield server
+
+
+KINDS = ["gunicorn", "flask", "redis"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_waits_for_room_in_the_clients_window(kind, tmp_path):
+    """Its time to be acknowledged begins when it is delivered, which is when there is room."""
+    settings = {"HOLD_SECONDS": DEADLINE_SECONDS, "ACK_TIMEOUT_SECONDS": 2, "STORE_TIMEOUT_SECONDS": 1}
+    with relay_with(kind, tmp_path, **settings) as server:
+        token = server.new()
+        with Acknowledging(server, token, mode="ack", window=2) as client:
+            callers = [Caller(server, token, tail=f"/{number}") for number in range(6)]
+            for _ in range(3):  # in all longer than either timeout
+                both = [client.event()[0] for _ in range(2)]
+                time.sleep(0.9)
+                for ack_id in both:
+                    client.acknowledge(ack_id)
+            assert [caller.answer.status_code for caller in callers] == [200] * 6
+            assert max(caller.seconds for caller in callers) > 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_finds_no_room_was_not_delivered(kind, tmp_path):
+    """503 client_busy after HOLD_SECONDS: the client never receives it."""
+    with relay_with(kind, tmp_path, HOLD_SECONDS=0.5, ACK_TIMEOUT_SECONDS=DEADLINE_SECONDS) as server:
+        token = server.new()
+        with Acknowledging(server, token, mode="ack", window=1) as client:
+            first = Caller(server, token, tail="/first")
+            ack_id, _ = client.event()
+            busy = server.go(token, tail="/second")
+            assert (busy.status_code, error_code(busy)) == (503, "client_busy")
+            assert "Retry-After" in busy.headers
+            client.acknowledge(ack_id)
+            assert first.answer.status_code == 200
+            third = Caller(server, token, tail="/third")
+            ack_id, request = client.event()
+            assert request["path"] == "/third"
+            client.acknowledge(ack_id)
+            assert third.answer.status_code == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_is_not_acknowledged_in_time_makes_room(kind, tmp_path):
+    """Else a client that forgets one would receive no other."""
+    settings = {"HOLD_SECONDS": DEADLINE_SECONDS, "ACK_TIMEOUT_SECONDS": 0.5}
+    with relay_with(kind, tmp_path, **settings) as server:
+        token = server.new()
+        with Acknowledging(server, token, mode="ack", window=1) as client:
+            first = Caller(server, token)
+            client.event()
+            second = Caller(server, token)
+            ack_id, _ = client.event()
+            client.acknowledge(ack_id)
+            assert (first.answer.status_code, second.answer.status_code) == (504, 200)
+
+
+def test_a_client_that_names_no_window_is_sent_all(server):
+    """The window that the relay assumes is for mailboxes only: such a client always got what came."""
+    token = server.new()
+    with Acknowledging(server, token, mode="ack") as client:
+        callers = [Caller(server, token) for _ in range(3)]
+        for ack_id in [client.event()[0] for _ in range(3)]:
+            client.acknowledge(ack_id)
+        assert [caller.answer.status_code for caller in callers] == [200] * 3
 
 
 # Mailboxes

@@ -215,7 +215,14 @@ class Side:
     def __init__(self, store, **options):
         self.store = store
         self.timers = []
-        peers = Peers(store, silence_seconds=1, patience_seconds=0, new_timer=self.new_timer, gave_way=lambda: None)
+        peers = Peers(
+            store,
+            silence_seconds=1,
+            patience_seconds=0,
+            hold_seconds=0,
+            new_timer=self.new_timer,
+            gave_way=lambda: None,
+        )
         mailboxes = Mailboxes(
             store.mailboxes, redeliver_seconds=60, max_attempts=5, spawn=lambda do: do(), new_timer=self.new_timer
         )

@@ -33,6 +33,8 @@ class FakeClient:
     mode = "notify"
     answering = None
     window = 1
+    bounds_calls = False
+    has_room = True
 
     def __init__(self):
         self.sid = str(id(self))
