@@ -44,6 +44,7 @@ class Command:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         self.url = ""
+        self.terms: dict[str, Any] = {}
 
     def _read(self) -> None:
         for line in self.process.stdout:
@@ -59,6 +60,8 @@ class Command:
                 raise AssertionError(f"no {event!r} after {passed}, {self.process.poll()=}") from None
             if told["event"] == "url":
                 self.url = told["url"]
+            if told["event"] == "terms":
+                self.terms = told
             if told["event"] == event:
                 return told
             passed.append(told)
@@ -96,7 +99,7 @@ def listen(relay: Server, app: App, tmp_path: Path) -> Iterator[Any]:
         command = Command(home, "listen", target or app.url, "--server", server.url, "--json", *options)
         commands.append(command)
         command.expect("url")
-        command.expect("connected")
+        command.expect("terms")
         server.giveaways.add(command.url.rpartition("/")[2])
         until_attached(server, command, home)
         return command
