@@ -51,8 +51,12 @@ class RelayApi:
     """
 
     def __init__(self, server: str, api_key: str | None = None) -> None:
-        parts = urlsplit(server)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        try:
+            parts = urlsplit(server)
+            is_address = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.path not in ("", "/"):
             raise ClientError(f"The relay's address is like https://relay.example, and not {server}.")
         self.server = f"{parts.scheme}://{parts.netloc}"
         self._api_key = api_key
@@ -101,7 +105,7 @@ class RelayApi:
     def inspect(self, token: Token) -> dict[str, Any]:
         """Return what the relay says of a token with a secret; of its mailbox, how many events are where."""
         path = f"/v1/tokens/{token.token}"
-        seen = self._members(self._call("GET", path, token.secret), "connected", "forwarded")
+        seen = self._members(self._call("GET", path, token.secret), "connected", "forwarded", "expires_at")
         if seen.get("mailbox"):
             seen["events"] = {state: len(listed) for state, listed in self.events(token).items()}
         return seen
@@ -134,7 +138,7 @@ class RelayApi:
             members = None
         if not isinstance(members, dict) or not all(name in members for name in names):
             path = urlsplit(answer.url).path.replace("/v1/tokens/", "/v1/tokens ", 1).partition(" ")[0]
-            raise RelayRefused(f"{self.server} is no socket2me relay: its answer to {path} is none of a relay's.")
+            raise RelayRefused(f"{self.server} is no socket2me relay: its answer to {path} is of another kind.")
         return members
 
     def _call(

@@ -21,7 +21,7 @@ from .client import MAX_PARALLEL, PARALLEL, Client, Notice
 from .errors import ClientError, Displaced, NotHandled, OutsideTarget, RelayRefused, TokenGone
 from .forwarder import Forwarder, Pattern
 from .kept import Kept, KeptTokens
-from .report import JsonReport, Terms, TextReport, printable, size_of
+from .report import JsonReport, Terms, TextReport, printable, size_of, when
 from .request import Request
 from .samples import SAMPLES
 from .target import Answer, Target
@@ -231,6 +231,7 @@ def listen(
     except Displaced as error:
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
+    report.ended(client.expires_at)
 
 
 def _terms(client: Client, timeout_seconds: float) -> Terms:
@@ -431,7 +432,7 @@ def _state(api: RelayApi, token: Token) -> str:
         return str(error)
     words = ["connected" if seen["connected"] else "not connected", f"{seen['forwarded']} requests taken"]
     words += [f"{count} {state.replace('_', ' ')}" for state, count in seen.get("events", {}).items()]
-    return ", ".join(words)
+    return ", ".join([*words, f"lives until {when(float(seen['expires_at']))}"])
 
 
 def _send(request: Request, target: Target) -> Answer:

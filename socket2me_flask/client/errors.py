@@ -71,12 +71,12 @@ def unreachable(server: str, error: object) -> RelayUnavailable:
     """Return the error for a relay that does not answer as one, with what the user can do about it."""
     text = str(error)
     host = server.partition("://")[2]
-    if "NameResolution" in text or "getaddrinfo" in text or "Name or service" in text:
+    if "NameResolutionError" in text or "getaddrinfo" in text or "Name or service" in text:
         return RelayUnavailable(f"There is no host {host}: its name does not resolve", is_address=True)
-    if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
-        return RelayUnavailable(f"{host} does not speak TLS. Is it http://{host}?", is_address=True)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return RelayUnavailable(f"The certificate of {host} is not one that this machine trusts", is_address=True)
+    if "SSL" in text:
+        return RelayUnavailable(f"{host} does not speak TLS. Is it http://{host}?", is_address=True)
     if "timed out" in text:
         return RelayUnavailable(f"{server} does not answer in time")
     return RelayUnavailable(f"{server} does not answer: {reason_of(error)}")

@@ -1,6 +1,7 @@
 """What the command prints: for people in colour, for pipes plain, or a JSON object on each line."""
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -43,6 +44,9 @@ class Report(Protocol):
     def terms(self, terms: Terms) -> None:
         """Tell how long the URL lives, and how long callers and the relay wait."""
 
+    def ended(self, expires_at: float | None) -> None:
+        """Tell that nobody listens any more, and until when the URL lives, in seconds since the epoch."""
+
     def slow(self, request: Request, seconds: float) -> None:
         """Tell of a request that the local app has not answered after so long."""
 
@@ -61,6 +65,9 @@ class JsonReport:
 
     def terms(self, terms: Terms) -> None:
         self._print("terms", **asdict(terms))
+
+    def ended(self, expires_at: float | None) -> None:
+        self._print("ended", expires_at=expires_at)
 
     def slow(self, request: Request, seconds: float) -> None:
         self._print(
@@ -122,6 +129,10 @@ class TextReport:
         for text in _sentences(terms):
             self._print((text, "dim"))
 
+    def ended(self, expires_at: float | None) -> None:
+        until = f" The URL lives until {when(expires_at)}: start again by then." if expires_at is not None else ""
+        self._print((f"Ended.{until}", "dim"))
+
     def slow(self, request: Request, seconds: float) -> None:
         self._line(request, "...", "yellow", f"no answer yet after {seconds:g} s")
 
@@ -159,8 +170,7 @@ class TextReport:
 
 def _sentences(terms: Terms) -> Iterator[str]:
     if terms.expires_at is not None:
-        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(terms.expires_at))
-        yield f"The URL lives until {until}. Each start and each end of `listen` renews it."
+        yield f"The URL lives until {when(terms.expires_at)}. Each start and each end of `listen` renews it."
     timeout, caller, handler = terms.timeout_seconds, terms.caller_seconds, terms.handler_seconds
     if handler is not None and timeout > handler:
         yield f"--timeout is {timeout:g} s, but the relay waits less: an answer may take {handler:g} s here."
@@ -174,12 +184,17 @@ def _until_closed() -> Iterator[None]:
     try:
         yield
     except (BrokenPipeError, SystemExit):  # rich makes the one of the other
-        signal.raise_signal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # to the process: the thread that waits is another
 
 
 def printable(text: str) -> str:
     """Return text without what a terminal obeys: control characters are shown as their numbers."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def when(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_of(count: int) -> str:

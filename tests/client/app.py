@@ -81,6 +81,8 @@ class App:
         return Received(line.decode("latin-1").rstrip("\r\n"), headers, stream.read(length))
 
     def close(self) -> None:
+        if self._listener.fileno() == -1:
+            return
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._connections:
