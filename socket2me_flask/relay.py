@@ -295,6 +295,7 @@ class Relay:
                 self.mailboxes.close(token, client)
         if is_the_one:
             self._store.detach(token, client.sid)
+            self._retry_held(token, client)
 
     def displace(self, token: str, sid: str) -> None:
         """Dismiss a client, if it is still here: another process has the token's newest."""
@@ -306,6 +307,7 @@ class Relay:
             if self.mailboxes is not None:
                 self.mailboxes.close(token, client)
         client.dismiss("replaced")
+        self._retry_held(token, client)
 
     def deliver_held(self, token: str, client: Client) -> None:
         """Deliver what waits for room in a client's window."""
@@ -495,6 +497,11 @@ class Relay:
             if self._may_deliver(call.token, client):
                 return self._deliver(call, client, new_awaited)
             return self._queue(Held(call, new_awaited))
+
+    def _retry_held(self, token: str, client: Client) -> None:
+        """Have calls look for another client that waited for room in the window of one that has gone."""
+        if client.bounds_calls and token in self._held:
+            self.wake(token)
 
     def _may_deliver(self, token: str, client: Client) -> bool:
         """Say whether a call may go to a client now: there is room, and none waits for it that came before."""

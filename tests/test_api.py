@@ -15,6 +15,8 @@ class Recorder:
     sid = "recorder"
     mode = "notify"
     window = 1
+    bounds_calls = False
+    has_room = True
 
     def __init__(self):
         self.calls = []

@@ -103,7 +103,7 @@ def shown(default):
     if isinstance(default, bool):
         return f"`{default}`".lower()
     if isinstance(default, float):
-        return f"`{default:g}`"
+        return f"`{default:.10g}`"
     if isinstance(default, limits.RateLimitItem):
         return f"`{default.amount}/{default.GRANULARITY.name}`"
     return f"`{default}`"

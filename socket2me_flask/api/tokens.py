@@ -145,7 +145,9 @@ def _ttl_seconds(wanted: Any) -> float:
         return default
     is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
     if not is_number or not 1 <= wanted <= settings["MAX_TTL_SECONDS"]:
-        raise BadRequest(f'ttl_seconds is a number from 1 to {settings["MAX_TTL_SECONDS"]:g}, or "max" for that.')
+        raise BadRequest(
+            f'ttl_seconds is a number from 1 to {settings["MAX_TTL_SECONDS"]:.10g}, or "max" for that.'
+        )
     return float(wanted)
 
 

@@ -31,8 +31,8 @@ _T = TypeVar("_T")
 # What `listen` ends with when another client took the stream.
 DISPLACED_STATUS = 3
 
-# How long the relay has to hear that the client leaves.
-GOODBYE_SECONDS = 3
+# How long the client may take to finish, to leave, and to renew its URL, after Ctrl-C.
+GOODBYE_SECONDS = 5
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
 

@@ -48,6 +48,9 @@ MAX_WAITING_REQUESTS = 1000
 # How many of the events that were handled are known when they come again: their acknowledgement was late, or lost.
 REMEMBERED_EVENTS = 100
 
+# How long a client that is closed waits for the handlers that run.
+FINISH_SECONDS = 2
+
 # The longest wait before another attempt.
 MAX_BACK_OFF_SECONDS = 30
 
@@ -117,6 +120,7 @@ class Client:
         self._closed = threading.Event()
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # for what the handlers' threads share:
+        self._busy = 0  # how many deliveries are being handled
         self._running: set[str] = set()  # the events of a mailbox that are being handled
         self._handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
 
@@ -219,10 +223,10 @@ class Client:
                 self._wait(Notice(why), lost.seconds())
 
     def close(self) -> None:
-        """End `listen`, from any thread."""
+        """End `listen`, from any thread. What is being handled has a moment to end; nothing more is begun."""
         self._closed.set()
         if self._connection is not None:
-            self._connection.ended.set()
+            self._connection.changed.set()
 
     def _refresh(self, token: Token) -> None:
         if self._clock() < self._refresh_at:
@@ -232,6 +236,13 @@ class Client:
         self.has_mailbox = life is not None and life.has_mailbox
         self.expires_at = now + life.seconds if life is not None else None
         self._refresh_at = now + (life.seconds * REFRESH_PART if life is not None else REFRESH_SECONDS)
+
+    def _finish(self, connection: Connection) -> None:
+        """Wait until what is being handled is acknowledged, but not long."""
+        deadline = time.monotonic() + FINISH_SECONDS
+        while (self._busy or connection.is_sending) and time.monotonic() < deadline:
+            if connection.ended.wait(0.02):
+                break
 
     def _prolong(self) -> None:
         """Refresh the token at the end, so that it lives its whole time until the next start."""
@@ -244,6 +255,17 @@ class Client:
         """Have a delivery handled, and acknowledge or reject it."""
         if delivery.is_void:
             return
+        with self._lock:
+            self._busy += 1
+        try:
+            if self._closed.is_set() and delivery.ack_id is not None:
+                return  # the relay is about to hear that the client leaves
+            self._handle_now(handler, delivery)
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def _handle_now(self, handler: Handler, delivery: Delivery) -> None:
         options = delivery.connection.options
         try:
             request = Request.from_event(delivery.event, self._deadline(delivery, options))
@@ -336,12 +358,12 @@ class Client:
         if connection is None or token is None:
             raise RuntimeError("there is no connection")
         if self._closed.is_set():  # before there was this connection to end
-            connection.ended.set()
+            connection.changed.set()
         try:
             self._notice(Notice("connected"))
             connection.started.set()
             now = self._clock()
-            while not connection.ended.wait(max(0.1, min(TICK_SECONDS, self._refresh_at - now))):
+            while not connection.changed.wait(max(0.1, min(TICK_SECONDS, self._refresh_at - now))):
                 before, now = now, self._clock()
                 if now - before > SLEPT_SECONDS:
                     return "slept"
@@ -352,6 +374,8 @@ class Client:
                     self._refresh_at = now + TICK_SECONDS
             return "closed" if self._closed.is_set() and connection.why == "lost" else connection.why
         finally:
+            if self._closed.is_set():
+                self._finish(connection)
             connection.close()
 
     def _wait(self, notice: Notice, seconds: float) -> None:

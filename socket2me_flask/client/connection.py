@@ -92,6 +92,7 @@ class Connection:
         self.options: RelayOptions | None = None
         self.started = threading.Event()  # set by whoever made this: handlers may begin
         self.ended = threading.Event()
+        self.changed = threading.Event()  # it has ended, or is to be closed
         self.why = "lost"  # or `replaced`, `too_slow`; once it has ended
         self._http = requests.Session()
         self._socketio = socketio.Client(reconnection=False, handle_sigint=False, logger=_library_log)
@@ -116,6 +117,12 @@ class Connection:
         with self._engine.send_lock:
             for piece in encoded if isinstance(encoded, list) else [encoded]:
                 self._engine.send(piece)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits to be written. `close` does not wait for that."""
+        queue = self._engine.queue
+        return queue is not None and queue.unfinished_tasks > 0
 
     def close(self) -> None:
         """Leave."""
@@ -162,6 +169,7 @@ class Connection:
         if self.why == "lost":
             self.why = why
         self.ended.set()
+        self.changed.set()
 
     def _error(self, server: str, error: Exception) -> RelayUnavailable | RelayRefused:
         """Return what the relay meant by not accepting the connection."""

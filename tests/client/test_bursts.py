@@ -121,3 +121,18 @@ def test_one_stuck_request_holds_up_no_other(relay, app, listen):
     assert {status for status, _ in burst(relay, command.url, 10).values()} == {200}
     may_end.set()
     stuck.join()
+
+
+def test_what_is_being_handled_is_answered_when_listen_ends(any_relay, app, listen):
+    """After SIGTERM the caller whose request is with the app receives its answer."""
+    may_end = threading.Event()
+    app.answer = lambda received: may_end.wait(20) and OK
+    command = listen(server=any_relay)
+    told = []
+    caller = threading.Thread(target=lambda: told.append(call(any_relay, command.url)[0]))
+    caller.start()
+    app.expect()
+    threading.Timer(0.3, may_end.set).start()
+    assert command.end()[0] == 0
+    caller.join()
+    assert told == [200]
