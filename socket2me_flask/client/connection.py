@@ -132,6 +132,7 @@ class Connection:
         # python-engineio leaves these open after an error.
         if self._engine.ws is not None:
             self._engine.ws.close()
+            self._engine.ws.shutdown()  # which `close` leaves out where the relay was first
         self._http.close()
 
     def _on_message(self, message: Any) -> bool:
