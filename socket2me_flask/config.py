@@ -1,5 +1,6 @@
 """The settings: one table, read from the environment. Knows nothing of the rest of the relay."""
 
+import ipaddress
 import re
 import resource
 from collections.abc import Callable, Mapping
@@ -97,6 +98,10 @@ def _parse_level(text: str) -> str:
     return level
 
 
+def _parse_interface(text: str) -> str:
+    return text if text == "localhost" else str(ipaddress.ip_address(text))
+
+
 def _parse_store(text: str) -> str:
     parts = urlsplit(text)
     is_file = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1
@@ -114,6 +119,7 @@ _HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas
 _STORE = Kind(
     "memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store, is_secret=True
 )
+_INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
@@ -124,8 +130,12 @@ _ORIGINS = Kind("origins such as https://app.example separated by commas, or * f
 MANY = 10_000_000
 HUGE = 2**31 - 1
 
+# By these a platform says that it serves the app: Heroku, Fly, Render, Cloud Run and Knative.
+PLATFORM_VARIABLES = ("DYNO", "FLY_APP_NAME", "RENDER", "K_SERVICE")
+
 SETTINGS: tuple[Setting, ...] = (
-    Setting("PORT", 8000, _whole_number(1, 65535), "The port. Set: on all interfaces. Not set: 8000, this machine only."),
+    Setting("PORT", 8000, _whole_number(1, 65535), "The port."),
+    Setting("BIND", None, _INTERFACE, "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only."),
     Setting("LOG_LEVEL", "INFO", _LEVEL, "How much is logged."),
     # Tokens
     Setting("STORE_URL", "memory://", _STORE, "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one (rediss:// for TLS). Not set: REDIS_URL, if that is set."),
@@ -213,6 +223,47 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
     if settings["MAX_CONNECTIONS_PER_ADDRESS"] is None:
         settings["MAX_CONNECTIONS_PER_ADDRESS"] = max(1, min(1000, settings["MAX_CONNECTIONS"] // 2))
     return settings
+
+
+def bind_address(environ: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+    """Return the interface and the port to listen on, as gunicorn's `bind` takes it."""
+    is_hosted = any(environ.get(name, "").strip() for name in PLATFORM_VARIABLES)
+    host = settings["BIND"] or ("0.0.0.0" if is_hosted else "127.0.0.1")  # noqa: S104  # the platform's proxy asks
+    return f"[{host}]:{settings['PORT']}" if ":" in host else f"{host}:{settings['PORT']}"
+
+
+def exposure_warning(address: str, settings: Mapping[str, Any]) -> str | None:
+    """Return what it means that a relay listens on an address, such as `0.0.0.0:8000`, if others may reach it.
+
+    None for this machine's own, for a Unix socket, and where both `API_KEYS` and `REQUIRE_SECRET` are set.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    if (
+        not host
+        or host in ("unix", "fd", "localhost")
+        or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    ):
+        return None
+    risks = []
+    if not settings["API_KEYS"]:
+        risks.append("Without API_KEYS anybody who reaches it may ask for tokens.")
+    if not settings["REQUIRE_SECRET"]:
+        risks.append(
+            "Without REQUIRE_SECRET a token may have no secret: whoever knows its URL may take its requests."
+        )
+    if not risks:
+        return None
+    return " ".join(
+        [f"The relay listens on {address}, not only for this machine.", *risks, "See docs/security.md."]
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _connections(wanted: int | None) -> int:

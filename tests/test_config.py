@@ -3,13 +3,14 @@ import re
 import limits
 import pytest
 
-from socket2me_flask.config import SETTINGS, from_env
+from socket2me_flask.config import PLATFORM_VARIABLES, SETTINGS, bind_address, exposure_warning, from_env
 from socket2me_flask.errors import ConfigError
 
 from .live import ROOT
 
 GOOD = {
     "PORT": ("9000", 9000),
+    "BIND": ("::", "::"),
     "HOLD_SECONDS": ("0.5", 0.5),
     "TOKEN_EXPIRE_SECONDS": (" 60 ", 60),
     "MAX_BODY_BYTES": ("0", 0),
@@ -23,6 +24,7 @@ GOOD = {
 }
 BAD = {
     "PORT": ["x", "0", "65536", "80.5"],
+    "BIND": ["everywhere", "0.0.0.0:80", "256.1.1.1"],
     "MAX_CONNECTIONS": ["-1", "9999999", "1e3"],
     "RATE_LIMIT_NEW": ["60", "60/fortnight", "-1/minute", "x", "0/minute", "5/0 minutes", "60/minute;1000/hour"],
     "REQUIRE_SECRET": ["maybe"],
@@ -107,3 +109,42 @@ def shown(default):
     if isinstance(default, limits.RateLimitItem):
         return f"`{default.amount}/{default.GRANULARITY.name}`"
     return f"`{default}`"
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({}, "127.0.0.1:8000"),
+        ({"PORT": "8001"}, "127.0.0.1:8001"),
+        ({"PORT": "8001", "BIND": "0.0.0.0"}, "0.0.0.0:8001"),  # noqa: S104
+        ({"BIND": "::1"}, "[::1]:8000"),
+        *(({name: "x", "PORT": "80"}, "0.0.0.0:80") for name in PLATFORM_VARIABLES),
+        ({"DYNO": ""}, "127.0.0.1:8000"),
+        ({"DYNO": "web.1", "BIND": "localhost"}, "localhost:8000"),
+    ],
+)
+def test_the_relay_listens_on_this_machine_unless_told_otherwise(environ, address):
+    """By BIND, or by a platform's variable; a port alone exposes nothing."""
+    assert bind_address(environ, from_env(environ)) == address
+
+
+def test_what_it_means_to_be_reached_by_others():
+    """The warning names each setting that is missing; there is none where nobody else reaches the relay."""
+    open_to_all = exposure_warning("0.0.0.0:8000", from_env({}))
+    assert "0.0.0.0:8000" in open_to_all
+    assert "API_KEYS" in open_to_all
+    assert "REQUIRE_SECRET" in open_to_all
+    keyed = exposure_warning("[::]:8000", from_env({"API_KEYS": "k"}))
+    assert "API_KEYS" not in keyed
+    assert "REQUIRE_SECRET" in keyed
+    assert exposure_warning("relay.example:80", from_env({})) is not None
+    assert exposure_warning("0.0.0.0:8000", from_env({"API_KEYS": "k", "REQUIRE_SECRET": "1"})) is None
+    for address in (
+        "127.0.0.1:8000",
+        "127.9.9.9:1",
+        "[::1]:8000",
+        "localhost:8000",
+        "unix:/run/relay.sock",
+        "fd://3",
+    ):
+        assert exposure_warning(address, from_env({})) is None

@@ -424,6 +424,25 @@ def test_a_call_that_is_not_acknowledged_in_time_makes_room(kind, tmp_path):
             assert (first.answer.status_code, second.answer.status_code) == (504, 200)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_waits_for_room_follows_to_the_next_client(kind, tmp_path):
+    """When the busy client disconnects, the call goes to whoever connects; that client's own caller is told."""
+    settings = {"HOLD_SECONDS": DEADLINE_SECONDS, "ACK_TIMEOUT_SECONDS": DEADLINE_SECONDS}
+    with relay_with(kind, tmp_path, **settings) as server:
+        token = server.new()
+        with Acknowledging(server, token, mode="ack", window=1) as client:
+            first = Caller(server, token, tail="/first")
+            client.event()
+            second = Caller(server, token, tail="/second")
+            time.sleep(0.3)  # until it waits; if it does not yet, it finds nobody, which is the same to it
+        assert error_code(first.answer) == "client_left"
+        with Acknowledging(server, token, mode="ack", window=1) as client:
+            ack_id, request = client.event()
+            assert request["path"] == "/second"
+            client.acknowledge(ack_id)
+            assert second.answer.status_code == 200
+
+
 def test_a_client_that_names_no_window_is_sent_all(server):
     """The window that the relay assumes is for mailboxes only: such a client always got what came."""
     token = server.new()
