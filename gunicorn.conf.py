@@ -3,13 +3,16 @@
 Documented at https://docs.gunicorn.org/en/stable/settings.html
 """
 
+import errno
 import os
 import resource
+import socket
 import sys
+import time
 
 from gunicorn.workers import SUPPORTED_WORKERS
 
-from socket2me_flask.config import from_env
+from socket2me_flask.config import bind_address, exposure_warning, from_env
 from socket2me_flask.errors import ConfigError
 
 # gunicorn has no eventlet worker any more. This one is the relay's own.
@@ -25,8 +28,7 @@ try:
 except ConfigError as error:
     sys.exit(f"socket2me: {error}")
 
-_host = "0.0.0.0" if os.environ.get("PORT", "").strip() else "127.0.0.1"  # noqa: S104  # as gunicorn does it
-bind = f"{_host}:{_settings['PORT']}"
+bind = bind_address(os.environ, _settings)
 
 # One process holds every client and every token of the memory store. WEB_CONCURRENCY would otherwise set it.
 workers = 1
@@ -48,3 +50,41 @@ limit_request_line = 8190
 
 # Nobody administers the relay over a socket in the home folder.
 control_socket_disable = True
+
+# How long a port may be in use before the start ends: a relay that is being replaced needs a moment to stop.
+PORT_WAIT_SECONDS = 3
+
+
+def on_starting(server):
+    """End the start with one line if a port is in use. Sockets that are inherited are not looked at."""
+    if server.cfg.reuse_port or "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:
+        return
+    for address in server.cfg.address:
+        if not isinstance(address, tuple):
+            continue
+        ends_at = time.monotonic() + PORT_WAIT_SECONDS
+        while not _is_free(*address):
+            if time.monotonic() >= ends_at:
+                host, port = address
+                free = next((other for other in range(port + 1, port + 100) if _is_free(host, other)), None)
+                hint = f"PORT={free} is free." if free is not None else "Set PORT to another."
+                sys.exit(f"socket2me: port {port} of {host} is in use. {hint}")
+            time.sleep(0.2)
+
+
+def when_ready(server):
+    """Say what it means if others than this machine reach the relay."""
+    for address in server.cfg.bind:
+        warning = exposure_warning(address, _settings)
+        if warning is not None:
+            server.log.warning(warning)
+
+
+def _is_free(host, port):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True

@@ -28,9 +28,11 @@ def config():
 
 
 def test_where_it_listens(config):
-    """On this machine only, unless a platform sets PORT."""
+    """On this machine only, unless BIND or a platform says otherwise."""
     assert config()["bind"] == "['127.0.0.1:8000']"
-    assert config(PORT="9000")["bind"] == "['0.0.0.0:9000']"
+    assert config(PORT="9000")["bind"] == "['127.0.0.1:9000']"
+    assert config(PORT="9000", DYNO="web.1")["bind"] == "['0.0.0.0:9000']"
+    assert config(BIND="::1")["bind"] == "['[::1]:8000']"
 
 
 def test_one_process_whatever_the_platform_says(config):

@@ -140,6 +140,38 @@ def test_what_the_worker_cannot_do_is_refused_at_the_start(flag, named):
     assert named in ended.stderr
 
 
+def test_a_port_in_use_ends_the_start_with_one_line_that_names_a_free_one(server):
+    """Not with five retries and a stack of messages."""
+    ended = subprocess.run(
+        shlex.split("gunicorn -k eventlet wsgi:app"),
+        cwd=ROOT,
+        env={**clean_environment(), "PORT": str(server.port)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("socket2me: ")]
+    named = re.fullmatch(rf"socket2me: port {server.port} of 127\.0\.0\.1 is in use\. PORT=(\d+) is free\.", line)
+    assert server.port < int(named[1]) < server.port + 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_warned"),
+    [
+        ({}, False),
+        ({"BIND": "0.0.0.0"}, True),
+        ({"BIND": "0.0.0.0", "API_KEYS": "k" * 32, "REQUIRE_SECRET": "1"}, False),
+    ],
+)
+def test_a_relay_that_others_reach_says_what_that_means(settings, is_warned):
+    """In the log, unless keys and secrets are required."""
+    with Server(**settings) as server:
+        assert server.stop() == 0
+    assert ("not only for this machine" in server.log) == is_warned
+
+
 def test_a_unix_socket(tmp_path):
     """A proxy on the same machine needs no port."""
     path = tmp_path / "relay.sock"

@@ -27,7 +27,7 @@ CHUNKED = b"POST /v1/go/zz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n
 
 
 def send_all(port, pieces, connections, seconds):
-    """Send endless pieces over many connections, as fast as the relay takes them; open those anew that it closes."""
+    """Send endless pieces over many connections, as fast as they are taken; open those anew that are closed."""
     start, piece = (part.encode("latin-1") for part in pieces)
     data = piece * max(1, 65_536 // len(piece))
     ends_at = time.monotonic() + seconds
