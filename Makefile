@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 
+# Where `make serve` keeps tokens and mailboxes, unless STORE_URL or REDIS_URL is set.
+STORE ?= relay.db
+
 URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
@@ -14,7 +17,7 @@ serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
 	@$(MAKE) --no-print-directory try-it
 	@echo
-	@$(BIN)/gunicorn -k eventlet wsgi:app
+	@STORE_URL="$${STORE_URL:-$${REDIS_URL:-sqlite:///$(STORE)}}" $(BIN)/gunicorn -k eventlet wsgi:app
 
 try-it:
 	@echo '  TOKEN=$$(curl -s $(URL)/v1/new)'

@@ -48,13 +48,13 @@ def test_the_javascript_client(server, tmp_path):
 
 
 @pytest.mark.timeout(180)
-def test_make_serve_and_its_three_lines():
+def test_make_serve_and_its_three_lines(tmp_path):
     """`make serve` starts the relay, and the three lines that it prints work as printed."""
     port = free_port()
     # This environment stands in for the one that `make serve` would make, so that nothing is installed twice.
     venv = BIN.parent
     with subprocess.Popen(
-        ["make", "serve", f"PORT={port}", f"VENV={venv}", "INSTALLS="],
+        ["make", "serve", f"PORT={port}", f"VENV={venv}", "INSTALLS=", f"STORE={tmp_path}/relay.db"],
         cwd=ROOT,
         env=clean_environment(),
         stdout=subprocess.PIPE,
