@@ -488,3 +488,17 @@ def test_frames_before_the_handshake_are_refused(server):
             b"\x81\x80\x00\x00\x00\x00"
         )
         assert raw.read_to_end().startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_proxy_protocol_says_whose_connection_it_is():
+    """For every request of the connection, and for the limits of an address."""
+    with server_with("--proxy-protocol=v1")(RATE_LIMIT_NEW="1/minute") as server, Raw(server.port) as raw:
+        raw.send(b"PROXY TCP4 9.9.9.9 127.0.0.1 5 80\r\nGET /v1/new HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert raw.answer()[0] == 200
+        raw.send(b"GET /v1/new HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert raw.answer()[0] == 429
+        with Raw(server.port) as other:
+            other.send(b"PROXY TCP4 8.8.8.8 127.0.0.1 5 80\r\nGET /v1/new HTTP/1.1\r\nHost: x\r\n\r\n")
+            status, token = other.answer()
+            assert status == 200
+            server.giveaways.add(token.decode())

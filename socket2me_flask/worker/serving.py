@@ -91,6 +91,8 @@ class Server:
         self._tls: Any = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
         if self._tls is not None:
             self._tls.options |= ssl.OP_NO_RENEGOTIATION
+        self._most_of_address = max(MIN_OF_ADDRESS, int(worker.worker_connections * SHARE_OF_ADDRESS))
+        self._is_behind_proxy = cfg.proxy_protocol != "off"
         application = worker.wsgi
         self._services = find_services(application)
         self._accelerator: Accelerator | None = None
@@ -101,6 +103,7 @@ class Server:
             settings = self._services.settings
             self._answers = self._services.answers
             self._send_timeout_seconds = settings["SEND_TIMEOUT_SECONDS"]
+            self._is_behind_proxy = self._is_behind_proxy or settings["TRUSTED_PROXY_HOPS"] > 0
             if not _has_request_hooks(cfg):
                 self._accelerator = Accelerator(self._services)
             self._services.lifecycle.start()
@@ -166,9 +169,7 @@ class Server:
         A trusted proxy may have all: it is one address for everybody, and its own limits hold. So may the other end
         of a Unix socket, which has no address.
         """
-        is_proxy = self._services is not None and self._services.settings["TRUSTED_PROXY_HOPS"] > 0
-        most = max(MIN_OF_ADDRESS, int(self._worker.worker_connections * SHARE_OF_ADDRESS))
-        return is_proxy or not host or connections < most
+        return self._is_behind_proxy or not host or connections < self._most_of_address
 
     def stop(self) -> None:
         """Stop the relay: what its store has to write is written."""
@@ -190,6 +191,7 @@ class Server:
         """Serve requests until the connection is to end. Return whether the peer may still be sending."""
         parser = RequestParser(self._cfg, connection, connection.address)
         connection.buffered = parser.unreader.take_buffered
+        proxied: Any = None  # what the PROXY protocol said at the beginning of the connection
         while True:
             self._heads.add(connection)
             connection.begin_head()
@@ -204,6 +206,11 @@ class Server:
                 self._heads.discard(connection)
             connection.request = request
             connection.end_head()
+            if request.proxy_protocol_info:
+                proxied = request.proxy_protocol_info
+                connection.host = proxied["client_addr"] or connection.host
+            elif proxied:
+                request.proxy_protocol_info = proxied
             try:
                 check_head(request)
                 if isinstance(request.body.reader, ChunkedReader):
