@@ -263,7 +263,7 @@ class Client:
         self._read_until(b"}")  # the Engine.IO handshake
         self.send(f"40/{token},{auth}".encode())
         self._read_until(b'{"sid":')
-        self._read_until(b"}")
+        self._read_until(b"}}")  # the end of its member `relay`, too
 
     def _read_until(self, end: bytes) -> None:
         while end not in self._buffer:

@@ -73,6 +73,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_budgeted_bytes",
         "_has_hung_up",
         "_head_bytes",
         "_heads",
@@ -106,6 +107,7 @@ class Connection:
         self._has_hung_up = False
         self._heads = heads
         self._head_bytes: int | None = 0  # of the head that is being read; None while a body is
+        self._budgeted_bytes = 0  # of it
         self.is_reading_chunks = False
         self._on_hangup: Callable[[], None] | None = None
         self._waiter: greenlet.greenlet | None = None
@@ -142,7 +144,9 @@ class Connection:
                 if len(data) < size and self.short_read_empties and not self._has_hung_up:
                     self._is_readable = False
                 if self._head_bytes is not None:
-                    self._count_head(len(data))
+                    self._head_bytes += len(data)
+                    if self._head_bytes > SMALL_HEAD_BYTES:
+                        self._check_head(len(data))
                 return data
 
     def send(self, data: bytes) -> int:
@@ -152,12 +156,14 @@ class Connection:
 
     def sendall(self, data: bytes) -> None:
         """Send `data`. Raises `TimeoutError` if the peer reads none of it for too long."""
-        view = memoryview(data)
-        while view:
+        left: bytes | memoryview = data
+        while left:
             try:
-                view = view[self._socket.send(view) :]
+                sent = self._socket.send(left)
             except self.would_block:
                 wait_until(self._socket.fileno(), "write", self._send_timeout_seconds)
+            else:
+                left = memoryview(left)[sent:] if sent < len(left) else b""
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file. The relay has none; gunicorn serves other applications too."""
@@ -193,23 +199,21 @@ class Connection:
 
     def begin_head(self) -> None:
         """Count what is read from now on as a head."""
-        self.end_head()
         self._head_bytes = 0
         self.is_reading_chunks = False
 
     def end_head(self) -> None:
         """Count what is read from now on as a body."""
-        if self._head_bytes is not None and self._head_bytes > SMALL_HEAD_BYTES:
-            self._heads.give_back(self._head_bytes - SMALL_HEAD_BYTES)
+        if self._budgeted_bytes:
+            self._heads.give_back(self._budgeted_bytes)
+            self._budgeted_bytes = 0
         self._head_bytes = None
 
-    def _count_head(self, size: int) -> None:
-        before = self._head_bytes or 0
-        if before + size > MAX_HEAD_BYTES:
+    def _check_head(self, size: int) -> None:
+        if (self._head_bytes or 0) > MAX_HEAD_BYTES:
             raise HeadTooLarge
-        if before + size > SMALL_HEAD_BYTES:
-            self._heads.take(before + size - max(before, SMALL_HEAD_BYTES))
-        self._head_bytes = before + size
+        self._heads.take(size)
+        self._budgeted_bytes += size
 
     def close_after_response(self) -> None:
         """Close the connection once the request that is being served is answered."""

@@ -80,9 +80,9 @@ class Server:
 
     def __init__(self, worker: "EventletWorker") -> None:
         """Start the relay. Raises `ConfigError`."""
-        cfg = worker.cfg
+        cfg = worker.cfg = self._cfg = _CachedConfig(worker.cfg)
         self._worker = worker
-        self._cfg = cfg
+        self._keeps_alive = bool(cfg.keepalive)
         self._poller = Poller()
         self._connections: set[Connection] = set()
         self._head_budget = HeadBudget(MAX_HEADS_BYTES)
@@ -233,7 +233,7 @@ class Server:
             answer = self._accelerator.forward(request, connection)
             if answer is not None:
                 self._worker.count_request()
-                must_close = request.should_close() or not (self._worker.alive and self._cfg.keepalive)
+                must_close = request.should_close() or not (self._worker.alive and self._keeps_alive)
                 self._send(connection, request, answer, must_close=must_close)
                 if self._observes_access:
                     self._log_access(connection, request, answer, time.monotonic() - started)
@@ -301,6 +301,18 @@ class Server:
             eventlet.sleep(TICK_SECONDS)
             for timer in (self._heads, self._lingering):
                 timer.run(lambda: eventlet.sleep(0))
+
+
+class _CachedConfig:
+    """gunicorn's configuration, each setting looked up once: gunicorn asks for dozens of them for each request."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._cfg, name)
+        setattr(self, name, value)
+        return value
 
 
 def _bound_chunks(reader: ChunkedReader) -> None:
