@@ -72,6 +72,13 @@ def on_starting(server):
             time.sleep(0.2)
 
 
+def nworkers_changed(server, new, old):
+    """Keep to one worker with a store of one process: SIGTTIN would add a relay of its own."""
+    if old is not None and new > 1 and not _settings["STORE_URL"].startswith("redis"):
+        server.log.warning("One worker serves: several need STORE_URL=redis://..., which they share.")
+        server.num_workers = 1
+
+
 def when_ready(server):
     """Say what it means if others than this machine reach the relay."""
     for address in server.cfg.bind:

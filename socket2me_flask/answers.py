@@ -56,7 +56,7 @@ class ErrorAnswers:
         self._retry_after_seconds = retry_after_seconds
         self._reached: dict[str, tuple[int, float]] = {}  # setting -> count since it was logged, when that was
 
-    def render(self, error: Exception, accept: str = "") -> Answer:
+    def render(self, error: BaseException, accept: str = "") -> Answer:
         """Return the response to an exception, and log it where an operator should know.
 
         JSON, or one plain line where `accept` rates text higher. What is no `RelayError` is a fault of the relay:

@@ -1,5 +1,6 @@
 """The one typed way from a Flask application to what it was built with."""
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 
 _KEY = "socket2me"
 
+# What was built in this process and is still in use.
+_built: "weakref.WeakSet[Services]" = weakref.WeakSet()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Services:
     """What `create_app` built."""
 
@@ -51,6 +55,7 @@ class Services:
 def set_services(app: Flask, services: Services) -> None:
     """Give `app` its services; `create_app` does this once."""
     app.extensions[_KEY] = services
+    _built.add(services)
 
 
 def get_services(app: Flask | None = None) -> Services:
@@ -63,3 +68,8 @@ def find_services(wsgi_app: object) -> Services | None:
     """Return the services of a relay's Flask application, or None for any other WSGI application."""
     extensions = getattr(wsgi_app, "extensions", None)
     return extensions.get(_KEY) if isinstance(extensions, dict) else None
+
+
+def the_only_services() -> Services | None:
+    """Return the services of the one relay of this process, however its application is wrapped; None if not one."""
+    return next(iter(_built)) if len(_built) == 1 else None

@@ -197,3 +197,31 @@ def test_an_unexpected_exception_is_logged_and_says_nothing_to_the_caller(listen
         assert answer.status_code == 500
         assert answer.json() == {"error": {"code": "internal_error", "message": "The relay failed."}}
         assert "RuntimeError: the secret inside" in server.log
+
+
+REPLIES = [
+    [204],
+    [304, None, {"ETag": '"x"'}],
+    [205],
+    [200, ""],
+    [201, {"a": [1, "b"]}],
+    [200, "text", {"Content-Type": "text/xml", "X-A": ["1", "2"]}],
+    [500, b"\x00\xff"],
+    ["only a body"],
+    [],
+    [99],
+]
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+@pytest.mark.parametrize("reply", REPLIES, ids=str)
+def test_a_reply_is_answered_alike(both, reply, method):
+    """Status, headers, framing, body, and whether the connection is kept."""
+    answers = []
+    for server in both:
+        token = server.new()
+        with PythonListener(server, token, auth={"mode": "reply"}, replies=[tuple(reply)]) as client:
+            client.expect("connect")
+            answers.append(answer_to(server, head(f"{method} /v1/go/{token}", "Content-Length: 0")))
+            client.expect("request")
+    assert answers[0] == answers[1]

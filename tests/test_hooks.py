@@ -52,6 +52,11 @@ HOOKS = {
     "url_value_preprocessor": lambda app: app.url_value_preprocessor(lambda endpoint, values: None),
     "an error handler by status": lambda app: app.register_error_handler(404, lambda error: ("", 404)),
     "an error handler by class": lambda app: app.register_error_handler(UnknownToken, lambda error: ("", 404)),
+    "an error handler for everything": lambda app: app.register_error_handler(Exception, lambda error: ("", 418)),
+    "a wrapped view": lambda app: app.view_functions.update({"forward.forward": lambda tail: ("", 403)}),
+    "a replaced dispatch": lambda app: setattr(app, "dispatch_request", lambda: ("", 403)),
+    "a subclass": lambda app: setattr(app, "__class__", type("Mine", (flask.Flask,), {})),
+    "a route of its own": lambda app: app.add_url_rule("/v1/go/ping", "ping", lambda: "pong"),
     "middleware": lambda app: setattr(app, "wsgi_app", flask.Flask("other").wsgi_app),
     "a blueprint's before_request": lambda app: app.before_request_funcs["forward"].append(lambda: None),
     "a blueprint's after_request": lambda app: app.after_request_funcs["legacy"].append(lambda response: response),
@@ -63,6 +68,12 @@ def test_with_a_hook_calls_pass_through_flask(app, name):
     """From the moment at which it is registered."""
     HOOKS[name](app)
     assert forward(app) is None
+
+
+def test_a_route_elsewhere_does_not_matter(app):
+    """Only one that takes calls does."""
+    app.add_url_rule("/elsewhere", "elsewhere", lambda: "")
+    assert forward(app) is not None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 
 def run(program):
     """Run a program in a process of its own, as the worker does: patched, on a hub of its own."""
@@ -101,3 +103,43 @@ def test_a_hub_watch_calls_back_until_it_is_cancelled():
         print("done")
     """)
     assert out == "done\n"
+
+
+def test_a_report_is_not_brought_to_another_socket_with_the_same_number():
+    """What was reported of a socket that is closed by now concerns nobody."""
+    out = run("""
+        seen = []
+        watcher = poller.Poller()
+        poller.TURN_SECONDS = -1  # each callback is a turn of its own
+
+        def close_the_other(events):
+            watcher.remove(theirs.fileno())
+            watcher.add(theirs.fileno(), lambda events: seen.append("another"), poller.ON_CHANGE & ~poller.READABLE)
+
+        ours.send(b"x")
+        theirs.send(b"x")
+        watcher.add(ours.fileno(), close_the_other, poller.ON_CHANGE)
+        watcher.add(theirs.fileno(), lambda events: seen.append("the first"), poller.ON_CHANGE)
+        for _ in range(5):
+            eventlet.sleep(0.01)
+        print(seen)
+    """)
+    assert out in ("[]\n", "['the first']\n")  # whichever epoll reports first
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt", "eventlet.Timeout"])
+def test_no_exception_of_a_callback_ends_the_watching(error):
+    """Not one that is no `Exception` either."""
+    out = run(f"""
+        def fail(events):
+            raise {error}
+
+        watcher = poller.Poller()
+        watcher.add(ours.fileno(), fail, poller.ON_CHANGE)
+        theirs.send(b"x")
+        eventlet.sleep(0.01)
+        watcher.add(theirs.fileno(), lambda events: print("called"), poller.ON_CHANGE)
+        ours.send(b"x")
+        eventlet.sleep(0.01)
+    """)
+    assert out == "called\n"

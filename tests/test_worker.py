@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from .live import (
     free_port,
     wait_until,
 )
+from .security.attack import cpu_of
 from .security.raw import Raw
 
 GET_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -502,3 +504,185 @@ def test_the_proxy_protocol_says_whose_connection_it_is():
             status, token = other.answer()
             assert status == 200
             server.giveaways.add(token.decode())
+
+
+# What peers send in unusual ways
+
+
+def test_a_body_that_the_application_does_not_read_is_read_past(server):
+    """The next request on the connection is answered, and nothing else is."""
+    with Raw(server.port) as raw:
+        for path in ("/healthz", "/nowhere"):
+            raw.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n".encode() + b"x" * 200_000)
+            assert raw.answer()[0] in (404, 405)
+            raw.send(GET_HEALTH)
+            assert raw.answer() == (200, b"OK")
+
+
+def test_a_handshake_with_a_body_ends_the_connection(server):
+    """Its body is not taken for frames, and what follows is not taken for its body."""
+    handshake = (
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    )
+    for rest in (
+        b"Content-Length: 200\r\n\r\n" + b"x" * 200,
+        b"Content-Length: 10\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\r\n" + GET_HEALTH,
+    ):
+        with Raw(server.port) as raw:
+            raw.send(handshake + rest)
+            answer = raw.read_to_end()
+            assert answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+            assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_connections_that_are_reset_are_no_news():
+    """Before a request, in the middle of its head and of its body, and while it is idle: not a line."""
+    with Server() as server:
+        before = server.log
+        for sent in (
+            b"",
+            b"GET / HT",
+            GET_HEALTH,
+            b"POST /v1/new HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx",
+        ):
+            for _ in range(5):
+                raw = Raw(server.port)
+                raw.send(sent)
+                if sent == GET_HEALTH:
+                    raw.answer()
+                raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                raw.close()
+        assert_relays(server)
+        assert server.log == before
+
+
+def test_a_peer_that_leaves_before_its_tls_handshake_is_no_news(tls_server):
+    """Whether or not its connection was accepted by then."""
+    before = tls_server.log
+    for _ in range(20):
+        raw = Raw(tls_server.port)
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+    assert tls_server.get("/healthz").text == "OK"
+    assert tls_server.log == before
+
+
+@pytest.mark.parametrize("sender", [b"Connection: close\r\n", b""])
+def test_a_response_before_the_body_has_arrived_is_received(server, sender):
+    """The rest of the body is read past until the sender has the response: no reset discards it."""
+    version = b"1.1" if sender else b"1.0"
+    with Raw(server.port) as raw:
+        raw.send(b"POST /nowhere HTTP/" + version + b"\r\nHost: x\r\n" + sender + b"Content-Length: 900000\r\n\r\n")
+        for _ in range(9):
+            raw.send(b"x" * 100_000)
+        assert raw.answer()[0] == 404
+
+
+APP = """
+from wsgi import app as relay
+from gunicorn.errors import HaltServer
+
+
+class Odd(BaseException):
+    pass
+
+
+@relay.get("/odd")
+def odd():
+    raise Odd
+
+
+@relay.get("/exit")
+def leave():
+    raise SystemExit(7)
+
+
+class Middleware:
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        yield from self.app(environ, start_response)
+
+
+app = {wrapped}
+"""
+
+
+@pytest.mark.parametrize("wrapped", ["relay", "Middleware(relay)"])
+def test_what_a_developer_adds_harms_no_connection(tmp_path, wrapped):
+    """Exceptions that are none of `Exception`, and middleware that is a generator around a handshake."""
+    (tmp_path / "odd_app.py").write_text(APP.replace("{wrapped}", wrapped))
+    with server_with(f"--pythonpath {tmp_path},.", app="odd_app:app")() as server:
+        assert_relays(server)
+        for path in ("/odd", "/exit"):
+            for _ in range(2):
+                with contextlib.suppress(requests.ConnectionError):
+                    assert requests.get(server.url + path, timeout=5).status_code == 500
+        (pid,) = processes_of(server)
+        assert_relays(server)
+        assert processes_of(server) == [pid]
+        with WebSocket(server, server.new()):
+            started = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - started < 8
+
+
+def test_a_stop_right_after_the_start_is_soon():
+    """A signal that comes while the worker still loads is not forgotten."""
+    process = subprocess.Popen(
+        shlex.split("gunicorn -k eventlet wsgi:app"),
+        cwd=ROOT,
+        env={**clean_environment(), "PORT": str(free_port())},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if "Booting worker" in line:
+                break
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait(timeout=20) == 0
+        assert time.monotonic() - started < 6
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+def test_sigttin_adds_no_second_relay():
+    """With a store of one process; the log says why."""
+    with Server() as server:
+        (worker,) = processes_of(server)
+        os.kill(server.process.pid, signal.SIGTTIN)
+        wait_until(lambda: "several need STORE_URL=redis://" in server.log, "the log says so")
+        assert processes_of(server) == [worker]
+        assert_relays(server)
+
+
+@pytest.mark.parametrize("chunk_bytes", [700, 8000, 65_536])
+def test_chunks_of_common_sizes_are_read_fast(server, chunk_bytes):
+    """A body in chunks takes the relay little more than one with a length."""
+    body = b"x" * 1_500_000
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        for chunk in (body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes))
+    )
+    with listening(server, auth={"body": "raw"}) as (token, client), Raw(server.port) as raw:
+        url = f"POST /v1/go/{token} HTTP/1.1\r\nHost: x\r\n".encode()
+        spent = []
+        for sent in (
+            url + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+            url + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n",
+        ):
+            before = cpu_of(server.worker_pid)
+            raw.send(sent)
+            assert raw.answer() == (200, b"OK")
+            assert client.expect("request")["body"] == body
+            spent.append(cpu_of(server.worker_pid) - before)
+    assert spent[1] < spent[0] * 5 + 0.05

@@ -25,7 +25,8 @@ class AnswerResponse(Response):
     """An `Answer` as Flask takes it. It has the headers that every response has."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.body, answer.status, answer.headers)
+        super().__init__(answer.body, answer.status)
+        self.headers = Headers(answer.headers)  # without what Werkzeug would add
 
     def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
         """Return the headers as they are: nothing is missing."""

@@ -1,6 +1,5 @@
 """Whether a hook of the Flask application, beyond the relay's own, wants to see a forwarded call."""
 
-from collections.abc import Sized
 from typing import Any
 
 import flask.signals
@@ -20,6 +19,16 @@ _SIGNALS = (
 # The blueprints that serve forwarded calls. `None` is the application.
 _SCOPES = (None, "forward", "legacy")
 
+# Where they begin.
+_PREFIXES = ("/v1/go/", "/go/")
+
+# What a developer may replace of an application to see each request.
+_REPLACEABLE = frozenset(
+    "dispatch_request ensure_sync finalize_request full_dispatch_request handle_exception handle_http_exception "
+    "handle_user_exception make_response preprocess_request process_response request_class request_context "
+    "response_class".split()
+)
+
 
 class Hooks:
     """The hooks of one application. Build it when the relay has registered its own, before others do."""
@@ -27,28 +36,50 @@ class Hooks:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._wsgi_app = app.wsgi_app
+        self._class = type(app)
         registries: list[Any] = [
             app.url_value_preprocessors,
             app.before_request_funcs,
             app.after_request_funcs,
             app.teardown_request_funcs,
         ]
-        watched: list[Sized] = [registry[scope] for registry in registries for scope in _SCOPES]
+        # Lists that only grow: what each holds now is the relay's own.
+        watched = [registry[scope] for registry in registries for scope in _SCOPES]
         watched.append(app.teardown_appcontext_funcs)
-        for scope in _SCOPES:  # exception handlers: by status, or for `None` by class
-            handlers = app.error_handler_spec[scope]
-            watched += [handlers, handlers[None]]
-        # Each is a list or a dict that only grows: what it holds now is the relay's own.
-        self._watched = [(registry, len(registry)) for registry in watched]
+        # Exception handlers: by status, or for `None` by class.
+        tables = [app.error_handler_spec[scope] for scope in _SCOPES]
+        self._handlers = [(table[None], dict(table[None])) for table in tables]
+        self._lengths = [(registry, len(registry)) for registry in [*watched, *tables]]
+        self._views = [(name, view) for name, view in app.view_functions.items() if name.endswith(".forward")]
+        self._routes = len(app.view_functions)
+        self._has_other_route = False
+        self._own = {rule.endpoint for rule in app.url_map.iter_rules()}
 
     def want_calls(self) -> bool:
         """Return whether a hook, a handler, a receiver of a signal or middleware is there. Takes about 1 us."""
-        if self._app.wsgi_app is not self._wsgi_app:
+        app = self._app
+        if app.wsgi_app is not self._wsgi_app or type(app) is not self._class:
             return True
         for signal in _SIGNALS:
             if signal.receivers:
                 return True
-        for registry, length in self._watched:
+        for registry, length in self._lengths:
             if len(registry) != length:
                 return True
-        return False
+        for handlers, own in self._handlers:
+            if handlers != own:
+                return True
+        for name, view in self._views:
+            if app.view_functions[name] is not view:
+                return True
+        if len(app.view_functions) != self._routes:
+            self._look_at_routes()
+        return self._has_other_route or not _REPLACEABLE.isdisjoint(app.__dict__)
+
+    def _look_at_routes(self) -> None:
+        """Look whether a route that was added takes calls that the relay would forward."""
+        self._routes = len(self._app.view_functions)
+        self._has_other_route = any(
+            rule.rule.startswith(_PREFIXES) and rule.endpoint not in self._own
+            for rule in self._app.url_map.iter_rules()
+        )

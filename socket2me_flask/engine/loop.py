@@ -88,6 +88,9 @@ class GreenLoop:
         return _NO_LOCK  # nothing that it would guard yields to another green thread
 
     def detach_socket(self, environ: dict[str, Any]) -> socket.socket:
+        if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+            environ["socket2me.connection"].close_after_response()
+            raise BadRequest("A handshake has no body.")
         try:
             connection: socket.socket = environ["socket2me.connection"].detach()
         except ConnectionError as error:

@@ -37,13 +37,19 @@ TURN_SECONDS = 0.001
 
 
 class Poller:
-    """Calls back, on the hub's green thread, for each watched socket that can be read. Callbacks must not block."""
+    """Calls back for each watched socket that can be read.
+
+    Callbacks run on the hub's green thread, which cannot be suspended: they must not wait for anything. One may
+    switch to another green thread, which runs until it is suspended; that switches back to here.
+    """
 
     def __init__(self) -> None:
         self._hub = hubs.get_hub()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._watches: dict[int, HubWatch] = {}
-        self._ready: deque[tuple[int, int]] = deque()  # what epoll has reported and was not served yet
+        # What epoll has reported and was not served yet. A callback goes with its number: once it is removed, the
+        # number may be another socket's.
+        self._ready: deque[tuple[int, Callable[[int], None], int]] = deque()
         self._epoll: Any = _select.epoll() if HAS_EPOLL else None
         if self._epoll is not None:
             HubWatch("read", self._epoll.fileno(), self._on_epoll)
@@ -54,7 +60,7 @@ class Poller:
         if self._epoll is not None:
             self._epoll.register(fileno, flags)
         else:
-            self._watches[fileno] = HubWatch("read", fileno, lambda _: self._call(fileno, READABLE))
+            self._watches[fileno] = HubWatch("read", fileno, lambda _: self._call(fileno, callback, READABLE))
 
     def remove(self, fileno: int) -> None:
         """Watch a socket no more, if it is watched."""
@@ -69,30 +75,31 @@ class Poller:
         """Call back once more, in the next turn, although the socket itself may have nothing to read."""
         if not self._ready:
             call_later(0, self._serve_ready)
-        self._ready.append((fileno, READABLE))
+        self._ready.append((fileno, self._callbacks[fileno], READABLE))
 
     def _on_epoll(self, _: int) -> None:
-        if not self._ready:
-            self._ready.extend(self._epoll.poll(0, BATCH))
+        if not self._ready:  # else its rest is scheduled, and epoll reports again what is still to be read
+            for fileno, events in self._epoll.poll(0, BATCH):
+                callback = self._callbacks.get(fileno)
+                if callback is not None:
+                    self._ready.append((fileno, callback, events))
             self._serve_ready()
 
     def _serve_ready(self) -> None:
         ready = self._ready
         ends_at = time.monotonic() + TURN_SECONDS
         while ready:
-            fileno, events = ready.popleft()
-            self._call(fileno, events)
+            self._call(*ready.popleft())
             if ready and time.monotonic() >= ends_at:
                 call_later(0, self._serve_ready)  # the rest is first in the next turn
                 break
 
-    def _call(self, fileno: int, events: int) -> None:
-        callback = self._callbacks.get(fileno)
-        if callback is None:
-            return  # an earlier callback of this batch removed it
+    def _call(self, fileno: int, callback: Callable[[int], None], events: int) -> None:
+        if self._callbacks.get(fileno) is not callback:
+            return  # an earlier callback removed it
         try:
             callback(events)
-        except Exception:
+        except BaseException:  # an exception here would end the hub's listener, and with it every watched socket
             log.exception("a connection failed")  # the socket stays watched: only its owner ends it
 
 

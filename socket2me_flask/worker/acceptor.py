@@ -75,23 +75,22 @@ class Acceptor:
             self._worker.alive = False
 
     def _accept_one(self, listener: Any, name: Any) -> None:
-        while self.connections >= self._worker.worker_connections:
-            self._log_full("worker_connections are open")
-            if self._server.make_room():
-                eventlet.sleep(0)  # its green thread closes it
-            else:
-                eventlet.sleep(FULL_PAUSE_SECONDS)
         try:
-            sock, address = listener.accept()
-        except (BlockingIOError, InterruptedError):
             wait_until(listener.fileno(), "read", None)
-            return
-        except ConnectionError:
-            return  # the peer left while it waited
+            if self.connections >= self._worker.worker_connections:
+                self._log_full("worker_connections are open")
+                if not self._server.make_room():
+                    eventlet.sleep(FULL_PAUSE_SECONDS)
+                    return
+            sock, address = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return  # another worker was faster, or the peer left while it waited
         except OSError as error:
-            if error.errno not in _NO_FILES:
+            if listener.fileno() < 0:
                 raise
-            self._log_full(f"no file is left ({os.strerror(error.errno)})")
+            # Out of files, or what accept(2) says of the network: it may pass.
+            reason = "no file is left" if error.errno in _NO_FILES else "accepting failed"
+            self._log_full(f"{reason} ({os.strerror(error.errno or 0)})")
             eventlet.sleep(FULL_PAUSE_SECONDS)
             return
         host = address_key(address[0]) if isinstance(address, tuple) else ""
@@ -106,7 +105,7 @@ class Acceptor:
     def _serve(self, sock: Any, address: Any, listener_name: Any, host: str) -> None:
         try:
             self._server.serve(sock, address, listener_name)
-        except Exception:
+        except BaseException:  # nothing that a connection raises may end the green thread of the hub
             self._worker.log.exception("A connection failed.")
         finally:
             self.connections -= 1

@@ -26,9 +26,9 @@ SMALL_HEAD_BYTES = 8192
 # What gunicorn asks for where it does not know how much is to come.
 UNSIZED_READ_BYTES = 8192
 
-# Of a body in chunks, this much is read at once where the next chunk's size is not known: small chunks cost most,
-# and after each read other green threads run.
-CHUNK_READ_BYTES = 512
+# Of a body in many small chunks, this much is read at once where the next chunk's size is not known: they cost
+# most, and after each read other green threads run.
+LITTLE_BYTES = 512
 
 # The response has been sent and the connection is to end: this much is still read and dropped, for as long as this
 # may take. A close with something unread would make the kernel discard the response (RFC 9112, section 9.6).
@@ -67,9 +67,16 @@ class Closable(Protocol):
 class Connection:
     """A connection whose socket does not block. One green thread uses it at a time.
 
-    host: the peer's IP address.
-    request: the request that is being served.
-    is_detached: its socket has become a WebSocket's.
+    Reading: epoll reports a change once (`ON_CHANGE`), so `_is_readable` remembers it. It is set by a report, and
+    cleared by a read that finds the kernel's buffer empty: one that would block, or one that brings less than was
+    asked for. While it is not set, a read suspends the green thread until the next report. Once the peer has hung
+    up no report follows, so from then on the flag stays set, and a read that would block is the end.
+
+    host: the peer's IP address; `""` over a Unix socket.
+    request: the request that is being served, if one is.
+    buffered: takes what was read of the socket and not parsed yet.
+    is_detached: the socket has become a WebSocket's.
+    reads_little: whether the body that is being read comes in so small chunks that little of it is read at once.
     """
 
     __slots__ = (
@@ -87,7 +94,7 @@ class Connection:
         "buffered",
         "host",
         "is_detached",
-        "is_reading_chunks",
+        "reads_little",
         "request",
     )
 
@@ -108,7 +115,7 @@ class Connection:
         self._heads = heads
         self._head_bytes: int | None = 0  # of the head that is being read; None while a body is
         self._budgeted_bytes = 0  # of it
-        self.is_reading_chunks = False
+        self.reads_little = False
         self._on_hangup: Callable[[], None] | None = None
         self._waiter: greenlet.greenlet | None = None
         self.address = address
@@ -127,8 +134,10 @@ class Connection:
         Where there are some already, other green threads run first, or a peer that always has more would stop them.
         Raises `HeadTooLarge`.
         """
-        if self.is_reading_chunks and size <= UNSIZED_READ_BYTES:
-            size = CHUNK_READ_BYTES
+        if self.reads_little and size <= UNSIZED_READ_BYTES:
+            size = LITTLE_BYTES
+        elif self._head_bytes:
+            size = MAX_HEAD_BYTES  # a head that came in pieces is scanned anew for each of them
         if self._is_readable:
             yield_to_others()
         while True:
@@ -200,7 +209,7 @@ class Connection:
     def begin_head(self) -> None:
         """Count what is read from now on as a head."""
         self._head_bytes = 0
-        self.is_reading_chunks = False
+        self.reads_little = False
 
     def end_head(self) -> None:
         """Count what is read from now on as a body."""
@@ -239,6 +248,7 @@ class Connection:
         (RFC 6455, section 4.1).
         """
         if self.buffered():
+            self.close_after_response()  # what was read is gone: nobody knows where the next request would begin
             raise ConnectionError("A client sends no frames before it has the answer to its handshake.")
         self.is_detached = True
         self._poller.remove(self._socket.fileno())

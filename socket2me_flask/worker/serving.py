@@ -20,9 +20,10 @@ from gunicorn.http.parser import RequestParser
 
 from .. import logs
 from ..answers import Answer, ErrorAnswers
+from ..body import DISCARD_BYTES
 from ..engine.poller import Poller
 from ..errors import MalformedRequest
-from ..services import find_services
+from ..services import find_services, the_only_services
 from ..timer import Timer
 from .accelerator import Accelerator
 from .connection import (
@@ -50,6 +51,9 @@ SEND_TIMEOUT_SECONDS = 30
 # How many chunks of a body may be smaller than this.
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 64
+
+# After so many of them a body is read in small pieces.
+FEW_SMALL_CHUNKS = 64
 
 # What all heads that are being read may take, beyond 8 KB each.
 MAX_HEADS_BYTES = 16_000_000
@@ -94,7 +98,7 @@ class Server:
         self._most_of_address = max(MIN_OF_ADDRESS, int(worker.worker_connections * SHARE_OF_ADDRESS))
         self._is_behind_proxy = cfg.proxy_protocol != "off"
         application = worker.wsgi
-        self._services = find_services(application)
+        self._services = find_services(application) or the_only_services()
         self._accelerator: Accelerator | None = None
         if self._services is None:
             self._answers = ErrorAnswers(retry_after_seconds=1)
@@ -104,7 +108,7 @@ class Server:
             self._answers = self._services.answers
             self._send_timeout_seconds = settings["SEND_TIMEOUT_SECONDS"]
             self._is_behind_proxy = self._is_behind_proxy or settings["TRUSTED_PROXY_HOPS"] > 0
-            if not _has_request_hooks(cfg):
+            if find_services(application) is not None and not _has_request_hooks(cfg):
                 self._accelerator = Accelerator(self._services)
             self._services.lifecycle.start()
         for logger in (worker.log.error_log, worker.log.access_log):
@@ -122,7 +126,11 @@ class Server:
 
     def serve(self, sock: Any, address: Any, listener_name: Any) -> None:
         """Serve one connection until it ends."""
-        connection = self._connect(sock, address)
+        try:
+            connection = self._connect(sock, address)
+        except OSError:  # TLS, if the peer has left already
+            sock.close()
+            return
         self._connections.add(connection)
         try:
             if isinstance(connection, TLSConnection):
@@ -188,7 +196,11 @@ class Server:
         return TLSConnection(wrapped, address, self._poller, self._head_budget, send_timeout_seconds=seconds)
 
     def _serve_requests(self, connection: Connection, listener_name: Any) -> bool:
-        """Serve requests until the connection is to end. Return whether the peer may still be sending."""
+        """Serve requests until the connection is to end.
+
+        Return whether this side ends it: then the peer may still be sending. It does not if the peer has closed the
+        connection, or if its socket has become a WebSocket's.
+        """
         parser = RequestParser(self._cfg, connection, connection.address)
         connection.buffered = parser.unreader.take_buffered
         proxied: Any = None  # what the PROXY protocol said at the beginning of the connection
@@ -197,8 +209,10 @@ class Server:
             connection.begin_head()
             try:
                 request = next(parser)
-            except (StopIteration, http_errors.NoMoreData):
+            except StopIteration:
                 return False
+            except OSError:  # gunicorn's `NoMoreData` is one
+                raise
             except Exception as error:
                 self._refuse(connection, error)
                 return True
@@ -206,28 +220,32 @@ class Server:
                 self._heads.discard(connection)
             connection.request = request
             connection.end_head()
-            if request.proxy_protocol_info:
+            if request.proxy_protocol_info and request.proxy_protocol_info["client_addr"] is None:
+                request.proxy_protocol_info = None  # the proxy speaks for itself
+            elif request.proxy_protocol_info:
                 proxied = request.proxy_protocol_info
-                connection.host = proxied["client_addr"] or connection.host
+                connection.host = proxied["client_addr"]
             elif proxied:
                 request.proxy_protocol_info = proxied
             try:
                 check_head(request)
                 if isinstance(request.body.reader, ChunkedReader):
-                    connection.is_reading_chunks = True
-                    _bound_chunks(request.body.reader)
-                self._respond(connection, request, listener_name)
-            except StopIteration:
-                return request.must_close and not connection.is_detached
+                    _bound_chunks(request.body.reader, connection)
+                if not self._respond(connection, request, listener_name):
+                    return not connection.is_detached
+                if not self._is_body_read(connection, parser):
+                    return True
             except OSError:
                 raise
-            except Exception as error:
+            except BaseException as error:
+                if connection.is_detached:  # middleware may turn the end of a handshake into something else
+                    return False
                 self._refuse(connection, error)
                 return True
             connection.request = None
 
-    def _respond(self, connection: Connection, request: Any, listener_name: Any) -> None:
-        """Answer one request. Raises `StopIteration` if its connection is to be closed."""
+    def _respond(self, connection: Connection, request: Any, listener_name: Any) -> bool:
+        """Answer one request. Return whether the connection may have another."""
         if self._accelerator is not None:
             started = time.monotonic()
             answer = self._accelerator.forward(request, connection)
@@ -237,10 +255,20 @@ class Server:
                 self._send(connection, request, answer, must_close=must_close)
                 if self._observes_access:
                     self._log_access(connection, request, answer, time.monotonic() - started)
-                if must_close:
-                    raise StopIteration
-                return
-        self._worker.handle_request(listener_name, request, connection, connection.address)
+                return not must_close
+        try:
+            self._worker.handle_request(listener_name, request, connection, connection.address)
+        except StopIteration:  # so gunicorn, and the end of a handshake, say that there is no other
+            return False
+        return True
+
+    def _is_body_read(self, connection: Connection, parser: RequestParser) -> bool:
+        """Read what the application left of a body, if it is little and in time. Return whether that is all."""
+        self._heads.add(connection)
+        try:
+            return bool(parser.finish_body(max_bytes=DISCARD_BYTES))
+        finally:
+            self._heads.discard(connection)
 
     def _send(self, connection: Connection, request: Any, answer: Answer, *, must_close: bool) -> None:
         major, minor = (1, 1) if request is None else request.version
@@ -255,14 +283,14 @@ class Server:
         data = "\r\n".join(lines).encode("latin-1")
         connection.sendall(data if request is not None and request.method == "HEAD" else data + answer.body)
 
-    def _refuse(self, connection: Connection, error: Exception) -> None:
+    def _refuse(self, connection: Connection, error: BaseException) -> None:
         """Answer a request that is malformed, or at which the relay failed. The connection is closed then."""
         if isinstance(error, http_errors.ParseException | HeadTooLarge):
             log.debug("a malformed request was refused: %s", type(error).__name__)
             error = next(
                 MalformedRequest(*refusal) for kind, refusal in _REFUSALS.items() if isinstance(error, kind)
             )
-        self._send(connection, None, self._answers.render(error), must_close=True)
+        self._send(connection, connection.request, self._answers.render(error), must_close=True)
 
     def _linger(self, connection: Connection) -> None:
         """Read past what the peer still sends, so that it receives the response."""
@@ -315,7 +343,7 @@ class _CachedConfig:
         return value
 
 
-def _bound_chunks(reader: ChunkedReader) -> None:
+def _bound_chunks(reader: ChunkedReader, connection: Connection) -> None:
     """Bound the trailers and the number of small chunks of a body.
 
     A chunk of a byte costs as much to parse as one of thousands. No sender that is known sends so many so small.
@@ -328,6 +356,8 @@ def _bound_chunks(reader: ChunkedReader) -> None:
         for chunk in chunks:
             if len(chunk) < SMALL_CHUNK_BYTES:
                 small += 1
+                if small > FEW_SMALL_CHUNKS:
+                    connection.reads_little = True
                 if small > MAX_SMALL_CHUNKS:
                     raise http_errors.InvalidChunkSize(b"too many small chunks")
             yield chunk
