@@ -231,10 +231,8 @@ class Server:
                 check_head(request)
                 if isinstance(request.body.reader, ChunkedReader):
                     _bound_chunks(request.body.reader, connection)
-                if not self._respond(connection, request, listener_name):
+                if not self._respond(connection, parser, listener_name):
                     return not connection.is_detached
-                if not self._is_body_read(connection, parser):
-                    return True
             except OSError:
                 raise
             except BaseException as error:
@@ -244,8 +242,9 @@ class Server:
                 return True
             connection.request = None
 
-    def _respond(self, connection: Connection, request: Any, listener_name: Any) -> bool:
-        """Answer one request. Return whether the connection may have another."""
+    def _respond(self, connection: Connection, parser: RequestParser, listener_name: Any) -> bool:
+        """Answer the request that was parsed. Return whether the connection may have another."""
+        request = parser.mesg
         if self._accelerator is not None:
             started = time.monotonic()
             answer = self._accelerator.forward(request, connection)
@@ -260,7 +259,7 @@ class Server:
             self._worker.handle_request(listener_name, request, connection, connection.address)
         except StopIteration:  # so gunicorn, and the end of a handshake, say that there is no other
             return False
-        return True
+        return self._is_body_read(connection, parser)
 
     def _is_body_read(self, connection: Connection, parser: RequestParser) -> bool:
         """Read what the application left of a body, if it is little and in time. Return whether that is all."""
