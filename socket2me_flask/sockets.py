@@ -66,8 +66,9 @@ _ACK = re.compile(
 ).fullmatch
 _ACKS = ("3", "6")
 
-# EVENT and BINARY_EVENT.
-_IGNORED_TYPES = ("2", "5")
+# How EVENT and BINARY_EVENT begin.
+_EVENT_TYPES = ("2", "5")
+_EVENT = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[").match
 
 # The longest namespace that is looked at, which is longer than any token, and the longest `auth`.
 MAX_NAMESPACE_CHARACTERS = 256
@@ -329,7 +330,9 @@ class Sockets:
         if data[:1] in _ACKS:
             self._on_ack(transport_id, data)
             return
-        if data[:1] in _IGNORED_TYPES:
+        if data[:1] in _EVENT_TYPES:
+            if _EVENT(data) is None:
+                raise ValueError("no Socket.IO event")
             return
         match = _PACKET(data)
         if match is None:

@@ -11,7 +11,10 @@ import pytest
 import requests
 import websocket
 
-from ..live import Server
+from socket2me_flask.engine.server import POLL_GAP_SECONDS
+
+from ..live import Server, wait_until
+from ..security.raw import Raw
 from .suite import Polling, assert_closed, open_websocket, receive
 
 INTERVAL_SECONDS = TIMEOUT_SECONDS = 1
@@ -118,6 +121,36 @@ def test_a_second_poll_at_a_time(relay, version):
     assert client.get().status_code == 400
 
 
+def test_binary_messages_of_a_client_by_polling(relay, version):
+    """The attachment of an acknowledgement, beside its text in one payload."""
+    client = Polling(relay, version)
+    token = relay.new()
+    client.post(f"40/{token}?mode=reply," if version == 3 else f'40/{token},{{"mode":"reply"}}')
+    while f"40/{token}" not in client.get().text:
+        pass
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(relay.go, token)
+        while f"42/{token}," not in (received := client.get().text):
+            pass
+        ack_id = received.partition(f"42/{token},")[2].partition("[")[0]
+        head = "b" if version == 4 else "b4"
+        text = f'461-/{token},{ack_id}[{{"_placeholder":true,"num":0}}]'
+        assert client.post(text, f"{head}AQL/").text == "ok"
+        assert call.result().content == b"\1\2\xff"
+
+
+def test_a_cancelled_poll(server, version):
+    """Ends the session, long before a client that polls no more is given up."""
+    client = Polling(server, version)
+    if version == 3:
+        client.get()
+    started = time.monotonic()
+    with Raw(server.port) as raw:
+        raw.send(f"GET {client.url.partition(str(server.port))[2]} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    wait_until(lambda: client.post("2" if version == 3 else "3").status_code == 400, "the session has ended")
+    assert time.monotonic() - started < POLL_GAP_SECONDS
+
+
 @pytest.mark.parametrize("data", ["abc", ""])
 def test_what_is_no_packet_by_websocket(relay, version, data):
     """Closes the connection."""
@@ -181,11 +214,14 @@ def test_a_client_of_protocol_3_pings(relay):
 
 
 def test_a_client_of_protocol_3_that_does_not_ping(relay):
-    """Its session ends after interval and timeout."""
+    """Its session ends after interval and timeout, over either transport."""
+    polling = Polling(relay, 3)
     client = open_websocket(relay, 3)
     started = time.monotonic()
     assert_closed(client)
     assert time.monotonic() - started < INTERVAL_SECONDS + TIMEOUT_SECONDS + LATE_SECONDS
+    time.sleep(LATE_SECONDS)
+    assert polling.post("2").status_code == 400
 
 
 # Close

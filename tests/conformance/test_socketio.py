@@ -62,7 +62,10 @@ def test_an_unknown_namespace(client):
     joined(client, "")
 
 
-@pytest.mark.parametrize("packet", ["4abc", "4", "40/x,{", "40[", "40/x,abc", "49", "4x/x,"])
+@pytest.mark.parametrize(
+    "packet",
+    ["4abc", "4", "40/x,{", "40[", "40/x,abc", "49", "4x/x,", "42{}", '42abc["message",1]', "42", "45-[1]"],
+)
 def test_what_is_no_packet(client, packet):
     """Closes the connection."""
     client.send(packet)
@@ -116,6 +119,15 @@ def test_an_acknowledgement(server, client, arguments, answer):
         ack_id = event.removeprefix(f"42/{token},").partition("[")[0]
         client.send(f"43/{token},{ack_id}{arguments}")
         assert call.result().content == answer
+
+
+@pytest.mark.parametrize(
+    "packet", ['42["message",1]', '421["message"]', '42/custom,["message"]', '451-["message",{}]', "42/x?a=b,[1]"]
+)
+def test_events_of_clients_are_passed_over(server, client, packet):
+    """The connection stays; nobody asked for them, and nobody answers."""
+    client.send(packet)
+    assert joined(client, f"/{server.new()},")
 
 
 def test_binary_events_and_acknowledgements(server, client):
