@@ -26,7 +26,8 @@ test: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules lint
 
 # The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.
 conformance: $(VENV)/.can-conform tests/js/node_modules
-	$(BIN)/pytest -q -n 2 tests/conformance tests/legacy tests/security/test_hostile_callers.py
+	$(BIN)/pytest -q -n 2 tests/conformance tests/legacy tests/security/test_hostile_callers.py --junitxml=build/conformance.xml
+	@$(BIN)/python -m tests.conformance.table build/conformance.xml
 
 lint: $(VENV)/.can-test
 	$(BIN)/ruff format --check -q
