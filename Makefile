@@ -11,7 +11,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
-.PHONY: serve try-it test lint fix bench yardstick soak rolling clean
+.PHONY: serve try-it test conformance lint fix bench yardstick soak rolling clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -26,6 +26,11 @@ try-it:
 
 test: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules lint
 	$(BIN)/pytest -n 4
+
+# The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.
+conformance: $(VENV)/.can-conform tests/js/node_modules
+	$(BIN)/pytest -q -n 2 tests/conformance tests/legacy tests/security/test_hostile_callers.py --junitxml=build/conformance.xml
+	@$(BIN)/python -m tests.conformance.table build/conformance.xml
 
 lint: $(VENV)/.can-test
 	$(BIN)/ruff format --check -q
@@ -71,6 +76,10 @@ $(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)
 	@$(BIN)/python -m pip install -q -e '.[test]'
 	@$(BIN)/python -m pip install -q -e '.[fast]' || echo 'No C compiler: going on without the extra "fast".'
 	@touch $@ $(VENV)/.can-serve
+
+$(VENV)/.can-conform: $(VENV)/.can-test
+	@$(BIN)/python -m pip install -q -e '.[conformance]' || echo 'Going on without the extra "conformance".'
+	@touch $@
 
 $(VENV)/.has-servers: $(VENV)/.can-test tests/servers.sh
 	@! sh tests/servers.sh $(BIN)/python || touch $@

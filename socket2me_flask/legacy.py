@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 from .engine import Engine, Session
 from .engine.protocol import BadPacket, Codec, Packet
 from .engine.protocol3 import Codec as Codec3
-from .engine.websocket import CloseCode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -62,7 +61,7 @@ class LegacyEngine(Engine):
             try:
                 packet = self._to_protocol_5(session.codec, packet)
             except BadPacket as error:
-                session.close(str(error), CloseCode.INVALID_DATA)
+                session.refuse(str(error))
                 return
         super().on_packet(session, packet)
 

@@ -171,7 +171,7 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
         members["attempt"] = attempt
     if call.is_legacy:
         members |= {"url": unquote(call.path.removeprefix("/")), "query": query}
-        if not call.body and not raw:
+        if not raw and (not call.body or _is_null(body.value)):
             members["body"] = {}
     return Event(_encode(members), body.attachments)
 
@@ -187,6 +187,13 @@ def event_packets(namespace: str, event: Event, ack_id: int | None = None) -> li
     text = b'45%d-%b,%b["request",%b]' % (len(event.attachments), namespace.encode(), ack, event.json)
     return [Packet(text), *[Packet(attachment, binary=True) for attachment in event.attachments]]
 
+
+def _is_null(value: Any) -> bool:
+    """Say whether a body is the JSON text `null`, of which an app cannot read a member."""
+    return isinstance(value, msgspec.Raw) and _NULL(value) is not None
+
+
+_NULL = re.compile(rb"\s*null\s*").fullmatch
 
 _Collect = Callable[[Iterable[tuple[str, str]]], dict[str, Any]]
 

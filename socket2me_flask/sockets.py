@@ -66,8 +66,9 @@ _ACK = re.compile(
 ).fullmatch
 _ACKS = ("3", "6")
 
-# EVENT and BINARY_EVENT.
-_IGNORED_TYPES = ("2", "5")
+# How EVENT and BINARY_EVENT begin.
+_EVENT_TYPES = ("2", "5")
+_EVENT = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[").match
 
 # The longest namespace that is looked at, which is longer than any token, and the longest `auth`.
 MAX_NAMESPACE_CHARACTERS = 256
@@ -82,13 +83,14 @@ class SocketClient(Member):
 
     __slots__ = (
         *("_acks", "_has_left", "_last_ack_id", "_sockets"),
-        *("answering", "bounds_calls", "is_raw", "is_wanted", "mode", "window"),
+        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "mode", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
         super().__init__(sid, transport_id, namespace)
         self._sockets = sockets
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
+        self.has_options = False  # it named some in `auth`
         self.is_raw = False
         self.mode = "notify"
         self.answering: Answering | None = None
@@ -210,7 +212,7 @@ class Sockets:
             client_manager=self._register,
             namespaces="*",
             manage_session=False,
-            serializer=_packet_class(settings),
+            serializer=_packet_class(settings, self._register),
             async_handlers=False,  # clients send no events that anybody handles: no thread for each
         )
         server = self.socketio.server
@@ -283,6 +285,7 @@ class Sockets:
         options = _parse_auth(auth, self._max_window)
         if record.secret_hash is not None and not is_secret(options.get("secret"), record.secret_hash):
             raise Unauthorized("This token has a secret, and auth.secret is not it.")
+        client.has_options = bool(options)
         client.is_raw = options.get("body") == "raw"
         client.mode = options.get("mode", record.mode)
         client.window = options.get("window", self._window)
@@ -327,7 +330,9 @@ class Sockets:
         if data[:1] in _ACKS:
             self._on_ack(transport_id, data)
             return
-        if data[:1] in _IGNORED_TYPES:
+        if data[:1] in _EVENT_TYPES:
+            if _EVENT(data) is None:
+                raise ValueError("no Socket.IO event")
             return
         match = _PACKET(data)
         if match is None:
@@ -431,11 +436,11 @@ def _has_green_threads() -> bool:
     return eventlet is not None and eventlet.patcher.is_monkey_patched("socket")
 
 
-def _packet_class(settings: Mapping[str, Any]) -> type:
-    """Return python-socketio's packet, whose CONNECT answer has the member `relay` beside `sid`.
+def _packet_class(settings: Mapping[str, Any], register: Register[SocketClient]) -> type:
+    """Return python-socketio's packet, whose CONNECT answer has the member `relay` beside `sid` for some clients.
 
-    A client learns from it how long the relay waits for it, and that it may reject. Others pass over it: protocol 5
-    leaves the rest of the answer to the server, and clients of protocol 4 are sent no payload.
+    A client that names an option in `auth` learns from it how long the relay waits for it, and that it may reject.
+    Others get what protocol 5 lists, and nothing else. Clients of protocol 4 are sent no payload.
     """
     relay = {
         "ack_timeout_seconds": settings["ACK_TIMEOUT_SECONDS"],
@@ -446,7 +451,7 @@ def _packet_class(settings: Mapping[str, Any]) -> type:
 
     class RelayPacket(packet.Packet):  # type: ignore[misc]  # which has no types
         def encode(self) -> Any:
-            if self.packet_type == packet.CONNECT:
+            if self.packet_type == packet.CONNECT and register[self.data["sid"]].has_options:
                 self.data: Any = {**self.data, "relay": relay}
             return super().encode()
 

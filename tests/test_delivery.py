@@ -238,9 +238,9 @@ def test_what_is_a_reply_is_no_rejection(server):
 
 
 def test_a_client_learns_how_long_the_relay_waits(server):
-    """The answer to its CONNECT has the timeouts in seconds, beside `sid`."""
+    """The answer to a CONNECT with an option has the timeouts in seconds, beside `sid`."""
     token = server.new()
-    with Acknowledging(server, token) as client:
+    with Acknowledging(server, token, mode="notify") as client:
         answer = json.loads(client.answer.partition(",")[2])
     assert answer["sid"]
     assert answer["relay"] == {

@@ -67,7 +67,7 @@ def test_a_payload_has_a_bound_in_packets(decode, payload):
 
 
 def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
-    """What was received and not handled is dropped at once, however much it is."""
+    """What was received and not handled is dropped at once, however much it is, but for acknowledgements."""
     heard = []
     engine.handlers["message"] = lambda sid, data: heard.append(data)
     engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
@@ -82,6 +82,55 @@ def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
     while engine.scheduled:
         engine.scheduled.pop().work()
     assert heard[handled:] == ["the end"]
+
+
+def test_acknowledgements_that_came_before_the_end_are_handled(session, engine):
+    """In order, with their attachments, and then the end. A session counts until then."""
+    heard = []
+    engine.handlers["message"] = lambda sid, data: heard.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    first = Packet(b"its attachment", binary=True)  # of an acknowledgement that was handled before
+    ack = [Packet(b'461-/t,2[{"_placeholder":true,"num":0}]'), Packet(b"bytes", binary=True)]
+    event = [Packet(b"451-/t,[{}]"), Packet(b"of an event", binary=True)]
+    for packet in (first, Packet(b"40/t,"), Packet(b"43/t,1[]"), *event, *ack, Packet(b"41/t,")):
+        session.receive(packet)
+    session.receive(Packet(b"1"))
+    session.receive(Packet(b"43/t,3[]"))
+    assert engine._session_count == 1
+    engine.scheduled.pop().work()
+    assert not engine.scheduled
+    assert heard == [b"its attachment", "3/t,1[]", '61-/t,2[{"_placeholder":true,"num":0}]', b"bytes", "the end"]
+    assert engine._session_count == 0
+
+
+@pytest.mark.parametrize("ends_before", [True, False])
+def test_nothing_is_handled_after_a_message_that_cannot_be_read(session, engine, ends_before):
+    """Whether the session has ended already or ends by it."""
+    heard = []
+
+    def stumble(sid, data):
+        heard.append(data)
+        raise ValueError
+
+    engine.handlers["message"] = stumble
+    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    for _ in range(3):
+        session.receive(Packet(b"43/t,x"))
+    if ends_before:
+        session.abort()
+    engine.scheduled.pop().work()
+    session.abort()
+    assert heard == ["3/t,x", "the end"]
+    assert (engine.scheduled, engine._session_count) == ([], 0)
+
+
+def test_a_session_is_counted_no_more_although_its_end_was_not_handled(session, engine):
+    """The application fails at it: that is logged, and costs nobody a place."""
+    engine.handlers["disconnect"] = lambda sid, reason: 1 / 0
+    session.abort()
+    with pytest.raises(ZeroDivisionError):
+        engine.scheduled.pop().work()
+    assert engine._session_count == 0
 
 
 def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):

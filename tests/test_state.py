@@ -137,6 +137,8 @@ def test_however_a_session_ends_it_is_counted_once_and_not_for_ever(engine, stat
         assert session.state is not state or state in (POLLING, PROBING, UPGRADING, DRAINING, LINGERING, CLOSED)
     session.abort()
     assert session.state is CLOSED
+    while engine.scheduled:
+        engine.scheduled.pop().work()
     assert engine._session_count == 0
     assert not engine._addresses
     assert engine.sessions == {}

@@ -249,7 +249,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             self.handlers["message"](session.id, data)
         except Exception as error:
             log.info("a client sent what cannot be read: %s", type(error).__name__)
-            session.close("a message that cannot be read", CloseCode.INVALID_DATA)
+            session.refuse("a message that cannot be read")
 
     def on_departed(self, session: Session) -> None:
         """Tell the application that a session has ended."""
@@ -266,7 +266,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             timer.discard(session)
 
     def uncount(self, session: Session) -> None:
-        """Count a session no more: its socket is closed. Called once for each that was opened."""
+        """Count a session no more: its socket is closed, and what it sent was handled.
+
+        Called once for each that was opened.
+        """
         with self.lock:
             self._session_count -= 1
             self._addresses[session.address] -= 1

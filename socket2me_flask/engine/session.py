@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import TooManyFrames
@@ -44,6 +44,9 @@ INBOX_PACKETS = 100
 
 # The outbox of everybody for whom nothing waits, which is nearly everybody nearly always. Never changed.
 _NOTHING: list[Packet] = []
+
+# How acknowledgements begin, without and with attachments.
+_ACKNOWLEDGEMENTS = (b"43", b"46")
 
 _PING = Packet(protocol.PING)
 _PONG = Packet(protocol.PONG)
@@ -318,12 +321,22 @@ class Session:
                 if len(self._inbox) == INBOX_PACKETS // 2:
                     self._read_on()
             if packet is None:
-                self._engine.on_departed(self)
-            elif self.state.is_open:
-                self._engine.on_packet(self, packet)
+                self._finish_work()
+                return
+            self._engine.on_packet(self, packet)
             if time.monotonic() >= ends:
                 break
         self._engine.schedule(self)
+
+    def _finish_work(self) -> None:
+        """Tell the application of the end: everything that the client sent was handled."""
+        try:
+            self._engine.on_departed(self)
+        finally:
+            with self.lock:
+                self._inbox = None
+                if self.state is CLOSED:
+                    self._engine.uncount(self)
 
     def wait_for_space(self, timeout_seconds: float) -> None:
         """Return when the inbox has space for another payload, when the session ends, or after that time.
@@ -354,9 +367,9 @@ class Session:
         self._engine.schedule(self)
 
     def _put_end(self) -> None:
-        """Have the application told of the end, and of nothing that was not handled before it."""
+        """Have the application told of the end, and before it of the acknowledgements that have arrived."""
         is_at_work = self._inbox is not None
-        self._inbox = deque((None,))
+        self._inbox = deque((*_acknowledgements(self._inbox or ()), None))
         self._read_on()
         if not is_at_work:
             self._engine.schedule(self)
@@ -399,6 +412,15 @@ class Session:
 
     # The end
 
+    def refuse(self, reason: str) -> None:
+        """End the session for a message that cannot be read. What came after it is dropped."""
+        with self.lock:
+            if self.state.is_open:
+                self._inbox = deque()
+                self.close(reason, CloseCode.INVALID_DATA)
+            else:
+                self._inbox = deque((None,))
+
     def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
         """End the session from this side. The client gets what is queued before it is told of the end."""
         with self.lock:
@@ -421,7 +443,8 @@ class Session:
                 self.connection.abort()
             self._count()
             self._engine.forget(self)
-            self._engine.uncount(self)
+            if self._inbox is None:  # else it counts until what has arrived is handled
+                self._engine.uncount(self)
 
     def _close(self, reason: str) -> bool:
         """Fire `CLOSED_GENTLY`. Return whether the session was open."""
@@ -444,3 +467,16 @@ class Session:
         self.release()
         if self.state is not OPENING:  # of which the application does not know
             self._put_end()
+
+
+def _acknowledgements(packets: Iterable[Packet | None]) -> Iterator[Packet]:
+    """Yield those packets that are Socket.IO acknowledgements, with their attachments.
+
+    The first binary packets may belong to an acknowledgement that was handled before them.
+    """
+    is_wanted = True
+    for packet in packets:
+        if packet is not None:
+            is_wanted = is_wanted if packet.binary else packet.data.startswith(_ACKNOWLEDGEMENTS)
+            if is_wanted:
+                yield packet

@@ -13,7 +13,10 @@ from gunicorn.http.errors import InvalidHeader, InvalidHTTPVersion, InvalidReque
 _FORBIDDEN_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 # RFC 9110, section 7.2, and RFC 3986, section 3.2.2: a name, an IPv4 address or one of IPv6 in brackets; a port.
-_is_host = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Fa-f:.%A-Za-z]+\])(?::[0-9]{0,5})?").fullmatch
+_NAME = r"[A-Za-z0-9\-._~!$&'()*+,;=]*"
+_is_host = re.compile(
+    rf"(?:{_NAME}(?:%[0-9A-Fa-f]{{2}}{_NAME})*|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9\-._~%]+)?\])(?::[0-9]{{0,5}})?"
+).fullmatch
 
 
 def check_head(request: Any) -> None:

@@ -11,7 +11,10 @@ import pytest
 import requests
 import websocket
 
-from ..live import Server
+from socket2me_flask.engine.server import POLL_GAP_SECONDS
+
+from ..live import Server, wait_until
+from ..security.raw import Raw
 from .suite import Polling, assert_closed, open_websocket, receive
 
 INTERVAL_SECONDS = TIMEOUT_SECONDS = 1
@@ -106,14 +109,46 @@ def test_binary_messages_by_polling(relay, version):
 
 
 def test_a_second_poll_at_a_time(relay, version):
-    """Ends the session."""
+    """Ends the session; the first is answered with a close packet."""
     client = Polling(relay, version)
     if version == 3:
         client.get()
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(client.get) for _ in range(2)]
-        assert 400 in [answer.result().status_code for answer in answers]
+        statuses = {answer.result().status_code: answer.result().text for answer in answers}
+    assert set(statuses) == {200, 400}
+    assert statuses[200] in ("1", "1:1")
     assert client.get().status_code == 400
+
+
+def test_binary_messages_of_a_client_by_polling(relay, version):
+    """The attachment of an acknowledgement, beside its text in one payload."""
+    client = Polling(relay, version)
+    token = relay.new()
+    client.post(f"40/{token}?mode=reply," if version == 3 else f'40/{token},{{"mode":"reply"}}')
+    while f"40/{token}" not in client.get().text:
+        pass
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(relay.go, token)
+        while f"42/{token}," not in (received := client.get().text):
+            pass
+        ack_id = received.partition(f"42/{token},")[2].partition("[")[0]
+        head = "b" if version == 4 else "b4"
+        text = f'461-/{token},{ack_id}[{{"_placeholder":true,"num":0}}]'
+        assert client.post(text, f"{head}AQL/").text == "ok"
+        assert call.result().content == b"\1\2\xff"
+
+
+def test_a_cancelled_poll(server, version):
+    """Ends the session, long before a client that polls no more is given up."""
+    client = Polling(server, version)
+    if version == 3:
+        client.get()
+    started = time.monotonic()
+    with Raw(server.port) as raw:
+        raw.send(f"GET {client.url.partition(str(server.port))[2]} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    wait_until(lambda: client.post("2" if version == 3 else "3").status_code == 400, "the session has ended")
+    assert time.monotonic() - started < POLL_GAP_SECONDS
 
 
 @pytest.mark.parametrize("data", ["abc", ""])
@@ -179,11 +214,14 @@ def test_a_client_of_protocol_3_pings(relay):
 
 
 def test_a_client_of_protocol_3_that_does_not_ping(relay):
-    """Its session ends after interval and timeout."""
+    """Its session ends after interval and timeout, over either transport."""
+    polling = Polling(relay, 3)
     client = open_websocket(relay, 3)
     started = time.monotonic()
     assert_closed(client)
     assert time.monotonic() - started < INTERVAL_SECONDS + TIMEOUT_SECONDS + LATE_SECONDS
+    time.sleep(LATE_SECONDS)
+    assert polling.post("2").status_code == 400
 
 
 # Close
@@ -226,9 +264,14 @@ def upgraded(relay, version):
 
 
 def test_an_upgrade(relay, version):
-    """Messages go over the WebSocket, both ways."""
+    """Polls are answered with a noop packet after the probe; then messages go over the WebSocket, both ways."""
     token = relay.new()
-    _, client = upgraded(relay, version)
+    polling = Polling(relay, version)
+    client = open_websocket(relay, version, f"&sid={polling.sid}")
+    client.send("2probe")
+    assert client.recv() == "3probe"
+    assert polling.get().text in ("6", "1:6")
+    client.send("5")
     client.send(f"40/{token},")
     assert receive(client, "2", "40").startswith(f"40/{token},")
     assert relay.go(token).text == "OK"

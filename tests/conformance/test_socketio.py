@@ -11,7 +11,13 @@ import pytest
 import requests
 
 from ..live import Server
+from ..security.raw import RawWebSocket
 from .suite import Polling, assert_closed, open_websocket, receive
+
+
+@pytest.fixture(params=[4, 3])
+def version(request):
+    return request.param
 
 
 @pytest.fixture
@@ -38,9 +44,9 @@ def test_the_main_namespace(client, auth):
     assert set(json.loads(receive(client, "2")[2:])) == {"sid"}
 
 
-@pytest.mark.parametrize("auth", ["", '{"body":"raw"}'])
+@pytest.mark.parametrize("auth", ["", '{"pid":"123"}'])
 def test_a_custom_namespace(server, client, auth):
-    """The same; the id of each namespace is another."""
+    """The same, with a payload that the relay passes over; the id of each namespace is another."""
     token = server.new()
     client.send(f"40/{token},{auth}")
     answer = receive(client, "2")
@@ -56,7 +62,10 @@ def test_an_unknown_namespace(client):
     joined(client, "")
 
 
-@pytest.mark.parametrize("packet", ["4abc", "4", "40/x,{", "40[", "40/x,abc", "49", "4x/x,"])
+@pytest.mark.parametrize(
+    "packet",
+    ["4abc", "4", "40/x,{", "40[", "40/x,abc", "49", "4x/x,", "42{}", '42abc["message",1]', "42", "45-[1]"],
+)
 def test_what_is_no_packet(client, packet):
     """Closes the connection."""
     client.send(packet)
@@ -112,6 +121,15 @@ def test_an_acknowledgement(server, client, arguments, answer):
         assert call.result().content == answer
 
 
+@pytest.mark.parametrize(
+    "packet", ['42["message",1]', '421["message"]', '42/custom,["message"]', '451-["message",{}]', "42/x?a=b,[1]"]
+)
+def test_events_of_clients_are_passed_over(server, client, packet):
+    """The connection stays; nobody asked for them, and nobody answers."""
+    client.send(packet)
+    assert joined(client, f"/{server.new()},")
+
+
 def test_binary_events_and_acknowledgements(server, client):
     """An event with its attachment; an acknowledgement with one of its own."""
     token = server.new()
@@ -127,6 +145,64 @@ def test_binary_events_and_acknowledgements(server, client):
         client.send(f'461-/{token},{ack_id}[{{"_placeholder":true,"num":0}}]')
         client.send_binary(b"\xfe\0")
         assert call.result().content == b"\xfe\0"
+
+
+@pytest.mark.parametrize("end", ["close frame", "close packet", "end of the connection", "invalid frame"])
+@pytest.mark.parametrize("attachment", [b"", b"bytes"])
+def test_an_acknowledgement_in_one_piece_with_the_end(any_server, end, attachment):
+    """Answers its caller: what arrived before the end is handled first. Over WebSocket."""
+    token = any_server.new()
+    with RawWebSocket(any_server.port) as client, ThreadPoolExecutor(1) as pool:
+        client.join(token, '{"mode":"reply"}')
+        call = pool.submit(any_server.go, token)
+        ack_id = client.receive().removeprefix(f"42/{token},").partition("[")[0]
+        if attachment:
+            frames = text_frame(f'461-/{token},{ack_id}[{{"_placeholder":true,"num":0}}]')
+            frames += bytes([0x82, 0x80 | len(attachment)]) + bytes(4) + attachment
+        else:
+            frames = text_frame(f'43/{token},{ack_id}["bytes"]')
+        ends = {
+            "close frame": b"\x88\x80" + bytes(4),
+            "close packet": text_frame("1"),
+            "invalid frame": b"\xff\x80",
+        }
+        client.send(frames + ends.get(end, b""))
+        if end == "end of the connection":
+            client.close()
+        assert (call.result().status_code, call.result().text) == (200, "bytes")
+
+
+def text_frame(text):
+    """Return a short frame, masked with zeros."""
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()
+
+
+def test_an_acknowledgement_in_one_payload_with_the_end(any_server, version):
+    """The same for a client that polls."""
+    token = any_server.new()
+    client = Polling(any_server, version)
+    client.post(f"40/{token}?mode=reply," if version == 3 else f'40/{token},{{"mode":"reply"}}')
+    while f"40/{token}" not in client.get().text:
+        pass
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(any_server.go, token)
+        while f"42/{token}," not in (received := client.get().text):
+            pass
+        ack_id = received.partition(f"42/{token},")[2].partition("[")[0]
+        assert client.post(f'43/{token},{ack_id}["done"]', "1").text == "ok"
+        assert (call.result().status_code, call.result().text) == (200, "done")
+
+
+def test_what_else_came_before_the_end_is_dropped(server):
+    """A CONNECT that its client did not wait for replaces nobody."""
+    token = server.new()
+    with RawWebSocket(server.port) as client, RawWebSocket(server.port) as other:
+        client.join(token)
+        other.receive()
+        other.send(text_frame(f"40/{token},") + b"\x88\x80" + bytes(4))
+        assert other.receive_frame()[0] == 8
+        assert server.go(token).text == "OK"
+        assert client.receive().startswith(f"42/{token},")
 
 
 def test_a_connection_that_joins_nothing_is_closed():

@@ -2,8 +2,8 @@
 
 A case is a row: its number there, what the client sends, and what it has to receive from a server that echoes
 messages. Each case is run over a real socket three times: sent whole, frame by frame, and byte by byte (where it
-is short). Sections 9 (speed, and sizes up to 16 MB, which the relay's limit on messages excludes), 12 and 13
-(compression, which is not offered) have no rows. Text that is not UTF-8 is refused when its message is whole.
+is short). Sections 9 (speed, and sizes up to 16 MB), 12 and 13 (compression, which is not offered) have no rows.
+Text that is not UTF-8 is refused when its message is whole.
 """
 
 import os
@@ -15,9 +15,10 @@ import pytest
 
 from socket2me_flask.engine.connection import Connection
 from socket2me_flask.engine.loop import ThreadLoop
-from socket2me_flask.engine.websocket import Opcode, frame
+from socket2me_flask.engine.websocket import Opcode
 
 from ..live import DEADLINE_SECONDS
+from .echo import Echo
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = (int(opcode) for opcode in Opcode)
 MAX_MESSAGE_BYTES = 200_000
@@ -277,31 +278,6 @@ def _utf8():
 
 UTF8 = list(_utf8())
 CASES = {number: case for number, *case in cases()}
-
-
-class Echo:
-    """An owner of a connection that sends back each message."""
-
-    def __init__(self):
-        self.connection = None
-
-    def on_message(self, opcode, payload):
-        self.connection.write(frame(opcode, payload))
-
-    def on_progress(self):
-        pass
-
-    def on_drained(self):
-        pass
-
-    def on_throttled(self):
-        pass
-
-    def on_closing(self, reason):
-        pass
-
-    def on_closed(self, reason):
-        pass
 
 
 @pytest.fixture

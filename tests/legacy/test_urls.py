@@ -135,6 +135,19 @@ def test_names_with_brackets(server):
         assert client.expect("request")["body"] == {"a[b]": "1"}
 
 
+@pytest.mark.parametrize("text", ["null", "\n null\t", "\ufeffnull"])
+def test_a_body_of_null_is_an_empty_object(server, text):
+    """A handler of the second version reads `request.body.x`, which throws for null. Under /v1 it is null."""
+    token = server.new()
+    sent = {"data": text.encode(), "headers": {"Content-Type": "application/json"}}
+    with PythonListener(server, token, transports=["websocket"]) as client:
+        client.expect("connect")
+        requests.post(f"{server.url}/go/{token}", timeout=5, **sent)
+        assert client.expect("request")["body"] == {}
+        server.go(token, **sent)
+        assert client.expect("request")["body"] is None
+
+
 def test_a_client_that_wants_raw_bodies_gets_bytes_or_none(server):
     """It said so, and is none of the originals'."""
     token = server.new()

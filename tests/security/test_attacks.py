@@ -163,6 +163,7 @@ def test_one_websocket_has_a_rate_of_frames(relay):
 
 MANY_PACKETS = {
     "4": b"\x1e".join([b"3"] * 131_072),
+    "4 acknowledgements and the end": b"\x1e".join([b"43/x,1[" + b"y" * 500] * 499 + [b"1"]),
     "4 at most": b"\x1e".join([b"42x" + b"y" * 500] * 500),
     "3 as text": b"1:2" * 87_000,
     "3 as text of two bytes": b"1:2" * 65_000 + "3:4üü".encode() * 9_000,

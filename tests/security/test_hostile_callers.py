@@ -74,6 +74,7 @@ MALFORMED = {
 
 # `Host` values that RFC 3986 has no authority for.
 HOSTS = ["x y", "x/y", "user@x", "x:port", "[::1", "x:1:2", "x\\y", "x?y", "x#y", "<x>", "x,y z", '"x"']
+HOSTS += ["x%zz", "x%4", "[x]", "[zz::1]", "[]", "x:123456", "x@", "::1", "[::1]x"]
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -114,7 +115,9 @@ def test_a_malformed_host_is_answered_400_and_the_connection_closed(server, toke
         assert answer.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.parametrize("host", ["", "x", "x:80", "127.0.0.1", "[::1]:8000", "a-b.example.", "x_y", "X:"])
+@pytest.mark.parametrize(
+    "host", ["", "x", "x:80", "127.0.0.1", "[::1]:8000", "[fe80::1%25eth0]", "a-b.example.", "x_y", "X:", "x%41y"]
+)
 def test_a_host_that_is_one_is_accepted(server, host):
     """Names, addresses, ports; and none, for a target without an authority."""
     with Raw(server.port) as raw:
