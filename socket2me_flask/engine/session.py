@@ -15,7 +15,7 @@ from ..errors import TooManyFrames
 from . import protocol
 from .connection import Connection
 from .protocol import BadPacket, Codec, Packet
-from .state import CLOSED, LINGERING, OPENING, UPGRADING, Event, State, transition
+from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, Event, State, transition
 from .websocket import CloseCode, Cut
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Session:
     def take_for_poll(self) -> list[Packet]:
         """Return what one answer may hold of the outbox: nothing once a WebSocket is to carry it."""
         with self.lock:
-            if self.state is UPGRADING or self.connection is not None:
+            if self.state in (UPGRADING, CLOSING) or self.connection is not None:
                 return []
             count = size = 0
             for packet in self._outbox[:POLL_PACKETS]:
@@ -267,6 +267,12 @@ class Session:
             self.upgrade = None
             self.connection = connection
             connection.owner = self
+            if self.state is LINGERING:
+                self._engine.forget(self)
+                self._engine.linger(self)
+                connection.close(CloseCode.NORMAL, self.codec.encode_frames(self._take_all()))
+                self._count()
+                return
             self._flush()
             if self._drains_before_ping:
                 self._count_drains()
@@ -412,6 +418,7 @@ class Session:
             if self.state is CLOSED:
                 return
             is_polled = self.is_polled
+            self._give_up_upgrade()
             self._leave_open(reason)
             self._fire(Event.ENDED)
             self._take_all()
@@ -427,6 +434,8 @@ class Session:
         """Fire `CLOSED_GENTLY`. Return whether the session was open."""
         if not self.state.is_open:
             return False
+        if self.state is not UPGRADING:
+            self._give_up_upgrade()
         self._leave_open(reason)
         self._fire(Event.CLOSED_GENTLY)
         if self.state is LINGERING:
@@ -434,12 +443,14 @@ class Session:
         self._engine.linger(self)
         return True
 
+    def _give_up_upgrade(self) -> None:
+        if self.upgrade is not None:
+            self.upgrade.abort()  # which leads back to POLLING, or to DRAINING
+
     def _leave_open(self, reason: str) -> None:
         """Do what every end of an open session begins with."""
         if not self.state.is_open:
             return
-        if self.upgrade is not None:
-            self.upgrade.abort()  # which leads back to POLLING
         log.debug("a session ended: %s", reason)
         self.release()
         if self.state is not OPENING:  # of which the application does not know
