@@ -138,7 +138,15 @@ def test_however_a_session_ends_it_is_counted_once_and_not_for_ever(engine, stat
             session.close("the relay closes it", CloseCode.GOING_AWAY)
         elif session.connection is not None:
             session.on_closing("a bad frame") if how == "closing" else session.connection.abort()
-        assert session.state is not state or state in (POLLING, PROBING, UPGRADING, CLOSING, DRAINING, LINGERING, CLOSED)
+        assert session.state is not state or state in (
+            POLLING,
+            PROBING,
+            UPGRADING,
+            CLOSING,
+            DRAINING,
+            LINGERING,
+            CLOSED,
+        )
     session.abort()
     assert session.state is CLOSED
     assert engine._session_count == 0

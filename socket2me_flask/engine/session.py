@@ -8,7 +8,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import TooManyFrames
@@ -79,6 +80,7 @@ class Session:
         "_engine",
         "_inbox",
         "_inbox_space",
+        "_is_corked",
         "_outbox",
         "_outbox_bytes",
         "_poll",
@@ -113,6 +115,7 @@ class Session:
         self._inbox: deque[Packet | None] | None = None  # None in it: the session has ended
         self._inbox_space: threading.Event | None = None  # while a POST waits for space in it
         self._poll: threading.Event | None = None  # while a request waits for packets
+        self._is_corked = False
 
     # To the client
 
@@ -138,6 +141,17 @@ class Session:
             self._flush()
             if not self.state.is_open:
                 raise SessionClosed
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Send nothing within this context: what is queued goes out at its end, or when the session ends."""
+        self._is_corked = True
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._is_corked = False
+                self._flush()
 
     def send_control(self, packet: Packet) -> None:
         """Send what the protocols demand. A client that does not even read that is cut off."""
@@ -168,7 +182,7 @@ class Session:
         return self._outbox_bytes + (self.connection.unsent_bytes if self.connection is not None else 0)
 
     def _flush(self) -> None:
-        if not self._outbox:
+        if not self._outbox or self._is_corked:
             return
         if self.connection is None:
             if self._poll is not None:
@@ -209,7 +223,7 @@ class Session:
     def wait_for_mail(self, timeout_seconds: float) -> None:
         """Return when there is something for the client, when the session ends, or when `release` is called."""
         with self.lock:
-            if self._outbox or not self.state.is_open or self.state is UPGRADING:
+            if (self._outbox and not self._is_corked) or not self.state.is_open or self.state is UPGRADING:
                 return
             self._poll = threading.Event()
         self._poll.wait(timeout_seconds)
@@ -405,6 +419,11 @@ class Session:
 
     # The end
 
+    @property
+    def has_client(self) -> bool:
+        """Whether the session is open, and its client has not closed the WebSocket."""
+        return self.state.is_open and not (self.connection is not None and self.connection.has_ended())
+
     def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
         """End the session from this side. The client gets what is queued before it is told of the end."""
         with self.lock:
@@ -413,7 +432,7 @@ class Session:
                 self._count()
 
     def abort(self, reason: str = "it was told to go and did not", last: Packet | None = None) -> None:
-        """End the session, and its connection, at once. A poll that waits is answered with `last`, or a CLOSE."""
+        """End the session, and its connection, at once. A poll that waits is answered with `last`, or refused."""
         with self.lock:
             if self.state is CLOSED:
                 return

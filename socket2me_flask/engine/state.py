@@ -42,8 +42,8 @@ UPGRADING = State("UPGRADING", is_open=True, is_polling=True)
 # A WebSocket carries the session.
 WEBSOCKET = State("WEBSOCKET", is_open=True)
 
-# The relay closed a session in UPGRADING. Its client has paused its polls and takes nothing from the WebSocket before
-# its own upgrade packet: engine.io-client that loses the WebSocket here never polls again. So the end waits for that.
+# The relay closed a session in UPGRADING. Its client has paused its polls, and reads the WebSocket only after its
+# own upgrade packet; engine.io-client that loses the WebSocket before never polls again. So the end waits for that.
 CLOSING = State("CLOSING", is_polling=True)
 
 # The relay closed a session that polls: the next polls get what is queued, and then a close packet.
