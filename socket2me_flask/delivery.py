@@ -53,7 +53,7 @@ class Client(Protocol):
         """Disconnect the client; `farewell` is an event that it hears first."""
 
     def hang_up(self) -> None:
-        """Close its connection without a word, so that it comes again."""
+        """Close its connection after a moment, without a word, so that it comes again."""
 
 
 # The mode of calls to `/go`, whatever that of their client: `reply`, with replies as the later originals read them.

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 AT_ONCE = 200
 
 
+# After this time a token is asked for again whose client may have been displaced.
+DOUBT_SECONDS = 0.5
+
+
 class Peers(Alone):
     """What this process asks of others, and does for them. Idle before `serve` is called.
 
@@ -55,6 +59,7 @@ class Peers(Alone):
         self.silences = new_timer(silence_seconds, _Asked.give_up)
         self.queued = new_timer(silence_seconds + hold_seconds, _Asked.give_up)
         self._held = new_timer(hold_seconds, self._give_up_held)
+        self._doubts = new_timer(DOUBT_SECONDS, self._look_again)
         self.debts = new_timer(silence_seconds + patience_seconds, _Owed.give_up)
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}  # what others are to answer
@@ -281,11 +286,21 @@ class Peers(Alone):
             self._store.detach(token, client)  # it left while Redis was away
 
     def _on_displaced(self, token: str, client: str) -> None:
+        # Whether another client still has the token is asked again: it may have left at once, as a connection does
+        # that its client had given up; and if two came at once, Redis may have heard of the first as the last.
         self._store.unlearn(token)
-        self._relay.displace(token, client)
+        self._look_after_one(token)
+
+    def _look_after_one(self, token: str) -> None:
         here = self._relay.client(token)
         if here is not None:
-            self._look_after([here])  # if two came at once, Redis may have heard of the first as the last
+            try:
+                self._look_after([here])
+            except StoreUnavailable:
+                self._doubts.add(token)  # Redis may be full, or just lost: asked again until it answers
+
+    def _look_again(self, token: str) -> None:
+        self._mailboxes.spawn(partial(self._look_after_one, token))
 
     def _on_ended(self, token: str) -> None:
         self._store.unlearn(token)

@@ -270,20 +270,27 @@ class Relay:
             if not self._hand_over(token, client):
                 return
             self._clients[token] = client
-        if displaced is not None:
-            displaced.dismiss("replaced")
         try:
             record = self._store.attach(token, client.sid, client.mode)
         except StoreUnavailable:
-            self.detach(token, client)
-            client.hang_up()
+            self._attach_failed(token, client, displaced)
             return
+        if displaced is not None:
+            displaced.dismiss("replaced")
         if record is None:
             self.end(token)  # it ended since the client asked whether it lives
         elif record.mailbox and self.mailboxes is not None:
             with self._lock:
                 if self._clients.get(token) is client:
                     self.mailboxes.open(token, client)
+
+    def _attach_failed(self, token: str, client: Client, displaced: Client | None) -> None:
+        """Leave the token to the client that it had, and have the new one try again."""
+        with self._lock:
+            if displaced is not None and self._clients.get(token) is client:
+                self._clients[token] = displaced
+        self.detach(token, client)
+        client.hang_up()
 
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""

@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -77,13 +78,18 @@ MAX_AUTH_CHARACTERS = 16_384
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
 GOODBYE_SECONDS = 2
 
+# How long a connection stays open that is to be made again. python-socketio's client that loses it just when its
+# CONNECT was answered takes itself for connected from then on, and never tries again. Its `connect` waits for 1 s
+# unless it is told otherwise.
+DROP_SECONDS = 2
+
 
 class SocketClient(Member):
     """One client on one namespace: what `relay.Client` asks for."""
 
     __slots__ = (
         *("_acks", "_has_left", "_last_ack_id", "_sockets"),
-        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "mode", "window"),
+        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
@@ -91,6 +97,7 @@ class SocketClient(Member):
         self._sockets = sockets
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
         self.has_options = False  # it named some in `auth`
+        self.joining: Session | None = None  # the session whose CONNECT is being answered
         self.is_raw = False
         self.mode = "notify"
         self.answering: Answering | None = None
@@ -176,7 +183,7 @@ class SocketClient(Member):
         self._sockets.goodbyes.add(self.transport_id)
 
     def hang_up(self) -> None:
-        self._sockets.engine.disconnect(self.transport_id)
+        self._sockets.drops.add(self.transport_id)
 
     def _await(self, on_ack: OnAck) -> int:
         self._last_ack_id += 1
@@ -246,6 +253,7 @@ class Sockets:
         server.eio = self.engine
         server.environ = _NoEnvirons()
         self.goodbyes = self.engine.timer(GOODBYE_SECONDS, self._close_if_unused)
+        self.drops = self.engine.timer(DROP_SECONDS, self.engine.disconnect)
 
     def serve(self, store: TokenStore, relay: Relay) -> None:
         """Accept the clients of live tokens and bring them to the relay.
@@ -273,12 +281,14 @@ class Sockets:
             if isinstance(error, StoreUnavailable):
                 # A client that is refused does not try again by itself; one that loses its connection does.
                 self._register[sid].hang_up()
+                raise _Unanswered from None
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
             log.exception("a connect failed")
             raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
     def _prepare(self, client: SocketClient, auth: Any) -> None:
+        client.joining = self.engine.sessions.get(client.transport_id)
         record = self._store.get(client.token) if is_token(client.token) else None
         if record is None:
             raise UnknownToken
@@ -296,6 +306,12 @@ class Sockets:
 
     def _on_accepted(self, client: SocketClient) -> None:
         if not client.is_wanted:
+            return
+        session, client.joining = client.joining, None
+        if session is not None and not session.has_client:
+            # It left while the store was asked. To replace the token's client for it would be wrong for good: the
+            # client may be the same one, which has connected again in the meantime.
+            client.is_wanted = False
             return
         self.engine.joined(client.transport_id)
         try:
@@ -351,7 +367,9 @@ class Sockets:
             if payload and not isinstance(json.loads(payload), dict):
                 self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
                 return
-        self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
+        # Who sees the answer to a CONNECT may count on it: it is sent when the client is attached.
+        with self.engine.sessions[transport_id].corked(), suppress(_Unanswered):
+            self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
 
     def _on_ack(self, transport_id: str, data: str) -> None:
         match = _ACK(data)
@@ -456,6 +474,10 @@ def _packet_class(settings: Mapping[str, Any], register: Register[SocketClient])
             return super().encode()
 
     return RelayPacket
+
+
+class _Unanswered(Exception):
+    """A CONNECT that is not answered: neither accepted nor refused, which would be for good."""
 
 
 @dataclass(slots=True)

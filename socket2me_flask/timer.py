@@ -26,6 +26,12 @@ class Timer:
         """Take an item out, if it is in."""
         self._due.pop(item, None)
 
+    def postpone(self, seconds: float) -> None:
+        """Give all items so much more time."""
+        for item in list(self._due):
+            if item in self._due:
+                self._due[item] += seconds
+
     def pop_oldest(self) -> Any | None:
         """Take out and return the item that is due first, if there is one."""
         item = next(iter(self._due), None)

@@ -3,16 +3,13 @@
 import contextlib
 import json
 import os
-import pwd
 import re
 import shlex
-import shutil
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import requests
@@ -20,13 +17,12 @@ from requests.adapters import HTTPAdapter
 
 from socket2me_flask.messages import process_of
 
-from .live import ROOT, NodeListener, PythonListener, Server, WebSocket, free_port, wait_until
+from .live import ROOT, NodeListener, PythonListener, Server, WebSocket, wait_until
+from .nginx import NGINX, Nginx
 from .redis_server import Redis
 from .security.raw import Raw
 from .test_delivery import Acknowledging, Caller, error_code
 
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-CONFIGURATION = (ROOT / "examples" / "nginx.conf").read_text()
 COMMANDS = re.findall(r"^(?:export|gunicorn) .*", (ROOT / "docs" / "scaling.md").read_text(), re.MULTILINE)
 
 # So many new tokens an hour for an address: more than the other tests here ask for.
@@ -43,65 +39,6 @@ class Relay(Server):
     @staticmethod
     def command(runner, port):
         return shlex.split(re.sub(r"\d+$", str(port), runner)), {}
-
-
-class Nginx(Server):
-    """nginx in front of `relays`, and so what clients and callers see of them. Its log is all that it wrote."""
-
-    def __init__(self, folder: Path, redis: Redis, relays: list[Relay]) -> None:
-        self.redis = redis
-        self.relays = relays
-        self.folder = folder
-        port = free_port()
-        modules = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        replacements = {
-            "user www-data;": f"user {pwd.getpwuid(os.getuid()).pw_name};",
-            "/run/nginx.pid": f"{folder}/nginx.pid",
-            "/var/log/nginx/": f"{folder}/",
-            "http {": "http {" + "".join(f"\n    {name}_temp_path {folder}/{name};" for name in modules),
-            "listen 80 ": f"listen 127.0.0.1:{port} ",
-            "shutdown_timeout 60s": "shutdown_timeout 1s",
-        }
-        for shipped, relay in zip((8001, 8002, 8003), relays, strict=True):
-            replacements[f"127.0.0.1:{shipped} "] = f"127.0.0.1:{relay.port} "
-        self._configuration = CONFIGURATION
-        for old, new in replacements.items():
-            self.configure(old, new)
-        super().__init__(str(folder / "nginx.conf"), port)
-        for relay in relays:
-            relay.giveaways = self.giveaways
-
-    @staticmethod
-    def command(runner, port):
-        return [NGINX, "-c", runner, "-g", "daemon off;"], {}
-
-    def configure(self, old: str, new: str) -> None:
-        assert old in self._configuration
-        self._configuration = self._configuration.replace(old, new)
-        (self.folder / "nginx.conf").write_text(self._configuration)
-
-    def learn_names(self) -> None:
-        """Learn what the relays call themselves: it is in the id of each event."""
-        token = self.new()
-        with Acknowledging(self, token) as client:
-            for relay in self.relays:
-                assert relay.go(token).text == "OK"
-                relay.name = process_of(client.event()[1]["id"])
-
-    def relay_named(self, name: str) -> Relay:
-        return next(relay for relay in self.relays if relay.name == name)
-
-    def relay_with_client_of(self, token: str) -> Relay | None:
-        name = self.redis.client.hget(f"s2m:token:{token}", "process")
-        return self.relay_named(name.decode()) if name else None
-
-    def stop(self, sig: int = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, sig)
-            self.process.wait(timeout=10)
-        for log in self.folder.glob("*.log"):
-            self._log += log.read_text().splitlines(keepends=True)
-        return super().stop(sig)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 from socket2me_flask.engine.protocol import BadPacket, Packet
 from socket2me_flask.engine.state import (
     CLOSED,
+    CLOSING,
     DRAINING,
     LINGERING,
     OPENING,
@@ -38,6 +39,9 @@ LEGAL = {
     (PROBING, Event.UPGRADE_FAILED): POLLING,
     (UPGRADING, Event.UPGRADE_FINISHED): WEBSOCKET,
     (UPGRADING, Event.UPGRADE_FAILED): POLLING,
+    (UPGRADING, Event.CLOSED_GENTLY): CLOSING,
+    (CLOSING, Event.UPGRADE_FINISHED): LINGERING,
+    (CLOSING, Event.UPGRADE_FAILED): DRAINING,
     (WEBSOCKET, Event.CLOSED_GENTLY): LINGERING,
     (WEBSOCKET, Event.ENDED): CLOSED,
     (DRAINING, Event.ENDED): CLOSED,
@@ -47,7 +51,7 @@ LEGAL = {
 
 @pytest.mark.parametrize(("state", "happened"), list(product(STATES, Event)), ids=lambda part: part.name)
 def test_every_transition_is_in_the_table_or_illegal(state, happened):
-    """Fourteen are legal; each of the others raises."""
+    """Seventeen are legal; each of the others raises."""
     if (state, happened) in LEGAL:
         assert transition(state, happened) is LEGAL[state, happened]
     else:
@@ -105,13 +109,13 @@ def in_state(engine, state):
     session = opened(engine)
     upgrade = Upgrade(session, Connection())
     upgrade._connection.owner = upgrade
-    if state in (PROBING, UPGRADING, WEBSOCKET, LINGERING):
+    if state in (PROBING, UPGRADING, WEBSOCKET, CLOSING, LINGERING):
         session.upgrade_started(upgrade)
-    if state in (UPGRADING, WEBSOCKET, LINGERING):
+    if state in (UPGRADING, WEBSOCKET, CLOSING, LINGERING):
         upgrade.on_message(Opcode.TEXT, b"2probe")
     if state in (WEBSOCKET, LINGERING):
         upgrade.on_message(Opcode.TEXT, b"5")
-    if state in (DRAINING, LINGERING):
+    if state in (CLOSING, DRAINING, LINGERING):
         session.close("the test closes it")
     if state is CLOSED:
         session.abort()
@@ -134,7 +138,15 @@ def test_however_a_session_ends_it_is_counted_once_and_not_for_ever(engine, stat
             session.close("the relay closes it", CloseCode.GOING_AWAY)
         elif session.connection is not None:
             session.on_closing("a bad frame") if how == "closing" else session.connection.abort()
-        assert session.state is not state or state in (POLLING, PROBING, UPGRADING, DRAINING, LINGERING, CLOSED)
+        assert session.state is not state or state in (
+            POLLING,
+            PROBING,
+            UPGRADING,
+            CLOSING,
+            DRAINING,
+            LINGERING,
+            CLOSED,
+        )
     session.abort()
     assert session.state is CLOSED
     while engine.scheduled:
@@ -190,12 +202,33 @@ def test_polls_bring_nothing_while_a_websocket_takes_over(engine):
 
 def test_an_ending_session_ends_its_upgrade(engine):
     """The WebSocket that is being tried is an open file."""
-    for state in (PROBING, UPGRADING):
-        session, upgrade = in_state(engine, state)
-        session.close("the relay closes it")
-        assert session.state is DRAINING
-        assert not upgrade._connection.is_open
-        session.abort()
+    session, upgrade = in_state(engine, PROBING)
+    session.close("the relay closes it")
+    assert session.state is DRAINING
+    assert not upgrade._connection.is_open
+
+
+def test_a_session_that_ends_while_a_websocket_takes_over_ends_over_the_websocket(engine):
+    """Its client polls no more; after its upgrade packet it gets what is queued, and the close frame."""
+    session, upgrade = in_state(engine, UPGRADING)
+    session.send([EVENT])
+    session.close("the relay closes it")
+    assert session.state is CLOSING
+    assert upgrade._connection.is_open
+    assert session.take_for_poll() == []
+    upgrade.on_message(Opcode.TEXT, b"5")
+    assert session.state is LINGERING
+    assert upgrade._connection.written.endswith(EVENT.data)
+
+
+def test_a_session_that_ends_while_a_websocket_takes_over_and_fails_ends_over_polls(engine):
+    """What is queued is for the next poll."""
+    session, upgrade = in_state(engine, UPGRADING)
+    session.send([EVENT])
+    session.close("the relay closes it")
+    upgrade._connection.abort("reset")
+    assert session.state is DRAINING
+    assert session.take_for_poll() == [EVENT]
 
 
 def test_a_pong_counts_when_its_ping_was_written(engine):

@@ -184,6 +184,17 @@ class Connection:
         """Whether TLS has more for the next read, of which the socket itself says nothing."""
         return self._pending is not None and self.is_open and not self.is_paused and self._pending() > 0
 
+    def has_ended(self) -> bool:
+        """Return whether the peer has closed the connection, and sent nothing more before."""
+        if self._pending is not None or not self.is_open:
+            return not self.is_open  # TLS cannot look ahead
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except WOULD_BLOCK:
+            return False
+        except OSError:
+            return True
+
     def on_readable(self, events: int = 0) -> None:
         """Read a piece of what is there and pass on what it completes."""
         if not self.is_open:

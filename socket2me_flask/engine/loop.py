@@ -70,6 +70,9 @@ class Loop(Protocol):
     ) -> contextlib.AbstractContextManager[None]:
         """Call back if the peer goes away while its request waits inside of this context."""
 
+    def has_hung_up(self, environ: dict[str, Any]) -> bool:
+        """Return whether the peer is known to have closed the connection of a request."""
+
 
 _NO_LOCK = contextlib.nullcontext()
 
@@ -138,6 +141,9 @@ class GreenLoop:
         watched: contextlib.AbstractContextManager[None] = environ["socket2me.connection"].on_hangup(callback)
         return watched
 
+    def has_hung_up(self, environ: dict[str, Any]) -> bool:
+        return bool(environ["socket2me.connection"].has_hung_up())
+
 
 class ThreadLoop:
     """A thread for each connection, under Werkzeug's server, which has one for each request anyway."""
@@ -180,6 +186,9 @@ class ThreadLoop:
     @contextlib.contextmanager
     def on_hangup(self, environ: dict[str, Any], callback: Callable[[], None]) -> Iterator[None]:
         yield  # the heartbeat finds out
+
+    def has_hung_up(self, environ: dict[str, Any]) -> bool:
+        return False  # the heartbeat finds out
 
 
 class _ThreadWatch:

@@ -7,6 +7,7 @@ It is a python-engineio `Server` to those who use it (python-socketio): the same
 import json
 import logging
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -59,6 +60,12 @@ WORKERS = 8
 # How often the timers are looked at: a fiftieth of the heartbeat's times, between these.
 SHORTEST_TICK_SECONDS = 0.02
 LONGEST_TICK_SECONDS = 0.25
+
+# A timer that runs so much later than it should says that the process stood still, by SIGSTOP or for want of a CPU.
+STALL_SECONDS = 1
+
+
+_ENDED = "This session has ended."
 
 
 @dataclass(frozen=True)
@@ -380,9 +387,12 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Let a session that polls try a WebSocket, and move to it when the client says so.
 
         One at a time: each is an open file, and the session is what is counted. A WebSocket for a session that has
-        one is opened and closed at once, as engine.io's server does.
+        one is opened and closed at once, as engine.io's server does. For a session that has ended none is opened:
+        python-engineio's client fails at a close frame in place of the answer to its probe, for good.
         """
         answer = _accept(environ)
+        if not session.state.is_open:
+            raise BadRequest(_ENDED)
         connection = self._connect(environ, session.lock, None)
         connection.owner = upgrade = Upgrade(session, connection)
         try:
@@ -397,21 +407,20 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _poll(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         if session.is_polled:
-            session.abort("it polls twice at a time")
+            session.abort("it polls twice at a time", last=Packet(protocol.NOOP))
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
         with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
             session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
         if self._is_draining:
-            # Not a CLOSE: python-engineio's client would not come back after it.
             raise ShuttingDown
         packets = session.take_for_poll()
         if session.state is DRAINING and not packets:
             session.abort("the client knows of its end")
-        if session.state is CLOSED:
-            # Alone in its answer: engine.io-client acts on it before the messages beside it.
-            packets = packets or [Packet(protocol.CLOSE)]
-        elif session.state.is_polling:
+        if session.state is CLOSED and not packets:
+            # Not a CLOSE: python-engineio's client would not come back after it.
+            raise BadRequest(_ENDED)
+        if session.state.is_polling:
             self._unpolled.add(session)
         return session.codec.encode_payload(packets or [Packet(protocol.NOOP)])
 
@@ -419,6 +428,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if session.is_posting:
             session.abort("it posts twice at a time")
             raise BadRequest("This session posts already.")
+        if self.loop.has_hung_up(environ):
+            raise BadRequest("The client does not wait for the answer.")  # so it takes the session for lost
         session.is_posting = True
         try:
             return self._take_alone(session, environ)
@@ -448,12 +459,21 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _run_timers(self) -> None:
         while True:
+            slept_at = time.monotonic()
             self.sleep(self._tick_seconds)
+            late_seconds = time.monotonic() - slept_at - self._tick_seconds
+            if late_seconds > STALL_SECONDS:
+                self._excuse(late_seconds)
             for timer in self._timers:
                 try:
                     timer.run(lambda: self.sleep(0))
                 except Exception:
                     log.exception("a timer failed")
+
+    def _excuse(self, seconds: float) -> None:
+        """Give all clients more time: this process stood still, and has not read what they sent meanwhile."""
+        for timer in (*self._session_timers, self._upgrades):
+            timer.postpone(seconds)
 
     def _hire(self) -> None:
         with self.lock:

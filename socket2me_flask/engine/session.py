@@ -9,13 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import TooManyFrames
 from . import protocol
 from .connection import Connection
 from .protocol import BadPacket, Codec, Packet
-from .state import CLOSED, LINGERING, OPENING, UPGRADING, Event, State, transition
+from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, Event, State, transition
 from .websocket import CloseCode, Cut
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Session:
         "_engine",
         "_inbox",
         "_inbox_space",
+        "_is_corked",
         "_outbox",
         "_outbox_bytes",
         "_poll",
@@ -116,6 +118,7 @@ class Session:
         self._inbox: deque[Packet | None] | None = None  # None in it: the session has ended
         self._inbox_space: threading.Event | None = None  # while a POST waits for space in it
         self._poll: threading.Event | None = None  # while a request waits for packets
+        self._is_corked = False
 
     # To the client
 
@@ -141,6 +144,17 @@ class Session:
             self._flush()
             if not self.state.is_open:
                 raise SessionClosed
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Send nothing within this context: what is queued goes out at its end, or when the session ends."""
+        self._is_corked = True
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._is_corked = False
+                self._flush()
 
     def send_control(self, packet: Packet) -> None:
         """Send what the protocols demand. A client that does not even read that is cut off."""
@@ -171,7 +185,7 @@ class Session:
         return self._outbox_bytes + (self.connection.unsent_bytes if self.connection is not None else 0)
 
     def _flush(self) -> None:
-        if not self._outbox:
+        if not self._outbox or self._is_corked:
             return
         if self.connection is None:
             if self._poll is not None:
@@ -212,7 +226,7 @@ class Session:
     def wait_for_mail(self, timeout_seconds: float) -> None:
         """Return when there is something for the client, when the session ends, or when `release` is called."""
         with self.lock:
-            if self._outbox or not self.state.is_open or self.state is UPGRADING:
+            if (self._outbox and not self._is_corked) or not self.state.is_open or self.state is UPGRADING:
                 return
             self._poll = threading.Event()
         self._poll.wait(timeout_seconds)
@@ -226,7 +240,7 @@ class Session:
     def take_for_poll(self) -> list[Packet]:
         """Return what one answer may hold of the outbox: nothing once a WebSocket is to carry it."""
         with self.lock:
-            if self.state is UPGRADING or self.connection is not None:
+            if self.state in (UPGRADING, CLOSING) or self.connection is not None:
                 return []
             count = size = 0
             for packet in self._outbox[:POLL_PACKETS]:
@@ -270,6 +284,12 @@ class Session:
             self.upgrade = None
             self.connection = connection
             connection.owner = self
+            if self.state is LINGERING:
+                self._engine.forget(self)
+                self._engine.linger(self)
+                connection.close(CloseCode.NORMAL, self.codec.encode_frames(self._take_all()))
+                self._count()
+                return
             self._flush()
             if self._drains_before_ping:
                 self._count_drains()
@@ -421,6 +441,11 @@ class Session:
             else:
                 self._inbox = deque((None,))
 
+    @property
+    def has_client(self) -> bool:
+        """Whether the session is open, and its client has not closed the WebSocket."""
+        return self.state.is_open and not (self.connection is not None and self.connection.has_ended())
+
     def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
         """End the session from this side. The client gets what is queued before it is told of the end."""
         with self.lock:
@@ -429,11 +454,12 @@ class Session:
                 self._count()
 
     def abort(self, reason: str = "it was told to go and did not", last: Packet | None = None) -> None:
-        """End the session, and its connection, at once. A poll that waits is answered with `last`, or a CLOSE."""
+        """End the session, and its connection, at once. A poll that waits is answered with `last`, or refused."""
         with self.lock:
             if self.state is CLOSED:
                 return
             is_polled = self.is_polled
+            self._give_up_upgrade()
             self._leave_open(reason)
             self._fire(Event.ENDED)
             self._take_all()
@@ -450,6 +476,8 @@ class Session:
         """Fire `CLOSED_GENTLY`. Return whether the session was open."""
         if not self.state.is_open:
             return False
+        if self.state is not UPGRADING:
+            self._give_up_upgrade()
         self._leave_open(reason)
         self._fire(Event.CLOSED_GENTLY)
         if self.state is LINGERING:
@@ -457,12 +485,14 @@ class Session:
         self._engine.linger(self)
         return True
 
+    def _give_up_upgrade(self) -> None:
+        if self.upgrade is not None:
+            self.upgrade.abort()  # which leads back to POLLING, or to DRAINING
+
     def _leave_open(self, reason: str) -> None:
         """Do what every end of an open session begins with."""
         if not self.state.is_open:
             return
-        if self.upgrade is not None:
-            self.upgrade.abort()  # which leads back to POLLING
         log.debug("a session ended: %s", reason)
         self.release()
         if self.state is not OPENING:  # of which the application does not know

@@ -5,7 +5,8 @@ that the table does not have for a state is illegal: `transition` raises, and no
 
     OPENING ─► POLLING ─► PROBING ─► UPGRADING ─► WEBSOCKET        A failed upgrade leads back to POLLING.
        │          └─► DRAINING ─┐                   └─► LINGERING  A session ends in POLLING or WEBSOCKET:
-       └─► WEBSOCKET            └─► CLOSED ◄──────────────┘        what tries to upgrade it is closed first.
+       └─► WEBSOCKET            └─► CLOSED ◄──────────────┘        in PROBING the upgrade is closed first, and
+                                                                   in UPGRADING it goes on: CLOSING.
 """
 
 from collections.abc import Mapping
@@ -41,6 +42,10 @@ UPGRADING = State("UPGRADING", is_open=True, is_polling=True)
 # A WebSocket carries the session.
 WEBSOCKET = State("WEBSOCKET", is_open=True)
 
+# The relay closed a session in UPGRADING. Its client has paused its polls, and reads the WebSocket only after its
+# own upgrade packet; engine.io-client that loses the WebSocket before never polls again. So the end waits for that.
+CLOSING = State("CLOSING", is_polling=True)
+
 # The relay closed a session that polls: the next polls get what is queued, and then a close packet.
 DRAINING = State("DRAINING", is_polling=True)
 
@@ -50,7 +55,7 @@ LINGERING = State("LINGERING")
 # No socket and no packet is left.
 CLOSED = State("CLOSED")
 
-STATES = (OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, DRAINING, LINGERING, CLOSED)
+STATES = (OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, DRAINING, LINGERING, CLOSED)
 
 
 class Event(Enum):
@@ -84,10 +89,15 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     UPGRADING: {
         Event.UPGRADE_FINISHED: WEBSOCKET,
         Event.UPGRADE_FAILED: POLLING,
+        Event.CLOSED_GENTLY: CLOSING,
     },
     WEBSOCKET: {
         Event.CLOSED_GENTLY: LINGERING,
         Event.ENDED: CLOSED,
+    },
+    CLOSING: {
+        Event.UPGRADE_FINISHED: LINGERING,
+        Event.UPGRADE_FAILED: DRAINING,
     },
     DRAINING: {Event.ENDED: CLOSED},
     LINGERING: {Event.ENDED: CLOSED},

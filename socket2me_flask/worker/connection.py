@@ -265,6 +265,13 @@ class Connection:
         finally:
             self._on_hangup = None
 
+    def has_hung_up(self) -> bool:
+        """Return whether the peer has closed the connection."""
+        if not self._has_hung_up:
+            with contextlib.suppress(*self.would_block):
+                self._has_hung_up = not self._socket.recv(1, socket.MSG_PEEK)
+        return self._has_hung_up
+
     def _shutdown_raw(self, how: int) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(how)
@@ -314,6 +321,9 @@ class TLSConnection(Connection):
                 if self._has_hung_up:
                     raise ConnectionResetError from None
                 self._wait_readable()
+
+    def has_hung_up(self) -> bool:
+        return self._has_hung_up  # TLS cannot look ahead
 
     def _shutdown_raw(self, how: int) -> None:
         # `SSLSocket.shutdown` would drop the session, and the next read would return what is encrypted.
