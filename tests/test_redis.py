@@ -141,6 +141,7 @@ def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
         return True
 
     store.channel.on_gap = close_gap
+    store._link.start()
     store.channel.start(0)
     wait_until(lambda: opened, "the first is being closed")
     redis.client.client_kill_filter(_type="pubsub", skipme=True)

@@ -71,6 +71,11 @@ class Link:
         self._failed_at = 0.0
         self._logged_at: float | None = None
         self._sha: bytes = b""
+        self._is_started = False
+
+    def start(self) -> None:
+        """Connect. What was submitted before is sent then."""
+        self._is_started = True
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(
@@ -119,7 +124,8 @@ class Link:
         """Do what has been submitted, then end."""
         self._is_closing = True
         self._is_wanted.set()
-        self._is_over.wait()
+        if self._is_started:
+            self._is_over.wait()
 
     def _run(self) -> None:
         tries = 0

@@ -252,13 +252,15 @@ function steps.put(token, process, wait_ms, id, received_at, size, content, body
   return {}
 end
 
--- The oldest events, as many as may be, but no more than one beyond so many bytes.
-function steps.waiting(token, limit, bytes)
-  local events, left = {}, tonumber(bytes)
+-- The oldest events, as many as may be, but no more than one beyond so many bytes. Those whose ids, with spaces between
+-- them, are known come without their content, and count for nothing.
+function steps.waiting(token, limit, bytes, known)
+  local events, left, is_known = {}, tonumber(bytes), {}
+  for id in string.gmatch(known, '%S+') do is_known[id] = true end
   for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, limit - 1)) do
     local event = state(token, id)
-    events[#events + 1] = shown(token, id, event, true)
-    left = left - event.size
+    events[#events + 1] = shown(token, id, event, not is_known[id])
+    if not is_known[id] then left = left - event.size end
     if left < 0 then break end
   end
   return events

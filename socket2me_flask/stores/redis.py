@@ -10,7 +10,7 @@ Durable is what Redis makes durable: docs/scaling.md.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -84,6 +84,7 @@ class RedisStore:
         self.channel = Channel(self._link, self.process, lease_seconds=lease_seconds)
 
     def start(self) -> str:
+        self._link.start()
         self.channel.start(self._timeout_seconds)
         return f"Redis at {self._link.address}, {self._state()}; this process is {self.process}"
 
@@ -308,8 +309,9 @@ class RedisStore:
             raise MailboxesFull
         return answer[0].decode() if answer else None
 
-    def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        return [_event(token, row) for row in self._link.step("waiting", token, limit, MOST_WAITING_BYTES)]
+    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+        rows = self._link.step("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known))
+        return [_event(token, row) for row in rows]
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         row = self._link.step("find", token, event_id)
