@@ -11,17 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 import requests
 
 from socket2me_flask.stores.sqlite import QUIET_SECONDS
 
-from .live import BIN, ROOT, PythonListener, Server, clean_environment, command_for, free_port, wait_until
+from .live import BIN, ROOT, Previous, PythonListener, Server, clean_environment, command_for, free_port, wait_until
 from .test_delivery import Acknowledging, error_code, events
-
-# The release before this one, whose files have schema 1.
-PREVIOUS = "10046b2"
 
 
 @pytest.fixture
@@ -397,17 +395,6 @@ def test_a_backup_that_cannot_be_made_says_why_in_one_line(path, tmp_path):
 # Earlier versions
 
 
-@pytest.fixture(scope="session")
-def previous(tmp_path_factory):
-    """The code of the previous release."""
-    folder = tmp_path_factory.mktemp("previous")
-    archive = subprocess.run(["git", "archive", PREVIOUS], cwd=ROOT, capture_output=True, check=False)
-    if archive.returncode:
-        pytest.skip("the history of the code is not here")
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
-    return folder
-
-
 _WRITE = """
 import sys
 from socket2me_flask.messages import Call
@@ -459,12 +446,7 @@ def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous, cl
 def test_a_relay_of_the_previous_release_is_replaced_by_this_one(path, previous):
     """Its tokens and what waits for its clients are served; the log names the copy."""
 
-    class Previous(Server):
-        @staticmethod
-        def command(runner, port):
-            return ["env", "-C", str(previous), *shlex.split("flask run")], {"FLASK_RUN_PORT": str(port)}
-
-    with start(path, server=Previous) as server:
+    with start(path, server=partial(Previous, previous)) as server:
         made = server.new_with_secret(mailbox=True)
         kept = [server.go(made["token"]).json()["id"] for _ in range(3)]
         server.stop(signal.SIGKILL)

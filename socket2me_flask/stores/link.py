@@ -23,6 +23,7 @@ from redis.retry import Retry
 from ..answers import LOG_SECONDS
 from ..errors import StoreUnavailable
 from .jobs import Job
+from .wire import lua_table
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
 # What must happen as one step.
-SCRIPT = files(__package__).joinpath("redis.lua").read_text()
+SCRIPT = lua_table() + files(__package__).joinpath("redis.lua").read_text()
 
 
 class Link:
