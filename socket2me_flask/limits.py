@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 from limits import RateLimitItem
@@ -48,7 +48,11 @@ class SharedRate:
         self._item = item
         self._name = name
         self._check = check
-        self._limiter = FixedWindowRateLimiter(storage or MemoryStorage())
+        self._storage = storage
+
+    @cached_property
+    def _limiter(self) -> FixedWindowRateLimiter:
+        return FixedWindowRateLimiter(self._storage or MemoryStorage())  # the latter starts a thread
 
     def hit(self, key: str) -> int | None:
         """As `Rate.hit`. Raises `StoreUnavailable`."""

@@ -274,7 +274,8 @@ class _Outlet:
             return
         store = self._mailboxes.store
         told = list(self._finished)
-        events = store.waiting(self._token, window + len(told) + backed_off)
+        known = {*told, *self.sent, *self.backed_off}
+        events = store.waiting(self._token, window + len(told) + backed_off, known)
         # The store has done what it was told before it was asked, or it failed at it.
         waiting = {event.call.id for event in events}
         for event_id in told:
@@ -287,7 +288,7 @@ class _Outlet:
             if not self._is_open or len(self.sent) >= window:
                 return
             event_id = event.call.id
-            if event_id not in self.sent and event_id not in self._finished and event_id not in self.backed_off:
+            if event_id not in known:
                 self._send(event)
 
     def _send(self, event: StoredEvent) -> None:

@@ -56,6 +56,10 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 # Where a value is bytes, a Socket.IO message holds `{"_placeholder": true, "num": n}` and the bytes follow.
 _PLACEHOLDER = "_placeholder"
 
+# The name of a process that reads messages by the names of their fields begins so (`stores/wire.py`). Those of the
+# release before were hexadecimal.
+READS_NAMES = "v"
+
 # An id has to be unique, not secret: the name of the process, and a number. So it says who accepted the event.
 _process: str
 _next_id: Callable[[], str]
@@ -73,7 +77,7 @@ def process_of(event_id: str) -> str:
 
 def _renew_ids() -> None:
     global _process, _next_id
-    _process, numbers = secrets.token_hex(8), count(1)
+    _process, numbers = f"{READS_NAMES}2{secrets.token_hex(8)}", count(1)
     _next_id = lambda: f"{_process}-{next(numbers):x}"  # noqa: E731
 
 

@@ -20,8 +20,8 @@ from .mailboxes import Mailboxes
 from .messages import Call, process_of
 from .relay import Alone, Held, Relay
 from .stores import Counts
-from .stores.channel import Message
 from .stores.redis import RedisStore, Route
+from .stores.wire import Message
 from .timer import Timer
 
 log = logging.getLogger(__name__)
@@ -199,8 +199,8 @@ class Peers(Alone):
             elif isinstance(outcome, RelayError):
                 self._channel.post(process, "outcome", number, _pack(outcome))
             elif isinstance(outcome, Held):
-                # A process of an earlier version passes over this, and answers its caller that this one is silent.
-                self._channel.post(process, "queued", {"number": number})
+                # A process of the release before passes over this, and answers its caller that this one is silent.
+                self._channel.post(process, "queued", number)
                 self._held.add(outcome)
                 self._relay.when_settled(outcome, partial(self._on_held_settled, process, number, outcome))
             elif isinstance(outcome, Handed):
@@ -255,9 +255,9 @@ class Peers(Alone):
             asked.awaited = Awaited(mode)
             asked.answer(mode)
 
-    def _on_queued(self, what: dict[str, Any]) -> None:
+    def _on_queued(self, number: int) -> None:
         """A call waits at its client's process: it is silent on purpose, for a while."""
-        asked = self._asked.get(what["number"])
+        asked = self._asked.get(number)
         if asked is not None:
             self.silences.discard(asked)
             self.queued.add(asked)
@@ -270,7 +270,7 @@ class Peers(Alone):
     def _on_gone(self, number: int) -> None:
         self._on_answer(number, None, ClientGone())
 
-    def _on_outcome(self, number: int, packed: list[Any]) -> None:
+    def _on_outcome(self, number: int, packed: dict[str, Any]) -> None:
         asked = self._asked.pop(number, None)
         if asked is not None:
             asked.settle(_unpack(packed))
@@ -306,7 +306,7 @@ class Peers(Alone):
         self._store.unlearn(token)
         self._relay.end(token)
 
-    def _on_settled(self, token: str, event_id: str, packed: list[Any]) -> None:
+    def _on_settled(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
         self._mailboxes.settle(token, event_id, _unpack(packed))
 
     def _on_in_flight(self, process: str, number: int, token: str) -> None:
@@ -431,24 +431,26 @@ class _Owed(Awaited):
         self._peers.settle(self, outcome)
 
 
-def _pack(outcome: Answer | RelayError) -> list[Any]:
+def _pack(outcome: Answer | RelayError) -> dict[str, Any]:
     if isinstance(outcome, Answer):
-        return [True, outcome.status, outcome.headers, outcome.body]
-    return [
-        False,
-        *(outcome.status, outcome.code, str(outcome), outcome.is_temporary),
-        *(outcome.retry_after_seconds, outcome.setting),
-    ]
+        return {"status": outcome.status, "headers": outcome.headers, "body": outcome.body}
+    return {
+        "status": outcome.status,
+        "code": outcome.code,
+        "message": str(outcome),
+        "is_temporary": outcome.is_temporary,
+        "retry_after_seconds": outcome.retry_after_seconds,
+        "setting": outcome.setting,
+    }
 
 
-def _unpack(packed: list[Any]) -> Answer | RelayError:
-    is_answer, status, *rest = packed
-    if is_answer:
-        headers, body = rest
-        return Answer(status, [(name, value) for name, value in headers], body)
-    code, message, is_temporary, retry_after_seconds, setting = rest
-    if code == ClientLeft.code:
+def _unpack(packed: dict[str, Any]) -> Answer | RelayError:
+    if "body" in packed:
+        headers = [(name, value) for name, value in packed["headers"]]
+        return Answer(packed["status"], headers, packed["body"])
+    if packed["code"] == ClientLeft.code:
         return ClientLeft()
-    error = RelayError(message, retry_after_seconds=retry_after_seconds)
-    error.status, error.code, error.is_temporary, error.setting = status, code, is_temporary, setting
+    error = RelayError(packed["message"], retry_after_seconds=packed["retry_after_seconds"])
+    error.status, error.code = packed["status"], packed["code"]
+    error.is_temporary, error.setting = packed["is_temporary"], packed["setting"]
     return error

@@ -1,8 +1,10 @@
 """Fixtures: the application in this process, and real relays in processes of their own."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from uuid import uuid4
 
 import hypothesis
@@ -14,12 +16,16 @@ from socket2me_flask import create_app
 from socket2me_flask.stores import SQLiteStore
 from socket2me_flask.stores.redis import RedisStore
 
-from .live import Server
+from .live import ROOT, Server
 from .redis_server import Redis
 
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
+
+
+# The release before this one. Its files have schema 1, its messages between processes no names.
+PREVIOUS = "10046b2"
 
 
 class Clock:
@@ -92,7 +98,7 @@ def open_redis(redis, clock):
             redis.client.zincrby("s2m:tokens", -milliseconds, token)
 
     clock.followers.append(follow)
-    yield from one_after_another(lambda **bounds: RedisStore(redis.url, clock, process=uuid4().hex, **bounds))
+    yield from one_after_another(lambda **bounds: RedisStore(redis.url, clock, process=f"v{uuid4().hex}", **bounds))
 
 
 def one_after_another(open_store):
@@ -129,3 +135,14 @@ def server() -> Iterator[Server]:
     """A relay under gunicorn, at its default settings."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code of the release before this one."""
+    folder = tmp_path_factory.mktemp("previous")
+    archive = subprocess.run(["git", "archive", PREVIOUS], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        pytest.skip("the history of the code is not here")
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder

@@ -142,6 +142,18 @@ class Server:
         return requests.request(method, f"{self.url}/v1/go/{token}{tail}", timeout=20, **kwargs)
 
 
+class Previous(Server):
+    """A relay of the code in `folder`, which needs another gunicorn: under `flask run`."""
+
+    def __init__(self, folder: Path, runner: str = "flask", port: int | None = None, **settings: object) -> None:
+        self._folder = folder
+        super().__init__("flask", port, **settings)
+
+    def command(self, runner: str, port: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[override]
+        command, environment = command_for(runner, port)
+        return ["env", "-C", str(self._folder), *command], environment
+
+
 class Pair(Server):
     """Two relays on one Redis. Clients and programs are at one of them, callers at the other."""
 

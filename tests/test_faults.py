@@ -187,7 +187,7 @@ def test_a_database_of_another_relay_stops_the_start_with_a_reason(tmp_path):
     )
     assert ended.returncode == 3
     assert "socket2me: STORE_URL" in ended.stderr
-    assert "was written by another version" in ended.stderr
+    assert "was written by a newer version" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

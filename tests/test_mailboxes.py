@@ -15,6 +15,7 @@ from .test_relay import FakeClient, call_for, relay_on
 @pytest.fixture
 def relay(tmp_path, clock):
     store = SQLiteStore(str(tmp_path / "relay.db"), clock)
+    store.start()
     mailboxes = Mailboxes(
         store,
         redeliver_seconds=60,

@@ -141,6 +141,7 @@ def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
         return True
 
     store.channel.on_gap = close_gap
+    store._link.start()
     store.channel.start(0)
     wait_until(lambda: opened, "the first is being closed")
     redis.client.client_kill_filter(_type="pubsub", skipme=True)
@@ -189,12 +190,12 @@ def test_a_message_arrives_whole_and_in_order_however_large(stores):
     heard = []
     there.channel.on_messages = heard.extend
     for number in range(5):
-        here.channel.post("b", "small", number)
-        here.channel.post("b", "large", number, b"x" * 100_000)
-    here.channel.post("b", "many", [str(number) for number in range(300)])
+        here.channel.post("b", "gone", number)
+        here.channel.post("b", "answer", number, b"x" * 100_000)
+    here.channel.post("b", "notified", list(range(300)))
     wait_until(lambda: len(heard) == 11, "all are heard")
     assert [message[:2] for message in heard[:-1]] == [
-        [kind, number] for number in range(5) for kind in ("small", "large")
+        [kind, number] for number in range(5) for kind in ("gone", "answer")
     ]
     assert heard[1][2] == b"x" * 100_000
 
@@ -204,9 +205,9 @@ def test_whoever_writes_to_nobody_hears_of_it(stores):
     here, _, _ = stores
     lost = []
     here.channel.on_lost = lambda messages, is_gone: lost.append((messages, is_gone))
-    here.channel.post("nobody", "hello", 1)
+    here.channel.post("nobody", "gone", 1)
     wait_until(lambda: lost, "it is told")
-    assert lost == [([("hello", 1)], True)]
+    assert lost == [([("gone", 1)], True)]
 
 
 class Side:
@@ -240,10 +241,10 @@ class Side:
             timer.run(lambda: None)
 
 
-@pytest.fixture
-def sides(open_store):
+@pytest.fixture(params=[("va", "vb"), ("a", "b")], ids=["messages by name", "by position"])
+def sides(open_store, request):
     """Two processes, and a token."""
-    sides = [Side(open_store(name)) for name in "ab"]
+    sides = [Side(open_store(name)) for name in request.param]
     return *sides, sides[0].store.add(new_token(), 60).token
 
 

@@ -52,7 +52,7 @@ def test_a_file_is_one_processs(open_file, tmp_path):
     """A second relay on it would not see what the first changes: it does not start."""
     open_file()
     path = str(tmp_path / "relay.db")
-    code = f"from socket2me_flask.stores import sqlite as s; s.LOCK_SECONDS = 0.1; s.SQLiteStore({path!r})"
+    code = f"from socket2me_flask.stores import sqlite as s; s.LOCK_SECONDS = 0.1; s.SQLiteStore({path!r}).start()"
     second = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "ConfigError: STORE_URL" in second.stderr
     assert "locked" in second.stderr
@@ -70,7 +70,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, clock, content):
         path.write_bytes(content * 1000)
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="STORE_URL"):
-        SQLiteStore(str(path), clock)
+        SQLiteStore(str(path), clock).start()
     assert path.read_bytes()[24:] == before[24:] or content is None
 
 
@@ -131,7 +131,9 @@ def test_the_file_is_for_nobody_else_to_read(box, tmp_path):
     store.put(call_of(token))
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
         "relay.db": 0o600,
+        "relay.db-shm": 0o600,
         "relay.db-wal": 0o600,
+        "relay.db.lock": 0o600,
     }
 
 
@@ -144,6 +146,9 @@ def test_a_worker_outlives_whatever_happens_on_it(caplog):
 
     told = []
     worker = Worker(work, lambda error: told.append((error, threading.current_thread())))
+    with pytest.raises(StoreUnavailable):
+        worker.submit(lambda: 1).wait()  # it has not begun
+    worker.start()
     native = worker.submit(threading.current_thread).wait()
     error = ZeroDivisionError()
     with pytest.raises(StoreUnavailable):

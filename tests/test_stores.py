@@ -1,6 +1,7 @@
 """The contract of `TokenStore`, held against every store."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -243,6 +244,26 @@ def test_large_events_are_not_all_read_at_once(box):
     assert [event.call.id for event in store.waiting(token, 100)] == [call.id for call in calls[:2]]
     store.acknowledge(token, calls[0].id)
     assert [event.call.id for event in store.waiting(token, 100)] == [call.id for call in calls[1:3]]
+
+
+def test_events_that_are_known_are_not_read_again(box):
+    """Of those only the state is returned, so that a look for new events costs what is new."""
+    store, token = box
+    calls = [call_of(token, bytes([number]) * 1_500_000) for number in range(4)]
+    for call in calls:
+        store.put(call)
+    known = {call.id for call in calls[:3]}
+    read_before = read_bytes()
+    found = store.waiting(token, 10, known)
+    assert [event.call.id for event in found] == [call.id for call in calls]
+    assert [event.call.body for event in found] == [b"", b"", b"", calls[3].body]
+    assert read_bytes() - read_before < 2_000_000
+
+
+def read_bytes():
+    """Return how many bytes this process has read, from files and sockets."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
 
 
 def test_events_survive_the_process(box, reopen):

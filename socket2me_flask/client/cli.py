@@ -17,6 +17,7 @@ import click
 
 from . import files
 from .api import RelayApi, Token
+from .backup import back_up
 from .client import MAX_PARALLEL, PARALLEL, Client, Notice
 from .errors import ClientError, Displaced, NotHandled, OutsideTarget, RelayRefused, TokenGone
 from .forwarder import Forwarder, Pattern
@@ -397,6 +398,21 @@ def drop_events(event_ids: tuple[str, ...], server: str | None) -> None:
     for event_id in event_ids:
         _with_event(server, event_id, RelayApi.drop)
         click.echo(f"{event_id} is dropped.")
+
+
+@main.command()
+@click.argument("source", metavar="RELAY_DB", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+def backup(source: Path, target: Path) -> None:
+    """Copy a relay's database to FILE, while the relay runs.
+
+    RELAY_DB is the file of its STORE_URL, relay.db for sqlite:///relay.db. The copy has every request that the
+    relay accepted before. FILE is replaced when the copy is whole.
+    """
+    found = back_up(source, target)
+    urls = f"{found.urls} URL{'s' if found.urls != 1 else ''}"
+    requests = f"{found.requests} request{'s' if found.requests != 1 else ''}"
+    click.echo(f"{printable(str(target))} has {urls} and {requests}.")
 
 
 def _with_event(server: str | None, event_id: str, do: Callable[[RelayApi, Token, str], _T]) -> _T:

@@ -4,7 +4,7 @@ A store knows nothing of callers or sockets, and of a client only its id. Every 
 tokens there are, but for `pop_expired`, whose cost follows what expired.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -45,8 +45,12 @@ class MailboxStore(Protocol):
         If another process has the token's client, that process is told, and the client's mode is returned.
         """
 
-    def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        """Return the oldest events that are not set aside, oldest first: up to `limit`, fewer if they are large."""
+    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+        """Return the oldest events that are not set aside, oldest first: up to `limit`, fewer if they are large.
+
+        Of those whose ids are `known`, the content is not read: their calls have an id and a time, and perhaps no
+        more.
+        """
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         """Return an event. Raises `UnknownEvent`."""
@@ -84,7 +88,10 @@ class TokenStore(Protocol):
         """The mailboxes of this store, if what it keeps survives the process."""
 
     def start(self) -> str:
-        """Be ready to be asked. Return what tokens are kept in, for the log."""
+        """Be ready to be asked. Return what tokens are kept in, for the log. Raises `ConfigError`.
+
+        Before, no file is opened, no connection made and no thread started.
+        """
 
     def add(
         self,

@@ -20,15 +20,14 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
+from ..answers import LOG_SECONDS
 from ..errors import StoreUnavailable
 from .jobs import Job
 from .link import Link
 from .native import native
+from .wire import Message, from_wire, to_wire
 
 log = logging.getLogger(__name__)
-
-# A message is a kind, and what that kind takes: texts, numbers, bytes, lists.
-Message = Sequence[Any]
 
 # How many messages, and bytes, go out in one piece.
 MOST_MESSAGES = 100
@@ -42,8 +41,7 @@ FETCH_SECONDS = 30
 _BEAT = "beat"
 _LARGE = "large"
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
-_decode_one = msgspec.msgpack.Decoder(list[Any]).decode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 class _Batch:
@@ -90,6 +88,7 @@ class Channel:
         self._large = count(1)
         # Nobody waits while it is held, so it need not be green, which costs ten times as much.
         self._lock: Any = native("threading").Lock()
+        self._passed_over_at = -math.inf
         self._valid_until = 0.0
         self._has_gap = True
         self._is_closed = threading.Event()
@@ -113,13 +112,13 @@ class Channel:
             raise StoreUnavailable
 
     def post(self, process: str, *message: Any) -> None:
-        """Send a message to a process. `on_lost` tells if it was not heard."""
-        encoded = _encode(message)
+        """Send a process a message, of the kinds of `wire.FIELDS`. `on_lost` tells if it was not heard."""
+        encoded = _encode(to_wire(process, message))
         is_large = len(encoded) > LARGE_BYTES
         if is_large:
             key = f"s2m:message:{self.process}-{next(self._large)}"
             self._link.submit(("SET", key, encoded, "PX", FETCH_SECONDS * 1000), partial(self._on_set, message))
-            encoded = _encode((_LARGE, key))
+            encoded = _encode(to_wire(process, (_LARGE, key)))
         with self._lock:
             batch = self._outbox.get(process)
             # What is to be fetched must not be announced before it is there.
@@ -190,8 +189,8 @@ class Channel:
                 threading.Thread(target=self._close_gap, args=[connection], daemon=True).start()
                 while not self._is_closed.is_set():
                     _, _, payload = connection.read_response(disable_decoding=True)
-                    self._hear(_decode(payload))
-            except (RedisError, OSError, msgspec.MsgspecError) as error:
+                    self._hear(payload)
+            except (RedisError, OSError) as error:
                 self._has_gap = True
                 if tries == 0 and self._link.is_up and not self._is_closed.is_set():
                     log.warning("this process's channel is gone; it is opened again: %s", error)
@@ -202,7 +201,8 @@ class Channel:
                 if connection is not None:
                     connection.disconnect()
 
-    def _hear(self, messages: list[list[Any]]) -> None:
+    def _hear(self, payload: bytes) -> None:
+        messages = self._read(payload)
         beats = [sent_at for kind, *sent_at in messages if kind == _BEAT]
         if beats:
             # Counted from when it was sent, not from when it came.
@@ -216,7 +216,21 @@ class Channel:
         if message[0] != _LARGE:
             return message
         encoded = self._try(partial(self._link.call, "GETDEL", message[1]))
-        return None if encoded is None else _decode_one(encoded)
+        found = [] if encoded is None else self._read(b"\x91" + encoded)  # a list of one
+        return found[0] if found else None
+
+    def _read(self, payload: bytes) -> list[list[Any]]:
+        """Return the messages of a piece, without those that this version cannot read."""
+        try:
+            found = [from_wire(message) for message in _decode(payload)]
+        except msgspec.MsgspecError:
+            found = [None]
+        messages = [message for message in found if message is not None]
+        now = time.monotonic()
+        if len(messages) < len(found) and now - self._passed_over_at >= LOG_SECONDS:
+            self._passed_over_at = now
+            log.warning("messages that this version of the relay cannot read are passed over")
+        return messages
 
     def _close_gap(self, connection: Any) -> None:
         """Trust again, once what may have been missed has been made up for on this connection."""

@@ -23,6 +23,7 @@ from redis.retry import Retry
 from ..answers import LOG_SECONDS
 from ..errors import StoreUnavailable
 from .jobs import Job
+from .wire import lua_table
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
 # What must happen as one step.
-SCRIPT = files(__package__).joinpath("redis.lua").read_text()
+SCRIPT = lua_table() + files(__package__).joinpath("redis.lua").read_text()
 
 
 class Link:
@@ -71,6 +72,11 @@ class Link:
         self._failed_at = 0.0
         self._logged_at: float | None = None
         self._sha: bytes = b""
+        self._is_started = False
+
+    def start(self) -> None:
+        """Connect. What was submitted before is sent then."""
+        self._is_started = True
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(
@@ -119,7 +125,8 @@ class Link:
         """Do what has been submitted, then end."""
         self._is_closing = True
         self._is_wanted.set()
-        self._is_over.wait()
+        if self._is_started:
+            self._is_over.wait()
 
     def _run(self) -> None:
         tries = 0

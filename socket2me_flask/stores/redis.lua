@@ -15,6 +15,9 @@
 --   s2m:ages       zset    "id token" -> when the event was received
 --   s2m:bytes, s2m:sequence  bytes in all mailboxes; the last number
 -- and of each process s2m:lease:P, which expires unless it beats, and its channel s2m:process:P.
+--
+-- Relays of several versions may share all of this. A field of a hash, of an entry of the stream or of a packed state
+-- that a version does not know is passed over, and left as it is. FIELDS and READS_NAMES come from wire.py.
 
 local call = redis.call
 local steps = {}
@@ -32,9 +35,15 @@ local function lives(process)
   return process and call('EXISTS', 's2m:lease:' .. process) == 1
 end
 
--- Send a process a message. Returns whether it was heard.
-local function post(process, ...)
-  return call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({{...}})) > 0
+-- Send a process a message in the form that it reads (wire.py). Returns whether it was heard.
+local function post(process, kind, ...)
+  local values, message = {...}, {kind, ...}
+  if string.sub(process, 1, 1) == READS_NAMES then
+    local fields = {}
+    for at, name in ipairs(FIELDS[kind]) do fields[name] = values[at] end
+    message = {kind, fields}
+  end
+  return call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({message})) > 0
 end
 
 local function owner(token)
@@ -114,7 +123,11 @@ local function shown(token, id, event, with_content)
   local result = {id, event.attempts, event.aside, event.size, event.received_at}
   if with_content then
     local entry = call('XRANGE', 's2m:events:' .. token, event.number .. '-0', event.number .. '-0')[1]
-    result[6], result[7] = entry[2][2], entry[2][4]
+    local fields = entry[2]
+    for at = 1, #fields, 2 do
+      if fields[at] == 'content' then result[6] = fields[at + 1] end
+      if fields[at] == 'body' then result[7] = fields[at + 1] end
+    end
   end
   return result
 end
@@ -252,13 +265,15 @@ function steps.put(token, process, wait_ms, id, received_at, size, content, body
   return {}
 end
 
--- The oldest events, as many as may be, but no more than one beyond so many bytes.
-function steps.waiting(token, limit, bytes)
-  local events, left = {}, tonumber(bytes)
+-- The oldest events, as many as may be, but no more than one beyond so many bytes. Those whose ids, with spaces between
+-- them, are known come without their content, and count for nothing.
+function steps.waiting(token, limit, bytes, known)
+  local events, left, is_known = {}, tonumber(bytes), {}
+  for id in string.gmatch(known, '%S+') do is_known[id] = true end
   for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, limit - 1)) do
     local event = state(token, id)
-    events[#events + 1] = shown(token, id, event, true)
-    left = left - event.size
+    events[#events + 1] = shown(token, id, event, not is_known[id])
+    if not is_known[id] then left = left - event.size end
     if left < 0 then break end
   end
   return events

@@ -10,7 +10,7 @@ Durable is what Redis makes durable: docs/scaling.md.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,7 +37,11 @@ CALLER_WAITS_SECONDS = 3600
 MOST_DROPPED = 200
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_content = msgspec.msgpack.Decoder(tuple[str, str, str, dict[str, str], float, bool]).decode
+_decode = msgspec.msgpack.Decoder(dict[str, Any] | list[Any]).decode
+
+# What is kept of a call beside its body. It is written as the values in this order, as the release before reads it,
+# and read so or by name. What is added is a field of its own of the stream's entry.
+_CONTENT = ("method", "path", "query", "headers", "received_at", "is_legacy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class RedisStore:
         self.channel = Channel(self._link, self.process, lease_seconds=lease_seconds)
 
     def start(self) -> str:
+        self._link.start()
         self.channel.start(self._timeout_seconds)
         return f"Redis at {self._link.address}, {self._state()}; this process is {self.process}"
 
@@ -293,7 +298,7 @@ class RedisStore:
         return self
 
     def put(self, call: Call) -> str | None:
-        content = _encode((call.method, call.path, call.query, call.headers, call.received_at, call.is_legacy))
+        content = _encode([getattr(call, name) for name in _CONTENT])
         size = len(content) + len(call.body) + EVENT_BYTES
         answer = self._link.step(
             "put",
@@ -308,8 +313,9 @@ class RedisStore:
             raise MailboxesFull
         return answer[0].decode() if answer else None
 
-    def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        return [_event(token, row) for row in self._link.step("waiting", token, limit, MOST_WAITING_BYTES)]
+    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+        rows = self._link.step("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known))
+        return [_event(token, row) for row in rows]
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         row = self._link.step("find", token, event_id)
@@ -401,8 +407,10 @@ class _Question:
 def _event(token: str, row: list[Any]) -> StoredEvent:
     event_id, attempts, is_set_aside, size, received_at, *kept = row
     if kept:
-        method, path, query, headers, received_at, is_legacy = _decode_content(kept[0])
-        call = Call(token, method, path, query, headers, kept[1], received_at, event_id.decode(), is_legacy)
+        content = _decode(kept[0])
+        values = content if isinstance(content, dict) else dict(zip(_CONTENT, content, strict=False))
+        known = {name: values[name] for name in _CONTENT}
+        call = Call(token=token, body=kept[1], id=event_id.decode(), **known)
     else:
         call = Call(token, "", "", "", {}, b"", float(received_at), event_id.decode())
     return StoredEvent(call, attempts, bool(is_set_aside), size)

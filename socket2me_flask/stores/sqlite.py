@@ -2,18 +2,18 @@
 
 Tokens are read from memory, as in the memory store, and written through, so a call without a mailbox costs what
 it costs there. Mailboxes live in the file only. What a method waits for is durable when it returns (WAL, and a
-sync for each group of commits).
+sync for each group of commits). How the file is opened, `sqlite_file.py` says.
 """
 
-import contextlib
 import json
 import logging
 import math
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..answers import LOG_SECONDS
@@ -30,37 +30,37 @@ from ..messages import Call
 from .jobs import Job
 from .memory import MemoryStore
 from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, TokenRecord, share_of
+from .sqlite_file import (
+    LOCK_SECONDS,
+    FileLock,
+    checkpoint,
+    is_out_of_room,
+    open_file,
+    write_nothing,
+)
 from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-# How long to wait at the start for a process before this one to let the file go.
-LOCK_SECONDS = 10
+# After so long without a write, all of the write-ahead log is brought into the file.
+QUIET_SECONDS = 1
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tokens (
-    token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
-    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS events (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
-    received_at REAL NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL,
-    headers TEXT NOT NULL, body BLOB NOT NULL, is_legacy INTEGER NOT NULL, size INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS events_of_token ON events (token, is_set_aside, number);
-CREATE INDEX IF NOT EXISTS events_by_age ON events (received_at);
-"""
-_SCHEMA_VERSION = 1
-_EVENT = "id, token, received_at, method, path, query, headers, body, is_legacy, attempts, is_set_aside, size"
-_WITHOUT_CONTENT = "id, token, received_at, '', '', '', '{}', x'', is_legacy, attempts, is_set_aside, size"
+# How often a file that could not be written when it was opened is opened again.
+REOPEN_SECONDS = 1
+
+_STATE = "id, token, received_at, is_legacy, attempts, is_set_aside, size"
+_CONTENT = "method, path, query, headers, body"
+_NO_CONTENT = ("", "", "", "{}", b"")
+_UNWRITABLE = "the database %s cannot be written; what needs it to be is answered 503 until there is room: %s"
 
 
 class SQLiteStore:
-    """Keeps tokens and mailboxes in the file `path`.
+    """Keeps tokens and mailboxes in the file `path`, from `start` to `close`.
 
     A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound.
-    Raises `ConfigError` if the file cannot be opened, is none of this relay's, or is another process's.
+
+    Where the disk is full, what writes raises `StoreUnavailable`, and the rest goes on. If the tokens cannot be
+    read at the start for that reason, `get` raises `StoreUnavailable` until they are.
     """
 
     def __init__(
@@ -79,20 +79,41 @@ class SQLiteStore:
         self._max_bytes = max_bytes
         self._total_bytes = total_bytes
         self._tokens = MemoryStore(clock, max_tokens=max_tokens)
+        self._has_tokens = False  # whether those of the file have been read
+        self._lock = FileLock(path)
+        self._failed_at = -math.inf
+        self._worker = Worker(self._commit, self._on_failure, self._tidy)
         # Of the worker's thread, once it runs:
+        self._database: sqlite3.Connection | None = None
+        self._is_failing = False  # whether the last write failed
+        self._has_probed = False  # whether the present transaction writes though it changes nothing
+        self._reopen_at: float | None = None  # when to open the file again
+        self._written_at: float | None = None  # when there was a write that is not in the file yet
         self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
         self._size = 0
+        self._changes: list[tuple[str, int, int]] = []  # what the present transaction did to these
+
+    def start(self) -> str:
+        """Open the file. Raises `ConfigError` if it cannot be opened, is no relay's, or is another relay's."""
         try:
-            # Bodies and headers of callers are in it: for nobody else to read. SQLite makes its other files alike.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._database = sqlite3.connect(
-                path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            self._lock.acquire(LOCK_SECONDS)
             self._open()
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"STORE_URL: {path!r} cannot be used: {error}.") from None
-        self._failed_at = -math.inf
-        self._worker = Worker(self._commit, self._on_failure)
+        except (ConfigError, sqlite3.Error, OSError) as error:
+            if isinstance(error, ConfigError) or not is_out_of_room(error, self._path):
+                self._lock.release()
+                raise ConfigError(f"STORE_URL: {self._path!r} cannot be used: {error}.") from None
+            self._is_failing, self._reopen_at = True, time.monotonic() + REOPEN_SECONDS
+            log.error(_UNWRITABLE, self._path, error)
+        self._worker.deliver_reports()
+        self._worker.start()
+        return f"the file {self._path}, with their mailboxes"
+
+    def close(self) -> None:
+        self._worker.stop()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        self._lock.release()
 
     # Tokens
 
@@ -114,18 +135,21 @@ class SQLiteStore:
         return record
 
     def get(self, token: str) -> TokenRecord | None:
-        return self._tokens.get(token)
+        record = self._tokens.get(token)
+        if record is None and not self._has_tokens:
+            raise StoreUnavailable
+        return record
 
     peek = get
 
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
-        return self._tokens.get(token)
+        return self.get(token)
 
     def detach(self, token: str, client: str) -> None:
         pass
 
     def refresh(self, token: str) -> TokenRecord | None:
-        record = self._tokens.get(token)
+        record = self.get(token)
         if record is None:
             return None
         renewed = replace(record, expires_at=self._clock() + record.ttl_seconds)
@@ -133,7 +157,7 @@ class SQLiteStore:
         return self._tokens.refresh(token)
 
     def remove(self, token: str) -> bool:
-        if self._tokens.get(token) is None:
+        if self.get(token) is None:
             return False
         self._do(lambda: self._drop([token]))  # first: what only memory has forgotten would come back
         return self._tokens.remove(token)
@@ -145,14 +169,7 @@ class SQLiteStore:
         return expired
 
     def ping(self) -> None:
-        self._do(lambda: self._database.execute("SELECT 1").fetchone())
-
-    def start(self) -> str:
-        return f"the file {self._path}, with their mailboxes"
-
-    def close(self) -> None:
-        self._worker.stop()
-        self._database.close()
+        self._do(self._probe)
 
     # Mailboxes
 
@@ -163,18 +180,18 @@ class SQLiteStore:
     def put(self, call: Call) -> None:
         self._do(lambda: self._put(call))
 
-    def waiting(self, token: str, limit: int) -> list[StoredEvent]:
-        return list(self._do(lambda: self._waiting(token, limit)))
+    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+        return list(self._do(lambda: self._waiting(token, limit, known)))
 
     def find(self, token: str, event_id: str) -> StoredEvent:
-        found = self._do(lambda: self._select("token = ? AND id = ?", token, event_id))
+        found = self._do(lambda: self._select(f"{_STATE}, {_CONTENT}", "token = ? AND id = ?", token, event_id))
         if not found:
             raise UnknownEvent
         event: StoredEvent = found[0]
         return event
 
     def summary(self, token: str) -> list[StoredEvent]:
-        return list(self._do(lambda: self._select("token = ? ORDER BY number", token, columns=_WITHOUT_CONTENT)))
+        return list(self._do(lambda: self._select(_STATE, "token = ? ORDER BY number", token)))
 
     def attempted(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._update("attempts = attempts + 1", event_id, token))
@@ -197,39 +214,81 @@ class SQLiteStore:
         dropped: int = self._do(lambda: self._delete("received_at < ?", received_before))
         return dropped
 
-    def _open(self) -> None:
-        execute = self._database.execute
-        execute("PRAGMA locking_mode = EXCLUSIVE")  # what is read from memory must be nobody else's to change
-        execute("PRAGMA journal_mode = WAL")
-        execute("PRAGMA synchronous = FULL")
-        execute("BEGIN EXCLUSIVE")
-        (version,) = execute("PRAGMA user_version").fetchone()
-        if version not in (0, _SCHEMA_VERSION):
-            raise ConfigError(f"STORE_URL: {self._path!r} was written by another version of the relay.")
-        for statement in _SCHEMA.split(";"):
-            execute(statement)
-        execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")
-        execute("COMMIT")
-        self._measure()
-        for row in execute("SELECT token, ttl_seconds, expires_at, secret_hash, mode, mailbox FROM tokens"):
-            self._tokens.restore(TokenRecord(row[0], row[1], row[2], row[3], row[4], bool(row[5])))
-
     def _do(self, do: Callable[[], Any]) -> Any:
         return self._worker.submit(do).wait()
 
+    def _restore(self, records: Sequence[TokenRecord]) -> None:
+        for record in records:
+            self._tokens.restore(record)
+        self._has_tokens = True
+
     def _on_failure(self, error: Exception) -> None:
         now = time.monotonic()
-        if now - self._failed_at >= LOG_SECONDS:
+        if now - self._failed_at >= LOG_SECONDS and not isinstance(error, StoreUnavailable):
             self._failed_at = now
             log.error("the database failed: %s", error)
 
-    # On the worker's thread
+    # On the worker's thread, once it runs
+
+    def _open(self) -> None:
+        opened = open_file(self._path)
+        self._database = opened.database
+        report = self._worker.report
+        for note in opened.notes:
+            report(partial(log.warning, "%s", note))
+        now = time.monotonic()
+        if opened.is_writable:
+            self._on_written()
+            self._reopen_at = None
+        else:
+            if self._reopen_at is None:
+                report(partial(log.error, _UNWRITABLE, self._path, "it was opened for reading"))
+            self._is_failing, self._reopen_at = True, now + REOPEN_SECONDS
+        counts = self._execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
+        self._sizes = {token: (events, size) for token, events, size in counts}
+        self._size = sum(size for _, size in self._sizes.values())
+        if not self._has_tokens:
+            rows = self._execute("SELECT token, ttl_seconds, expires_at, secret_hash, mode, mailbox FROM tokens")
+            report(partial(self._restore, list(map(_token, rows))))
+
+    def _reopen(self) -> None:
+        """Open the file again, if there is room by now."""
+        self._reopen_at = time.monotonic() + REOPEN_SECONDS
+        try:
+            if self._database is not None:
+                self._transact([Job(self._probe)])
+                self._database.close()
+                self._database = None
+            self._lock.acquire(0)
+            self._open()
+        except (ConfigError, sqlite3.Error, OSError) as error:
+            self._worker.report(partial(self._on_failure, error))
 
     def _commit(self, jobs: Sequence[Job]) -> None:
-        """Do all jobs in one transaction. If that fails, none was done."""
+        """Do all jobs in one transaction. If that fails, do each in one of its own: what only reads goes on."""
+        if self._reopen_at is not None and time.monotonic() >= self._reopen_at:
+            self._reopen()
         try:
-            self._database.execute("BEGIN IMMEDIATE")
+            self._transact(jobs)
+        except Exception:
+            if len(jobs) == 1:
+                raise
+            for job in jobs:
+                job.result = job.error = None
+                try:
+                    self._transact([job])
+                except Exception as error:
+                    job.error = StoreUnavailable()
+                    self._worker.report(partial(self._on_failure, error))
+
+    def _transact(self, jobs: Sequence[Job]) -> None:
+        """Do all jobs in one transaction. If that fails, none was done."""
+        database = self._database
+        if database is None:
+            raise StoreUnavailable
+        changes_before, self._has_probed = database.total_changes, False
+        try:
+            database.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 try:
                     job.result = job.what()
@@ -237,28 +296,62 @@ class SQLiteStore:
                     job.error = error
                 except sqlite3.IntegrityError:  # which undoes its statement only
                     job.error = StoreUnavailable()
-            self._database.execute("COMMIT")
+            database.execute("COMMIT")
         except Exception:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            with contextlib.suppress(sqlite3.Error):
-                self._measure()
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            for token, events, size in self._changes:
+                self._resize(token, -events, -size)
+            self._changes.clear()
+            self._is_failing = True
             raise
+        self._changes.clear()
+        if database.total_changes != changes_before or self._has_probed:
+            self._on_written()
 
-    def _measure(self) -> None:
-        counts = self._database.execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
-        self._sizes = {token: (events, size) for token, events, size in counts}
-        self._size = sum(size for _, size in self._sizes.values())
+    def _on_written(self) -> None:
+        self._written_at = time.monotonic()
+        if self._is_failing:
+            self._is_failing = False
+            self._worker.report(partial(log.warning, "the database %s can be written again", self._path))
+
+    def _tidy(self) -> float | None:
+        """Bring the write-ahead log into the file when nothing was written for a while."""
+        if self._written_at is None or self._database is None:
+            return None
+        left = self._written_at + QUIET_SECONDS - time.monotonic()
+        if left > 0:
+            return left
+        try:
+            if checkpoint(self._database):
+                self._written_at = None
+                return None
+        except sqlite3.Error as error:
+            self._worker.report(partial(self._on_failure, error))
+        self._written_at = time.monotonic()
+        return QUIET_SECONDS
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if self._database is None:
+            raise StoreUnavailable
+        return self._database.execute(statement, values)
+
+    def _probe(self) -> None:
+        """Do nothing, if that can be done; once a write has failed, write nothing."""
+        self._execute("SELECT 1")
+        if self._is_failing and self._database is not None:
+            write_nothing(self._database)
+            self._has_probed = True
 
     def _write_token(self, record: TokenRecord) -> None:
-        self._database.execute(
+        self._execute(
             "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
             (record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode, record.mailbox),
         )
 
     def _drop(self, tokens: list[str]) -> None:
         for token in tokens:
-            self._database.execute("DELETE FROM tokens WHERE token = ?", (token,))
+            self._execute("DELETE FROM tokens WHERE token = ?", (token,))
             self._delete("token = ?", token)
 
     def _put(self, call: Call) -> None:
@@ -272,7 +365,7 @@ class SQLiteStore:
         if self._total_bytes and self._size + size > share_of(self._total_bytes, of_token + size):
             raise MailboxesFull
         row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
-        inserted = self._database.execute(
+        inserted = self._execute(
             "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
             "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
             (*row, call.is_legacy, size, call.token),
@@ -281,48 +374,62 @@ class SQLiteStore:
             raise UnknownToken  # it ended while the body came
         self._count(call.token, 1, size)
 
-    def _select(self, condition: str, *values: Any, columns: str = _EVENT) -> list[StoredEvent]:
-        rows = self._database.execute(f"SELECT {columns} FROM events WHERE {condition}", values)  # noqa: S608
+    def _select(self, columns: str, condition: str, *values: Any) -> list[StoredEvent]:
+        rows = self._execute(f"SELECT {columns} FROM events WHERE {condition}", values)  # noqa: S608
         return [_event(row) for row in rows]
 
-    def _waiting(self, token: str, limit: int) -> list[StoredEvent]:
+    def _waiting(self, token: str, limit: int, known: Collection[str]) -> list[StoredEvent]:
         """Return the oldest events, but no more than one beyond `MOST_WAITING_BYTES`: the rest is not read."""
         events: list[StoredEvent] = []
         left = MOST_WAITING_BYTES
-        rows = self._database.execute(
-            f"SELECT {_EVENT} FROM events WHERE token = ? AND NOT is_set_aside ORDER BY number LIMIT ?",  # noqa: S608
+        rows = self._execute(
+            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_set_aside ORDER BY number LIMIT ?",  # noqa: S608
             (token, limit),
         )
-        with contextlib.closing(rows):
+        with closing(rows):
             while left >= 0 and (row := rows.fetchone()) is not None:
-                events.append(_event(row))
+                *state, number = row
+                if state[0] in known:
+                    events.append(_event(state))
+                    continue
+                content = self._execute(f"SELECT {_CONTENT} FROM events WHERE number = ?", (number,)).fetchone()  # noqa: S608
+                events.append(_event([*state, *content]))
                 left -= events[-1].size
         return events
 
     def _update(self, change: str, event_id: str, token: str) -> int:
-        updated = self._database.execute(
+        updated = self._execute(
             f"UPDATE events SET {change} WHERE id = ? AND token = ?",  # noqa: S608
             (event_id, token),
         )
         return updated.rowcount
 
     def _delete(self, condition: str, *values: Any) -> int:
-        deleted = self._database.execute(f"DELETE FROM events WHERE {condition} RETURNING token, size", values)  # noqa: S608
+        deleted = self._execute(f"DELETE FROM events WHERE {condition} RETURNING token, size", values)  # noqa: S608
         rows = deleted.fetchall()
         for token, size in rows:
             self._count(token, -1, -size)
         return len(rows)
 
     def _count(self, token: str, events: int, size: int) -> None:
+        self._changes.append((token, events, size))
+        self._resize(token, events, size)
+
+    def _resize(self, token: str, events: int, size: int) -> None:
         before_events, before_size = self._sizes.pop(token, (0, 0))
         if before_events + events:
             self._sizes[token] = (before_events + events, before_size + size)
         self._size += size
 
 
-def _event(row: tuple[Any, ...]) -> StoredEvent:
-    event_id, token, received_at, method, path, query, headers, body, is_legacy, *rest = row
-    attempts, is_set_aside, size = rest
+def _token(row: Sequence[Any]) -> TokenRecord:
+    token, ttl_seconds, expires_at, secret_hash, mode, mailbox = row
+    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox))
+
+
+def _event(row: Sequence[Any]) -> StoredEvent:
+    event_id, token, received_at, is_legacy, attempts, is_set_aside, size, *content = row
+    method, path, query, headers, body = content or _NO_CONTENT
     call = Call(
         token, method, path, query, json.loads(headers), body, received_at, id=event_id, is_legacy=bool(is_legacy)
     )
