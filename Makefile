@@ -11,7 +11,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
-.PHONY: serve try-it test conformance lint fix bench yardstick soak rolling clean
+.PHONY: serve try-it test conformance lint fix bench yardstick soak rolling attack clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -58,6 +58,10 @@ soak: $(VENV)/.can-test
 
 rolling: $(VENV)/.can-test
 	$(BIN)/python -m tests.rolling
+
+# A search for inputs that cost much, of three minutes. `make attack ARGS='--seconds 600 --seed 1'`.
+attack: $(VENV)/.can-test
+	$(BIN)/python -m tests.security.fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-yardstick tests/js/node_modules

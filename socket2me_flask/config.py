@@ -185,7 +185,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("JOIN_TIMEOUT_SECONDS", 10.0, _seconds(0.1), "How long a connection may take to join a token before it is closed."),
     Setting("CLIENT_QUEUE_LIMIT_REQUESTS", 1000, _whole_number(1, MANY), "How many requests may wait for a client that reads slowly; at the next it is disconnected."),
     Setting("CLIENT_QUEUE_LIMIT_BYTES", 16_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for a client that reads slowly; at more it is disconnected."),
-    Setting("MAX_QUEUED_BYTES", 512_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected."),
+    Setting("MAX_QUEUED_BYTES", 80_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected. Those of one address may have no more than they leave free: half, if they are alone."),
     Setting("MAX_CLIENT_MESSAGE_BYTES", 262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."),
     Setting("PING_INTERVAL_SECONDS", 25, _whole_number(1, 3600), "How often a client is asked whether it is still there."),
     Setting("PING_TIMEOUT_SECONDS", 20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."),

@@ -283,11 +283,19 @@ class ClientTooSlow(Unavailable):
 
 
 class TooManyQueued(Unavailable):
-    """As many bytes wait for all clients as `MAX_QUEUED_BYTES` allows."""
+    """As many bytes wait for all clients, or for those of one address, as `MAX_QUEUED_BYTES` allows."""
 
     code = "too_many_queued"
     message = "The relay holds as many bytes for its clients as it may."
     setting = "MAX_QUEUED_BYTES"
+
+
+class TooManyUnread(Unavailable):
+    """As many bytes of responses wait for their peers to read as `MAX_UNREAD_BYTES` allows: one is cut off."""
+
+    code = "too_many_unread"
+    message = "Responses are not read as fast as they are sent, and one is cut off."
+    setting = "MAX_UNREAD_BYTES"
 
 
 class TooManyTokens(Unavailable):

@@ -133,7 +133,7 @@ _NO_SESSION = NullSession()
 def _alone(settings: Mapping[str, Any]) -> tuple[Alone, Rate, Rate]:
     """Return what a single process needs: no peers, the rate of calls for a token, and that of new tokens."""
     rate, new_rate = settings["RATE_LIMIT_REQUESTS"], settings["RATE_LIMIT_NEW"]
-    return Alone(), FastRate(rate) if rate else NoRate(), SharedRate(new_rate, "new") if new_rate else NoRate()
+    return Alone(), FastRate(rate) if rate else NoRate(), FastRate(new_rate) if new_rate else NoRate()
 
 
 def _together(

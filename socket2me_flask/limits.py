@@ -6,15 +6,19 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Protocol
 
 from limits import RateLimitItem
 from limits.errors import StorageError
-from limits.storage import MemoryStorage, Storage
+from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
 from .errors import StoreUnavailable
+
+# How many keys a rate counts in memory, of some 150 bytes each. A peer that has more addresses than this has no
+# bound anyway.
+MAX_RATE_KEYS = 100_000
 
 
 class Rate(Protocol):
@@ -32,27 +36,23 @@ class NoRate:
 
 
 class SharedRate:
-    """A rate kept by the `limits` library, in memory or where several processes count together.
+    """A rate kept by the `limits` library where several processes count together.
 
-    For what is seldom: it costs more than `FastRate`, and in memory the more keys there are.
+    Not for its memory storage, of which each hit costs more the more keys there are.
     """
 
     def __init__(
         self,
         item: RateLimitItem,
         name: str,
-        storage: Storage | None = None,
+        storage: Storage,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """`check` raises `StoreUnavailable` if the storage is known not to answer."""
         self._item = item
         self._name = name
         self._check = check
-        self._storage = storage
-
-    @cached_property
-    def _limiter(self) -> FixedWindowRateLimiter:
-        return FixedWindowRateLimiter(self._storage or MemoryStorage())  # the latter starts a thread
+        self._limiter = FixedWindowRateLimiter(storage)
 
     def hit(self, key: str) -> int | None:
         """As `Rate.hit`. Raises `StoreUnavailable`."""
@@ -80,7 +80,10 @@ class NearRate:
 
 
 class FastRate:
-    """A rate for the hot path: fixed windows that start together, so that the counts of a whole one go at once."""
+    """A rate kept in memory: fixed windows that start together, so that the counts of a whole one go at once.
+
+    A window ends early when it has counted `MAX_RATE_KEYS` keys.
+    """
 
     def __init__(self, item: RateLimitItem, clock: Callable[[], float] = time.monotonic) -> None:
         self._amount = item.amount
@@ -91,7 +94,7 @@ class FastRate:
 
     def hit(self, key: str) -> int | None:
         now = self._clock()
-        if now >= self._ends_at:
+        if now >= self._ends_at or len(self._counts) >= MAX_RATE_KEYS:
             self._counts = {}
             self._ends_at = now + self._seconds
         count = self._counts.get(key, 0)
@@ -127,7 +130,7 @@ class Pool:
         self._used += amount
 
     def give_back(self, key: str, amount: int) -> None:
-        """Give back what was taken."""
+        """Give back what was taken. Less than nothing takes more, whether or not there is room."""
         self._used -= amount
         left = self._of_key.pop(key, 0) - amount
         if left:

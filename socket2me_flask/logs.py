@@ -3,7 +3,8 @@
 import logging
 import re
 import sys
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from urllib.parse import quote
 
 from .tokens import SECRET
@@ -17,6 +18,11 @@ _GIVEAWAY = re.compile(
 
 # A shorter key is found as a whole word only: it may be part of any other.
 _SHORT_KEY = 8
+
+# How often the same may be logged in so many seconds, and how many texts are counted; all others count as one.
+MAX_SAME_RECORDS = 50
+FLOOD_SECONDS = 10
+MAX_COUNTED_TEXTS = 1000
 
 _keys: re.Pattern[str] | None = None
 
@@ -35,12 +41,38 @@ class Redact(logging.Filter):
         return True
 
 
-class QuietPeers(logging.Filter):
-    """Drops gunicorn's traceback for a caller that did not read its answer in time: a peer's doing, no fault."""
+class Flood(logging.Filter):
+    """Drops what is logged more often than `MAX_SAME_RECORDS` in `FLOOD_SECONDS`, so that no peer fills a disk.
+
+    Two records are the same if their texts are, before their arguments are put in. The next one that is kept says
+    how many were not. Records at DEBUG are all kept.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._counts: dict[str, int] = {}
+        self._ends_at = 0.0
+        self._dropped = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether to keep a record."""
-        return not (record.exc_info and isinstance(record.exc_info[1], TimeoutError))
+        if record.levelno <= logging.DEBUG:
+            return True
+        now = self._clock()
+        if now >= self._ends_at:
+            self._counts = {}
+            self._ends_at = now + FLOOD_SECONDS
+        key = str(record.msg) if len(self._counts) < MAX_COUNTED_TEXTS else ""
+        self._counts[key] = count = self._counts.get(key, 0) + 1
+        if count > MAX_SAME_RECORDS:
+            self._dropped += 1
+            return False
+        if self._dropped:
+            record.msg = f"{record.getMessage()} (before this, {self._dropped} records were left out)"
+            record.args = ()
+            self._dropped = 0
+        return True
 
 
 def hide_keys(keys: Collection[str]) -> None:
@@ -68,6 +100,7 @@ def configure(level: str) -> None:
     """Log what the relay and its libraries have to say to standard error, as gunicorn does."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_FORMATTER)
+    handler.addFilter(Flood())
     handler.addFilter(Redact())
     root = logging.getLogger()
     root.handlers = [handler]

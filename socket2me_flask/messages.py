@@ -33,11 +33,20 @@ MAX_JSON_DEPTH = 500
 # JSON with a longer run of digits is carried as text: python-engineio's client refuses longer integers.
 MAX_INTEGER_DIGITS = 99
 
+# A JSON object with more members is carried as text: `params` would have them all once more.
+MAX_JSON_MEMBERS = 20_000
+
+# Of `Content-Type`, this much is read. A boundary has at most 70 characters (RFC 2046, section 5.1.1).
+MAX_CONTENT_TYPE_CHARACTERS = 1024
+
 # A form with more fields is carried as text. Werkzeug's limit for the parts of a multipart form is the same.
 MAX_FORM_FIELDS = 1000
 
 # A form with more escapes (`%41`) is carried as text: to decode them would keep all other callers waiting.
 MAX_FORM_ESCAPES = 200_000
+
+# A form with more percent signs that begin no escape is carried as text.
+MAX_STRAY_PERCENTS = 1000
 
 # A multipart form with more headers, all parts together, or more before the first, is carried as bytes.
 MAX_PART_HEADERS_BYTES = 131_072
@@ -218,7 +227,7 @@ class _Body:
 def _parse_body(body: bytes, content_type: str, collect: _Collect) -> _Body:
     if not body:
         return _Body(None)
-    mimetype, boundary = _media_type(content_type)
+    mimetype, boundary = _media_type(content_type[:MAX_CONTENT_TYPE_CHARACTERS])
     parsed = None
     if mimetype == "application/json" or mimetype.endswith("+json"):
         parsed = _parse_json(body)
@@ -254,7 +263,7 @@ def _parse_json(body: bytes) -> _Body | None:
             params = {}
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    if _has_long_integer(body):
+    if len(params) > MAX_JSON_MEMBERS or _has_long_integer(body):
         return None
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(body) > MAX_JSON_DEPTH:
         return None
@@ -308,23 +317,27 @@ _DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0000000000")
 
 
 def _parse_form(body: bytes, collect: _Collect) -> _Body | None:
-    """Return an urlencoded form, or None where it has too many fields or escapes, or is not UTF-8 inside.
+    """Return an urlencoded form, or None where it has too many fields, escapes or stray percent signs, or no UTF-8.
 
     `collect` makes an object of names and values.
     """
     if body.count(b"%") > MAX_FORM_ESCAPES or body.count(b"&") >= MAX_FORM_FIELDS:
         return None
+    escaped, strays = _STRAY_PERCENT.subn(b"%25", body, MAX_STRAY_PERCENTS + 1)
+    if strays > MAX_STRAY_PERCENTS:
+        return None
     try:
         body.decode()
-        fields = collect(_form_pairs(body))
+        fields = collect(_form_pairs(escaped))
     except ValueError:
         return None
     return _Body(fields, fields)
 
 
 def _form_pairs(body: bytes) -> Iterator[tuple[str, str]]:
-    """Return the names and values of an urlencoded form. Raises `ValueError` where one is not UTF-8.
+    """Return the names and values of an urlencoded form with no stray percent sign.
 
+    Raises `ValueError` where one is not UTF-8.
     `parse_qsl` reads the same, but decodes escapes one by one where other text is between them.
     """
     for field_ in body.replace(b"+", b" ").split(b"&"):
@@ -336,7 +349,7 @@ def _form_pairs(body: bytes) -> Iterator[tuple[str, str]]:
 def _unquoted(data: bytes) -> str:
     """Return text without its escapes, as `urllib.parse.unquote` does, by a decoder that is written in C."""
     if b"%" in data:
-        python = _STRAY_PERCENT.sub(b"%25", data).replace(b"\\", b"\\\\").replace(b"%", b"\\x")
+        python = data.replace(b"\\", b"\\\\").replace(b"%", b"\\x")
         data = python.decode("unicode_escape").encode("latin-1")
     return data.decode()
 
@@ -358,7 +371,7 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
     except (ValueError, HTTPException):
         return None
     fields = _collect(form.items(multi=True))
-    if "\ufffd" in repr(fields) and b"\xef\xbf\xbd" not in body:
+    if b"\xef\xbf\xbd" not in body and _has_replacement(form):
         return None  # Werkzeug put it where a field is not text in its charset: that would be a loss
     attachments: list[bytes] = []
     uploads: list[tuple[str, Any]] = []
@@ -370,6 +383,11 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
     if None in members or len(attachments) > MAX_ATTACHMENTS or (attachments and _PLACEHOLDER in members):
         return None  # a part without a name, or what a message cannot hold
     return _Body(members, fields, tuple(attachments))
+
+
+def _has_replacement(form: Any) -> bool:
+    """Say whether a name or a value of a form has U+FFFD in it. A part may have no name."""
+    return any("\ufffd" in (text or "") for pair in form.items(multi=True) for text in pair)
 
 
 def _has_small_headers(body: bytes, boundary: bytes) -> bool:

@@ -28,9 +28,9 @@ def make_engine(**limits):
     return engine
 
 
-def opened(engine, session_id="s"):
+def opened(engine, session_id="s", address="127.0.0.1"):
     """Return a session that polls."""
-    session = Session(engine, session_id, engine._admit({"REMOTE_ADDR": "127.0.0.1"}))
+    session = Session(engine, session_id, engine._admit({"REMOTE_ADDR": address}))
     engine.sessions[session_id] = session
     session.open()
     return session

@@ -207,23 +207,38 @@ def test_an_outbox_has_a_bound_in_bytes(session):
     session.send([event(5_000_000)])
 
 
-def test_all_outboxes_have_a_bound_together(session, engine):
-    """Beyond it, who is slow gets no more; who keeps up gets little. What is read counts no more."""
-    other, third = opened(engine, "o"), opened(engine, "t")
-    session.send([event(9_000_000)])
-    other.send([event(5_000_000)])
-    with pytest.raises(OutboxFull):
-        other.send([event(2_000_000)])
+def test_the_outboxes_of_an_address_have_a_share(session, engine):
+    """It is half of all, if no other address has any: another address has room, and small packets have."""
+    neighbour, other = opened(engine, "n"), opened(engine, "o", "127.0.0.2")
+    session.send([event(7_000_000)])
     with pytest.raises(EngineFull):
-        third.send([event(2_000_000)])
+        neighbour.send([event(1_100_000)])
+    neighbour.send([event(FAIR_BYTES)])
+    other.send([event(3_000_000)])
+    session.take_for_poll()
+    neighbour.send([event(1_000_000)])
+    for each in (session, neighbour, other):
+        each.abort()
+    assert engine.queued.used == 0
+
+
+def test_all_outboxes_have_a_bound_together(engine):
+    """Beyond it, who is slow gets no more; who keeps up gets little. What is read counts no more."""
+    session, other, third = (opened(engine, str(number), f"127.0.0.{number}") for number in (1, 2, 3))
+    session.send([event(7_000_000)])
+    other.send([event(4_000_000)])
+    with pytest.raises(OutboxFull):
+        other.send([event(1_000_000)])
+    with pytest.raises(EngineFull):
+        third.send([event(4_000_001)])
     third.send([event(FAIR_BYTES - 10)])
     third.send([event(10)])
     session.take_for_poll()
-    assert engine.queued_bytes == 5_000_000 + FAIR_BYTES
+    assert engine.queued.used == 4_000_000 + FAIR_BYTES
     other.send([event(2_000_000)])
     other.abort()
     third.abort()
-    assert engine.queued_bytes == 0
+    assert engine.queued.used == 0
 
 
 def test_a_client_that_reads_nothing_at_all_is_cut_off(session):

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from socket2me_flask import messages
 from socket2me_flask.engine.protocol import Packet
 from socket2me_flask.messages import (
+    MAX_CONTENT_TYPE_CHARACTERS,
     MAX_FORM_ESCAPES,
     MAX_JSON_DEPTH,
+    MAX_JSON_MEMBERS,
     MAX_PART_HEADERS_BYTES,
+    MAX_STRAY_PERCENTS,
     Call,
     Event,
     event_packets,
@@ -314,6 +317,8 @@ def test_a_multipart_form_that_cannot_be_read(body, content_type):
 
 
 MANY_ESCAPES = b"a=" + b"%41" * (MAX_FORM_ESCAPES + 1)
+MANY_PERCENTS = b"a=" + b"%#" * (MAX_STRAY_PERCENTS + 1)
+MANY_MEMBERS = json.dumps({f"{number}": 0 for number in range(MAX_JSON_MEMBERS + 1)}).encode()
 PART = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n%b\r\nvalue\r\n'
 
 
@@ -321,15 +326,38 @@ PART = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n%b\r\nvalue\r\n'
     ("body", "content_type", "expected"),
     [
         (MANY_ESCAPES, "application/x-www-form-urlencoded", MANY_ESCAPES.decode()),
+        (MANY_PERCENTS, "application/x-www-form-urlencoded", MANY_PERCENTS.decode()),
+        (MANY_MEMBERS, "application/json", MANY_MEMBERS.decode()),
         (PART % (b"a" * MAX_PART_HEADERS_BYTES, b"") + b"--x--", "multipart/form-data; boundary=x", None),
         (PART % (b"a", b"b: c\r\n" * 100) * 300 + b"--x--", "multipart/form-data; boundary=x", None),
         (b"\r\n" * MAX_PART_HEADERS_BYTES + PART % (b"a", b"") + b"--x--", "multipart/form-data; boundary=x", None),
     ],
-    ids=["escapes", "a long name", "headers in every part", "a preamble"],
+    ids=["escapes", "percent signs", "members", "a long name", "headers in every part", "a preamble"],
 )
 def test_forms_that_take_long_to_read_are_carried_as_they_are(body, content_type, expected):
     """Reading two megabytes of these took up to 0.7 s, for which every other caller had to wait."""
     assert received(call(body, content_type))["body"] == (body if expected is None else expected)
+
+
+def test_as_many_members_and_stray_percent_signs_as_may_be():
+    """One fewer than that is read."""
+    members = {f"{number}": 0 for number in range(MAX_JSON_MEMBERS)}
+    parsed = received(call(json.dumps(members).encode(), "application/json"))
+    assert parsed["body"] == members
+    assert parsed["params"] == members | {"token": parsed["params"]["token"]}
+    strays = b"%#" * (MAX_STRAY_PERCENTS - 3)
+    form = call(strays + b"=%4&%=%+%41", "application/x-www-form-urlencoded")
+    assert received(form)["body"] == {strays.decode(): "%4", "%": "% A"}
+
+
+def test_the_beginning_of_a_content_type_is_read():
+    """More of it than any has that is meant to be one takes no time: it is looked at no further."""
+    body = b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\nb\r\n--x--"
+    assert received(call(body, "multipart/form-data; boundary=x" + ";a=b" * 20_000))["body"] == {"a": "b"}
+    assert (
+        received(call(body, "multipart/form-data" + ";" * MAX_CONTENT_TYPE_CHARACTERS + "boundary=x"))["body"]
+        == body
+    )
 
 
 def test_nobody_can_forge_a_placeholder():

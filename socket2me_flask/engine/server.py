@@ -29,7 +29,7 @@ from ..errors import (
     TooManyConnectionsOfAddress,
     UpgradeRequired,
 )
-from ..limits import address_key
+from ..limits import Pool, address_key
 from ..origins import Origins
 from ..timer import Timer
 from . import protocol, websocket
@@ -75,7 +75,8 @@ class Limits:
     sessions, sessions_per_address: how many there may be at once, in all and from one address. 0 is no bound.
     message_bytes: the largest message that a client may send.
     outbox_packets, outbox_bytes: what may wait for one client.
-    total_outbox_bytes: what may wait for all of them; beyond it, only little is queued for each.
+    total_outbox_bytes: what may wait for all of them, of which those of one address have no more than they leave
+        free; beyond it, only little is queued for each.
     ping_interval_seconds, ping_timeout_seconds: how often a client is asked whether it is there, and how long
         it may take to answer.
     send_timeout_seconds: how long a WebSocket may read nothing of what waits for it.
@@ -106,7 +107,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self.limits = limits
         self.loop: Loop = GreenLoop() if async_mode == "eventlet" else ThreadLoop()
         self.lock = self.loop.lock()  # for what all sessions count
-        self.queued_bytes = 0  # what waits for all of them
+        self.queued = Pool(limits.total_outbox_bytes)  # the bytes that wait for all of them, by address
         self.sessions: dict[str, Session] = {}
         self._answers = answers
         self.note = answers.note  # for limits that are reached where no request is answered

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # What the relay itself has to say to a client whose outbox is full may take this much more.
 CONTROL_BYTES = 65_536
 
-# What may wait for each client when as much waits for all of them together as may.
+# What may wait for each client when as much waits for all of them, or for those of its address, as may.
 FAIR_BYTES = 65_536
 
 # A client that polls gets at most this many bytes of packets in an answer, and at least one packet; and at most
@@ -67,7 +67,7 @@ class MessageTooLarge(Exception):
 
 
 class EngineFull(Exception):
-    """Too much waits for all clients together: nothing was queued. This one is not to blame."""
+    """Too much waits for all clients, or those of one address: nothing was queued. This one is not to blame."""
 
 
 class Session:
@@ -134,7 +134,7 @@ class Session:
                 raise MessageTooLarge
             if len(self._outbox) >= limits.outbox_packets or waiting + size > limits.outbox_bytes:
                 raise OutboxFull
-            if self._engine.queued_bytes + size > limits.total_outbox_bytes and waiting + size > FAIR_BYTES:
+            if waiting + size > FAIR_BYTES and not self._engine.queued.has_room(self.address, size):
                 raise OutboxFull if waiting > FAIR_BYTES else EngineFull
             self._queue(packets, size)
 
@@ -206,14 +206,14 @@ class Session:
         self._outbox_bytes += size
         self._counted_bytes += size
         with self._engine.lock:
-            self._engine.queued_bytes += size
+            self._engine.queued.take(self.address, size)
 
     def _count(self) -> None:
         """Have the engine count what waits for this client now."""
         waiting = self._waiting_bytes
         if waiting != self._counted_bytes:
             with self._engine.lock:
-                self._engine.queued_bytes += waiting - self._counted_bytes
+                self._engine.queued.give_back(self.address, self._counted_bytes - waiting)
             self._counted_bytes = waiting
 
     # Long-polling

@@ -7,12 +7,14 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import greenlet
 from eventlet.patcher import original
 
 from ..engine.poller import HAS_EPOLL, HUNG_UP, ON_CHANGE, Poller, switch_to_hub, wait_until, yield_to_others
+from ..limits import Pool, address_key
 
 _RawSocket = original("socket").socket
 
@@ -22,6 +24,9 @@ MAX_TRAILERS_BYTES = 16_384
 
 # Up to this size a head is not counted among those of all connections.
 SMALL_HEAD_BYTES = 8192
+
+# A response of which no more than this waits for its peer to read is not counted among those of all connections.
+SMALL_UNREAD_BYTES = 65_536
 
 # What gunicorn asks for where it does not know how much is to come.
 UNSIZED_READ_BYTES = 8192
@@ -37,24 +42,24 @@ LINGER_SECONDS = 2
 
 
 class HeadTooLarge(Exception):
-    """A head has more than `MAX_HEAD_BYTES`, or the heads of all connections more than they may have together."""
+    """A head has more than `MAX_HEAD_BYTES`, or there is no room for it in `Budgets.heads`."""
 
 
-class HeadBudget:
-    """What the heads that are being read may take in all, beyond `SMALL_HEAD_BYTES` each."""
+class TooMuchUnread(OSError):
+    """A peer does not read a response as fast as it is sent, and there is no room for it in `Budgets.unread`."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._left = most_bytes
 
-    def take(self, size: int) -> None:
-        """Count bytes. Raises `HeadTooLarge` if there is no room for them."""
-        if size > self._left:
-            raise HeadTooLarge
-        self._left -= size
+@dataclass(slots=True)
+class Budgets:
+    """What connections may take in all, by address.
 
-    def give_back(self, size: int) -> None:
-        """Count them no more."""
-        self._left += size
+    heads: bytes of heads that are being read, beyond `SMALL_HEAD_BYTES` each.
+    unread: bytes of responses that the kernel does not take, since their peers do not read; those up to
+        `SMALL_UNREAD_BYTES` are not counted.
+    """
+
+    heads: Pool
+    unread: Pool
 
 
 class Closable(Protocol):
@@ -82,8 +87,8 @@ class Connection:
     __slots__ = (
         "_budgeted_bytes",
         "_has_hung_up",
+        "_budgets",
         "_head_bytes",
-        "_heads",
         "_is_readable",
         "_on_hangup",
         "_poller",
@@ -105,14 +110,14 @@ class Connection:
     short_read_empties = True
 
     def __init__(
-        self, sock: Any, address: Any, poller: Poller, heads: HeadBudget, *, send_timeout_seconds: float
+        self, sock: Any, address: Any, poller: Poller, budgets: Budgets, *, send_timeout_seconds: float
     ) -> None:
         self._socket = sock
         self._poller = poller
         self._send_timeout_seconds = send_timeout_seconds
         self._is_readable = False
         self._has_hung_up = False
-        self._heads = heads
+        self._budgets = budgets
         self._head_bytes: int | None = 0  # of the head that is being read; None while a body is
         self._budgeted_bytes = 0  # of it
         self.reads_little = False
@@ -164,15 +169,29 @@ class Connection:
         return len(data)
 
     def sendall(self, data: bytes) -> None:
-        """Send `data`. Raises `TimeoutError` if the peer reads none of it for too long."""
+        """Send `data`. Raises `TimeoutError` if the peer reads none of it for too long, and `TooMuchUnread`."""
         left: bytes | memoryview = data
-        while left:
-            try:
-                sent = self._socket.send(left)
-            except self.would_block:
-                wait_until(self._socket.fileno(), "write", self._send_timeout_seconds)
-            else:
-                left = memoryview(left)[sent:] if sent < len(left) else b""
+        unread = 0
+        try:
+            while left:
+                try:
+                    sent = self._socket.send(left)
+                except self.would_block:
+                    if not unread and len(left) > SMALL_UNREAD_BYTES:
+                        unread = self._count_unread(len(data))
+                    wait_until(self._socket.fileno(), "write", self._send_timeout_seconds)
+                else:
+                    left = memoryview(left)[sent:] if sent < len(left) else b""
+        finally:
+            if unread:
+                self._budgets.unread.give_back(address_key(self.host), unread)
+
+    def _count_unread(self, size: int) -> int:
+        key = address_key(self.host)
+        if not self._budgets.unread.has_room(key, size):
+            raise TooMuchUnread
+        self._budgets.unread.take(key, size)
+        return size
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file. The relay has none; gunicorn serves other applications too."""
@@ -214,14 +233,17 @@ class Connection:
     def end_head(self) -> None:
         """Count what is read from now on as a body."""
         if self._budgeted_bytes:
-            self._heads.give_back(self._budgeted_bytes)
+            self._budgets.heads.give_back(address_key(self.host), self._budgeted_bytes)
             self._budgeted_bytes = 0
         self._head_bytes = None
 
     def _check_head(self, size: int) -> None:
         if (self._head_bytes or 0) > MAX_HEAD_BYTES:
             raise HeadTooLarge
-        self._heads.take(size)
+        key = address_key(self.host)
+        if not self._budgets.heads.has_room(key, size):
+            raise HeadTooLarge
+        self._budgets.heads.take(key, size)
         self._budgeted_bytes += size
 
     def close_after_response(self) -> None:

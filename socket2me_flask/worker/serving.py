@@ -22,7 +22,8 @@ from .. import logs
 from ..answers import Answer, ErrorAnswers
 from ..body import DISCARD_BYTES
 from ..engine.poller import Poller
-from ..errors import MalformedRequest
+from ..errors import MalformedRequest, TooManyUnread
+from ..limits import Pool
 from ..services import find_services, the_only_services
 from ..timer import Timer
 from .accelerator import Accelerator
@@ -30,10 +31,11 @@ from .connection import (
     LINGER_BYTES,
     LINGER_SECONDS,
     MAX_TRAILERS_BYTES,
+    Budgets,
     Connection,
-    HeadBudget,
     HeadTooLarge,
     TLSConnection,
+    TooMuchUnread,
 )
 from .http_checks import check_head
 
@@ -55,8 +57,10 @@ SMALL_CHUNK_BYTES = 64
 # After so many of them a body is read in small pieces.
 FEW_SMALL_CHUNKS = 64
 
-# What all heads that are being read may take, beyond 8 KB each.
-MAX_HEADS_BYTES = 16_000_000
+# What all heads that are being read may take, beyond 8 KB each, and all responses of more than 64 KB that wait for
+# their peers to read. One address may have no more of it than it leaves free: half, if it is alone.
+MAX_HEADS_BYTES = 32_000_000
+MAX_UNREAD_BYTES = 96_000_000
 
 # How many connections one address may have: this part of `worker_connections`, but not fewer than these.
 SHARE_OF_ADDRESS = 0.25
@@ -89,7 +93,7 @@ class Server:
         self._keeps_alive = bool(cfg.keepalive)
         self._poller = Poller()
         self._connections: set[Connection] = set()
-        self._head_budget = HeadBudget(MAX_HEADS_BYTES)
+        self._budgets = Budgets(heads=Pool(MAX_HEADS_BYTES), unread=Pool(MAX_UNREAD_BYTES))
         self._heads = Timer(cfg.keepalive or HEAD_SECONDS, Connection.cut_off)
         self._lingering = Timer(LINGER_SECONDS, Connection.abort)
         self._tls: Any = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
@@ -111,6 +115,7 @@ class Server:
             if find_services(application) is not None and not _has_request_hooks(cfg):
                 self._accelerator = Accelerator(self._services)
             self._services.lifecycle.start()
+        worker.log.error_log.addFilter(logs.Flood())
         for logger in (worker.log.error_log, worker.log.access_log):
             logger.addFilter(logs.Redact())
 
@@ -138,6 +143,8 @@ class Server:
                 connection.do_handshake()
             if self._serve_requests(connection, listener_name):
                 self._linger(connection)
+        except TooMuchUnread:
+            self._answers.note(TooManyUnread())
         except (OSError, ssl.SSLError) as error:
             log.debug("a connection ended: %s", type(error).__name__)
         finally:
@@ -188,12 +195,12 @@ class Server:
         sock.setblocking(False)
         seconds = self._send_timeout_seconds
         if self._tls is None:
-            return Connection(sock, address, self._poller, self._head_budget, send_timeout_seconds=seconds)
+            return Connection(sock, address, self._poller, self._budgets, send_timeout_seconds=seconds)
         wrapped = self._tls.wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
         wrapped.setblocking(False)
-        return TLSConnection(wrapped, address, self._poller, self._head_budget, send_timeout_seconds=seconds)
+        return TLSConnection(wrapped, address, self._poller, self._budgets, send_timeout_seconds=seconds)
 
     def _serve_requests(self, connection: Connection, listener_name: Any) -> bool:
         """Serve requests until the connection is to end.

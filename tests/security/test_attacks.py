@@ -5,6 +5,7 @@
 
 import contextlib
 import select
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -241,6 +242,66 @@ def test_clients_that_read_nothing_are_cut_off(impatient_relay):
     """Whatever they say: their bytes are freed."""
     assert_harmless(impatient_relay, read_nothing, 5, 12)
     wait_until(lambda: "SEND_TIMEOUT_SECONDS bites" in impatient_relay.log, "the log says so")
+
+
+# A form of control characters: in the request object each takes six bytes, in `body` and in `params`.
+SWELLING = b"a=" + b"\x01" * 800_000
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def let_events_wait(port, clients, kind, seconds):
+    """Let swollen events wait for WebSockets that read nothing, or be the answers of polls that are not read."""
+    url = f"http://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack, requests.Session() as http:
+        http.mount("http://", FromAttacker())
+        for _ in range(clients):
+            token = http.get(f"{url}/v1/new", timeout=5).text
+            if kind == "websocket":
+                stack.enter_context(RawWebSocket(port, address=ATTACKER)).join(token)
+            else:
+                polling = f"{url}/socket.io/?EIO=4&transport=polling"
+                sid = http.get(polling, timeout=5).text.split('"')[3]
+                polling += f"&sid={sid}"
+                http.post(polling, data=f"40/{token},", timeout=5)
+                http.get(polling, timeout=5)
+            http.post(f"{url}/v1/go/{token}", data=SWELLING, headers=FORM, timeout=5)
+            if kind == "polling":
+                poll = stack.enter_context(socket.socket())
+                poll.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # else much of it would fit in there
+                poll.bind((ATTACKER, 0))
+                poll.connect(("127.0.0.1", port))
+                poll.sendall(polling.removeprefix(url).join(["GET ", " HTTP/1.1\r\nHost: x\r\n\r\n"]).encode())
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize(("kind", "setting"), [("websocket", "MAX_QUEUED_BYTES"), ("polling", "MAX_UNREAD_BYTES")])
+def test_events_that_nobody_reads(relay, kind, setting):
+    """40 of nearly 10 MB each, within default limits: those of one address have a share of the memory, wherever
+    they wait; the log says that it is used up."""
+    assert_harmless(relay, let_events_wait, 40, kind, 1)
+    wait_until(lambda: f"{setting} bites" in relay.log, "the log says so")
+    with RawWebSocket(relay.port) as websocket:  # another address has room for one
+        token = relay.new()
+        websocket.join(token)
+        assert relay.go(token, data=SWELLING, headers=FORM).text == "OK"
+        assert len(websocket.receive()) > 12 * 800_000
+
+
+def send_nonsense(port, sessions):
+    """End one session after the other by a packet that cannot be read."""
+    for _ in range(sessions):
+        with RawWebSocket(port, address=ATTACKER) as websocket:
+            websocket.receive()
+            websocket.send_frame(b"4x")
+            websocket.receive_frame()
+
+
+def test_the_log_has_a_bound(relay):
+    """However often a peer does what is logged."""
+    before = len(relay.log)
+    assert_harmless(relay, send_nonsense, 500)
+    assert "a client sent what cannot be read" in relay.log[before:]
+    assert len(relay.log) - before < 300 * 100
 
 
 LARGE_PACKETS = {

@@ -1,0 +1,40 @@
+"""Rates in memory, and pools that many share."""
+
+import limits
+
+from socket2me_flask import limits as ours
+from socket2me_flask.limits import FastRate, Pool
+
+
+def test_a_rate_counts_each_key_in_a_window():
+    """What is over it is told when the window ends."""
+    now = [100.0]
+    rate = FastRate(limits.parse("2/minute"), lambda: now[0])
+    assert [rate.hit("a"), rate.hit("a"), rate.hit("b")] == [None, None, None]
+    now[0] += 20.5
+    assert rate.hit("a") == 40
+    now[0] += 40
+    assert rate.hit("a") is None
+
+
+def test_a_rate_counts_so_many_keys(monkeypatch):
+    """A peer with very many addresses takes no more memory: all are counted from the start again."""
+    monkeypatch.setattr(ours, "MAX_RATE_KEYS", 3)
+    rate = FastRate(limits.parse("1/minute"), lambda: 0.0)
+    assert [rate.hit("a"), rate.hit("b")] == [None, None]
+    assert rate.hit("a") is not None
+    assert rate.hit("c") is None
+    assert rate.hit("a") is None
+
+
+def test_one_key_takes_half_of_a_pool():
+    """The next takes half of what is left, and what is given back is free."""
+    pool = Pool(100)
+    pool.take("a", 50)
+    assert not pool.has_room("a", 1)
+    assert pool.has_room("b", 25)
+    pool.take("b", 25)
+    assert not pool.has_room("b", 1)
+    pool.give_back("a", 50)
+    assert pool.has_room("b", 25)
+    assert pool.used == 25

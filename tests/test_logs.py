@@ -1,0 +1,69 @@
+"""The log: what is written too often is left out."""
+
+import logging
+
+import pytest
+
+from socket2me_flask import logs
+from socket2me_flask.logs import FLOOD_SECONDS, MAX_SAME_RECORDS, Flood
+
+
+@pytest.fixture
+def now():
+    return [0.0]
+
+
+@pytest.fixture
+def kept(now):
+    """What a handler with the filter has kept, and the logger."""
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            self.texts.append(record.getMessage())
+
+    handler, logger = Kept(), logging.Logger("test")
+    handler.texts = []
+    handler.addFilter(Flood(lambda: now[0]))
+    logger.addHandler(handler)
+    return handler.texts, logger
+
+
+def test_the_same_text_is_kept_some_times(kept, now):
+    """Whatever its arguments are. The first record that is kept again says how many were left out."""
+    texts, logger = kept
+    for number in range(MAX_SAME_RECORDS + 7):
+        logger.warning("a peer sent %d", number)
+    assert texts == [f"a peer sent {number}" for number in range(MAX_SAME_RECORDS)]
+    now[0] += FLOOD_SECONDS
+    logger.warning("a peer sent %s", "more")
+    logger.warning("a peer sent %s", "more")
+    assert texts[MAX_SAME_RECORDS:] == [
+        "a peer sent more (before this, 7 records were left out)",
+        "a peer sent more",
+    ]
+
+
+def test_other_texts_are_kept(kept):
+    """A flood of one does not hide another."""
+    texts, logger = kept
+    for _ in range(MAX_SAME_RECORDS + 1):
+        logger.info("this")
+    logger.error("that")
+    assert texts[MAX_SAME_RECORDS:] == ["that (before this, 1 records were left out)"]
+
+
+def test_texts_that_are_made_up_count_as_one(kept, monkeypatch):
+    """So neither the log nor the table of counts has no end."""
+    monkeypatch.setattr(logs, "MAX_COUNTED_TEXTS", 3)
+    texts, logger = kept
+    for number in range(1000):
+        logger.info(f"text {number}")
+    assert len(texts) == 3 + MAX_SAME_RECORDS
+
+
+def test_debug_records_are_all_kept(kept):
+    """Whoever asks for them wants to see all."""
+    texts, logger = kept
+    for _ in range(MAX_SAME_RECORDS + 7):
+        logger.debug("this")
+    assert len(texts) == MAX_SAME_RECORDS + 7
