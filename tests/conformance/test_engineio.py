@@ -111,8 +111,6 @@ def test_binary_messages_by_polling(relay, version):
 def test_a_second_poll_at_a_time(relay, version):
     """Ends the session; the first is answered with a close packet."""
     client = Polling(relay, version)
-    if version == 3:
-        client.get()
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(client.get) for _ in range(2)]
         statuses = {answer.result().status_code: answer.result().text for answer in answers}
@@ -142,8 +140,6 @@ def test_binary_messages_of_a_client_by_polling(relay, version):
 def test_a_cancelled_poll(server, version):
     """Ends the session, long before a client that polls no more is given up."""
     client = Polling(server, version)
-    if version == 3:
-        client.get()
     started = time.monotonic()
     with Raw(server.port) as raw:
         raw.send(f"GET {client.url.partition(str(server.port))[2]} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
