@@ -167,6 +167,25 @@ def test_a_disk_that_is_full_at_the_start_stops_what_writes(path, end):
         assert "Traceback" not in server.log
 
 
+def test_a_disk_that_fills_up_is_seen_at_readyz(path):
+    """503 from the first write that fails until one succeeds; what only reads goes on."""
+    with start(path) as server:
+        made = server.new_with_secret(mailbox=True)
+        kept = [server.go(made["token"]).json()["id"]]
+        _, most = resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (4096, most))
+        assert server.go(made["token"]).status_code == 503
+        for _ in range(2):
+            assert not is_ready(server)
+            assert events(server, made)["waiting"] == kept
+        resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (most, most))
+        assert is_ready(server)
+        kept.append(server.go(made["token"]).json()["id"])
+        assert events(server, made)["waiting"] == kept
+        wait_until(lambda: "can be written again" in server.log, "the log says so")
+        assert server.log.count("the database failed") == 1
+
+
 @needs_prlimit
 def test_a_disk_that_is_full_before_there_is_a_file(path):
     """Nothing is known of any token then, so none is said to be gone; and there is a file when there is room."""

@@ -9,6 +9,7 @@ Python and `redis.lua` use the same table.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from ..messages import READS_NAMES
@@ -45,6 +46,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "large": ("key",),
 }
 
+_GET = {kind: itemgetter(*names) for kind, names in FIELDS.items()}
+
 # What a field `outcome` is in messages of the release before: a list that begins with whether it is an answer.
 _ANSWER = ("status", "headers", "body")
 _ERROR = ("status", "code", "message", "is_temporary", "retry_after_seconds", "setting")
@@ -52,8 +55,8 @@ _ERROR = ("status", "code", "message", "is_temporary", "retry_after_seconds", "s
 
 def to_wire(process: str, message: Message) -> list[Any]:
     """Return a message in the form that a process reads."""
-    kind, *values = message
-    names = FIELDS[kind]
+    kind = message[0]
+    names, values = FIELDS[kind], list(message[1:])
     if process.startswith(READS_NAMES):
         return [kind, dict(zip(names, values, strict=True))]
     if names[-1] == "outcome":
@@ -65,16 +68,17 @@ def from_wire(message: Any) -> list[Any] | None:
     """Return a message that has come, its values in the order of `FIELDS`; None if this version cannot read it."""
     if not isinstance(message, list) or not message or not isinstance(message[0], str):
         return None
-    kind, *values = message
+    kind = message[0]
     names = FIELDS.get(kind)
     if names is None:
         return None
-    if len(values) == 1 and isinstance(values[0], dict):
-        fields = values[0]
+    if len(message) == 2 and isinstance(message[1], dict):
         try:
-            return [kind, *[fields[name] for name in names]]
+            found = _GET[kind](message[1])
         except KeyError:
             return None
+        return [kind, *found] if len(names) > 1 else [kind, found]
+    values = message[1:]
     if len(values) < len(names):
         return None
     del values[len(names) :]

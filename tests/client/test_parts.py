@@ -104,7 +104,7 @@ def test_what_strangers_send_moves_no_cursor(capsys):
     assert "GET    /\\x1b[2J\\x0a[red]  0 B  200" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["listen", "replay", "send", "status"])
+@pytest.mark.parametrize("command", ["listen", "replay", "send", "status", "backup"])
 def test_help_is_complete(command):
     """Each argument and option of each command has its words."""
     for parameter in main.commands[command].params:
@@ -113,7 +113,8 @@ def test_help_is_complete(command):
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     for parameter in main.commands[command].params:
-        shown = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+        is_option = parameter.param_type_name == "option"
+        shown = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
         assert shown in result.output
 
 
