@@ -31,6 +31,9 @@ SMALL_UNREAD_BYTES = 65_536
 # What gunicorn asks for where it does not know how much is to come.
 UNSIZED_READ_BYTES = 8192
 
+# gunicorn reads up to 1 MB of a body ahead, and copies what is left of that for each piece that is asked for.
+LARGEST_READ_BYTES = 65_536
+
 # Of a body in chunks, this much is read at once where the next chunk's size is not known: small chunks cost most,
 # and after each read other green threads run.
 CHUNK_READ_BYTES = 512
@@ -132,6 +135,8 @@ class Connection:
         """
         if self.is_reading_chunks and size <= UNSIZED_READ_BYTES:
             size = CHUNK_READ_BYTES
+        elif size > LARGEST_READ_BYTES:
+            size = LARGEST_READ_BYTES
         if self._is_readable:
             yield_to_others()
         while True:
