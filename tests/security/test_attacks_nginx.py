@@ -1,4 +1,4 @@
-"""What passes nginx: attacks from 127.0.0.2 through examples/nginx.conf, seen by a probe that comes through it, too."""
+"""What passes nginx: attacks from 127.0.0.2 through examples/nginx.conf, and a probe that comes through it, too."""
 
 import contextlib
 
