@@ -204,6 +204,8 @@ class Server:
                 request = next(parser)
             except (StopIteration, http_errors.NoMoreData):
                 return False
+            except OSError:
+                raise  # the peer has reset the connection
             except Exception as error:
                 self._refuse(connection, error)
                 return True
