@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from .errors import BodyTimeout, BodyTooLarge, IncompleteBody, RelayError, TooManyBytes
+from .limits import Pool, address_key
 from .timer import Timer
 
 T = TypeVar("T")
@@ -24,10 +25,12 @@ class BodySource(Protocol):
 
     content_length: the value of `Content-Length`, if there is one.
     is_chunked: whether the body comes in chunks.
+    address: who is connected to the relay, a caller or a proxy.
     """
 
     content_length: str | None
     is_chunked: bool
+    address: str
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes, fewer only at the end of the body. Raises what its server raises."""
@@ -46,12 +49,13 @@ class EnvironBody:
     connection and end a read, and Werkzeug's by `werkzeug.socket`.
     """
 
-    __slots__ = ("_environ", "content_length", "is_chunked")
+    __slots__ = ("_environ", "address", "content_length", "is_chunked")
 
     def __init__(self, environ: Mapping[str, Any]) -> None:
         self._environ = environ
         self.content_length: str | None = environ.get("CONTENT_LENGTH") or None
         self.is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+        self.address: str = environ.get("REMOTE_ADDR") or ""
 
     def read(self, size: int) -> bytes:
         if self.is_chunked and not self._environ.get("wsgi.input_terminated"):
@@ -74,7 +78,8 @@ class EnvironBody:
 class BodyReader:
     """Reads bodies. `new_timer` makes a timer that somebody runs.
 
-    A body has `timeout_seconds` to arrive, and of all that are being read `max_reading_bytes` may have arrived.
+    A body has `timeout_seconds` to arrive, and of all that are being read `max_reading_bytes` may have arrived. One
+    address may have no more of that than it leaves free.
     """
 
     def __init__(
@@ -85,8 +90,7 @@ class BodyReader:
         max_reading_bytes: int,
     ) -> None:
         self._deadlines = new_timer(timeout_seconds, _Reading.expire)
-        self._max_reading_bytes = max_reading_bytes
-        self._reading_bytes = 0
+        self._reading_bytes = Pool(max_reading_bytes)  # by address
         self._lock = threading.Lock()
 
     def read(self, source: BodySource, max_bytes: int) -> bytes:
@@ -155,20 +159,20 @@ class BodyReader:
     def _read_large(self, source: BodySource, length: int) -> bytes:
         pieces: list[bytes] = []
         arrived = 0
+        key = address_key(source.address)
         try:
             while arrived < length and (piece := source.read(min(PIECE_BYTES, length - arrived))):
                 pieces.append(piece)
                 arrived += len(piece)
-                if self._count(len(piece)) > self._max_reading_bytes and arrived > PIECE_BYTES:
+                with self._lock:
+                    has_room = self._reading_bytes.has_room(key, len(piece))
+                    self._reading_bytes.take(key, len(piece))
+                if not has_room and arrived > PIECE_BYTES:
                     raise TooManyBytes
             return b"".join(pieces)
         finally:
-            self._count(-arrived)
-
-    def _count(self, size: int) -> int:
-        with self._lock:
-            self._reading_bytes += size
-            return self._reading_bytes
+            with self._lock:
+                self._reading_bytes.give_back(key, arrived)
 
 
 class _Reading:

@@ -157,7 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("RATE_LIMIT_REQUESTS", limits.parse("60000/minute"), _RATE, "How often a token may be called; more is answered 429. 0: no limit."),
     Setting("MAX_BODY_BYTES", 2_048_000, _whole_number(0, HUGE), "The largest body of a call; a larger one is answered 413."),
     Setting("BODY_TIMEOUT_SECONDS", 10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."),
-    Setting("MAX_READING_BYTES", 256_000_000, _whole_number(65_536, HUGE), "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Bodies up to 64 KB always have room."),
+    Setting("MAX_READING_BYTES", 96_000_000, _whole_number(65_536, HUGE), "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Those of one address may be no more than they leave free: half, if they are alone. Bodies up to 64 KB always have room."),
     Setting("HOLD_SECONDS", 2.0, _seconds(0), "How long a call waits for a client to connect before it is answered 503."),
     Setting("MAX_HELD_REQUESTS_PER_TOKEN", 100, _whole_number(0, MANY), "How many calls may wait for one client."),
     Setting("MAX_HELD_REQUESTS", 1000, _whole_number(0, MANY), "How many calls may wait for their clients at once, over all tokens. Those of one address may be no more than they leave free: half, if they are alone."),

@@ -290,6 +290,14 @@ class TooManyQueued(Unavailable):
     setting = "MAX_QUEUED_BYTES"
 
 
+class TooManyIncomplete(Unavailable):
+    """Messages and acknowledgements are incomplete, and hold as many bytes as `MAX_INCOMPLETE_BYTES` allows."""
+
+    code = "too_many_incomplete"
+    message = "Clients leave too much of what they send incomplete, and one is disconnected."
+    setting = "MAX_INCOMPLETE_BYTES"
+
+
 class TooManyUnread(Unavailable):
     """As many bytes of responses wait for their peers to read as `MAX_UNREAD_BYTES` allows: one is cut off."""
 

@@ -65,6 +65,7 @@ class Mailboxes:
         self._awaited.setdefault(call.token, {})[call.id] = awaited
         try:
             mode = self.store.put(call)
+            call.body = b""  # the store has it, and many calls may wait here
             outlet = self._outlets.get(call.token)
             if outlet is not None:
                 mode = outlet.client.mode

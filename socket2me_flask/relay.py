@@ -400,6 +400,7 @@ class Relay:
         awaited = handed.awaited
         if awaited is None:
             return LEGACY_OK if call.is_legacy else OK
+        call.body = b""  # nobody needs it any more, and many calls may wait here
         if not awaited.wait(self._timeouts[handed.mode]):
             handed.forget()
             if not awaited.is_settled:  # it may have come just now

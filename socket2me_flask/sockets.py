@@ -33,6 +33,7 @@ from .errors import (
     NoRoom,
     RelayError,
     StoreUnavailable,
+    TooManyIncomplete,
     TooManyNamespaces,
     TooManyQueued,
     Unauthorized,
@@ -342,7 +343,7 @@ class Sockets:
             self._on_attachment(transport_id, data)
             return
         if self._incomplete:
-            self._incomplete.pop(transport_id, None)
+            self._drop_incomplete(transport_id)
         if data[:1] in _ACKS:
             self._on_ack(transport_id, data)
             return
@@ -379,14 +380,14 @@ class Sockets:
         client = self._awaiting(transport_id, match)
         if client is None:
             return  # it came late, or was never asked for: nobody reads the rest
-        args = json.loads(match["args"])
-        if not isinstance(args, list):
-            raise ValueError("no arguments of an acknowledgement")
         attachments = int(match["attachments"] or 0)
         if match["kind"] == "3" or not attachments:
-            client.acknowledge(ack_id, args)
+            client.acknowledge(ack_id, _arguments(match["args"]))
         elif attachments <= MAX_ATTACHMENTS:
-            self._incomplete[transport_id] = _Incomplete(client, ack_id, args, attachments)
+            self._incomplete[transport_id] = incomplete = _Incomplete(
+                client, ack_id, match["args"], attachments, self.engine.sessions[transport_id].address
+            )
+            self._hold(transport_id, incomplete, len(data))
         else:
             raise ValueError("too many attachments")
 
@@ -396,13 +397,31 @@ class Sockets:
             return
         incomplete.attachments.append(data)
         if len(incomplete.attachments) == incomplete.expected:
-            del self._incomplete[transport_id]
-            args = _with_attachments(incomplete.args, incomplete.attachments)
+            self._drop_incomplete(transport_id)
+            args = _with_attachments(_arguments(incomplete.args), incomplete.attachments)
             incomplete.client.acknowledge(incomplete.ack_id, args)
+        else:
+            self._hold(transport_id, incomplete, len(data))
+
+    def _hold(self, transport_id: str, incomplete: "_Incomplete", size: int) -> None:
+        """Count what is held of an acknowledgement. Drops it and raises `TooManyIncomplete` without room."""
+        if not self.engine.incomplete.has_room(incomplete.address, size):
+            self._drop_incomplete(transport_id)
+            error = TooManyIncomplete()
+            self._answers.note(error)
+            raise error
+        self.engine.incomplete.take(incomplete.address, size)
+        incomplete.size += size
+
+    def _drop_incomplete(self, transport_id: str) -> "_Incomplete | None":
+        incomplete = self._incomplete.pop(transport_id, None)
+        if incomplete is not None:
+            self.engine.incomplete.give_back(incomplete.address, incomplete.size)
+        return incomplete
 
     def _on_cut_message(self, transport_id: str, data: str | bytes) -> None:
         """Take the beginning of a packet that is too large. Raises, unless it is of an acknowledgement."""
-        incomplete = self._incomplete.pop(transport_id, None)
+        incomplete = self._drop_incomplete(transport_id)
         if isinstance(data, bytes):
             if incomplete is not None:
                 incomplete.client.acknowledge(incomplete.ack_id, [TOO_LARGE])
@@ -438,7 +457,7 @@ class Sockets:
         for client in self._register.on_transport(transport_id):
             self._handle_packet(transport_id, f"1{client.namespace},")
         self._register.forget(transport_id)
-        self._incomplete.pop(transport_id, None)
+        self._drop_incomplete(transport_id)
 
     def _is_used(self, transport_id: str) -> bool:
         return any(client.is_wanted for client in self._register.on_transport(transport_id))
@@ -482,12 +501,17 @@ class _Unanswered(Exception):
 
 @dataclass(slots=True)
 class _Incomplete:
-    """An acknowledgement whose attachments are still to come."""
+    """An acknowledgement whose attachments are still to come. `args` are JSON, which is read when they have.
+
+    `address` is whom it counts for, with `size` bytes.
+    """
 
     client: SocketClient
     ack_id: int
-    args: list[Any]
+    args: str
     expected: int
+    address: str
+    size: int = 0
     attachments: list[bytes] = field(default_factory=list)
 
 
@@ -502,6 +526,14 @@ class _NoEnvirons(dict[str, Any]):
 
 
 _NO_ENVIRON: dict[str, Any] = {}
+
+
+def _arguments(text: str) -> list[Any]:
+    """Return the arguments of an acknowledgement. Raises `ValueError`."""
+    args = json.loads(text)
+    if not isinstance(args, list):
+        raise ValueError("no arguments of an acknowledgement")
+    return args
 
 
 def _with_attachments(value: Any, attachments: list[bytes]) -> Any:

@@ -29,7 +29,7 @@ class Owner:
     def on_message(self, opcode, payload):
         self.messages += 1
 
-    def on_throttled(self):
+    def on_limit(self, error):
         pass
 
     def on_closing(self, reason):

@@ -14,6 +14,7 @@ from socket2me_flask.errors import (
 )
 from socket2me_flask.messages import Call
 from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
+from socket2me_flask.stores.memory import SPARE_SECONDS
 from socket2me_flask.stores.record import MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
 from socket2me_flask.tokens import new_token
 
@@ -163,9 +164,9 @@ def test_the_work_of_a_sweep_follows_what_expired(clock):
     class CountingBuckets(dict):
         popped = 0
 
-        def pop(self, key):
+        def pop(self, key, default=None):
             type(self).popped += 1
-            return super().pop(key)
+            return super().pop(key, default)
 
         def __iter__(self):
             raise AssertionError("a sweep walked over all buckets")
@@ -181,6 +182,22 @@ def test_the_work_of_a_sweep_follows_what_expired(clock):
     clock.now += 6
     assert len(store.pop_expired()) == 10
     assert CountingBuckets.popped == 1
+
+
+def test_refreshing_takes_no_memory(clock):
+    """However often it is done, and however long the tokens live: nobody bounds how often."""
+    store = MemoryStore(clock)
+    tokens = [new_token() for _ in range(10)]
+    for number, token in enumerate(tokens):
+        store.add(token, 100_000 + 1000 * number)
+    for _ in range(1000):
+        clock.now += 1
+        for token in tokens:
+            store.refresh(token)
+    assert len(store._buckets) <= len(tokens)
+    assert len(store._seconds) <= 2 * len(tokens) + SPARE_SECONDS + 1
+    clock.now += 105_000
+    assert sorted(store.pop_expired()) == sorted(tokens[:6])
 
 
 def test_tokens_survive_the_process(reopen, clock):

@@ -115,14 +115,13 @@ class Forwarder:
         except RelayError:
             self._bodies.discard(source)
             raise
-        body = self._bodies.read(source, self._max_body_bytes)
         call = Call(
             target.token,
             method,
             decode_sent(target.path),
             decode_sent(target.query),
             headers(),
-            body,
+            self._bodies.read(source, self._max_body_bytes),
             time.time(),
             is_legacy=target.is_legacy,
             address=address,

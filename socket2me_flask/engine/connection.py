@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from ..errors import RelayError, TooManyFrames, TooManyIncomplete
+from ..limits import Pool
 from .loop import Loop, Watch
 from .protocol import BadPacket
 from .websocket import CloseCode, FrameReader, Opcode, ProtocolError, close_code, close_frame, frame
@@ -31,6 +33,10 @@ FRAMES_PER_SECOND = 5000
 PONGS_PER_READ = 16
 
 
+# What is held of an incomplete message up to this size is not counted among those of all connections.
+SMALL_HELD_BYTES = 16_384
+
+
 class Owner(Protocol):
     """Whom a connection tells what happens to it."""
 
@@ -43,8 +49,8 @@ class Owner(Protocol):
     def on_drained(self) -> None:
         """Take note that the peer has taken everything, and there is room for more."""
 
-    def on_throttled(self) -> None:
-        """Take note that the peer sends more frames than it may, and is read no further for a moment."""
+    def on_limit(self, error: RelayError) -> None:
+        """Take note that the peer has reached a limit: it is read no further for a moment, or refused."""
 
     def on_closing(self, reason: str) -> None:
         """Take note that a close frame was written for what the peer sent. `on_closed` follows after `abort`."""
@@ -63,7 +69,7 @@ class _Nobody:
     def on_drained(self) -> None:
         pass
 
-    def on_throttled(self) -> None:
+    def on_limit(self, error: RelayError) -> None:
         pass
 
     def on_closing(self, reason: str) -> None:
@@ -80,7 +86,9 @@ class Connection:
     """A WebSocket after its handshake. `lock` keeps threads apart, where there are any."""
 
     __slots__ = (
+        "_counted_bytes",
         "_frames",
+        "_held",
         "_is_held",
         "_is_throttled",
         "_lock",
@@ -107,7 +115,9 @@ class Connection:
         owner: Owner | None,
         *,
         max_message_bytes: int,
+        held: tuple[str, Pool] | None = None,
     ) -> None:
+        """`held` is whom this connection counts for, and what the incomplete messages of all may take."""
         self.socket = sock
         self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # where the socket speaks TLS
         self.owner: Owner = owner or _NOBODY
@@ -121,6 +131,8 @@ class Connection:
         self._loop = loop
         self._lock = lock
         self._max_message_bytes = max_message_bytes
+        self._held = held
+        self._counted_bytes = 0  # of an incomplete message
         self._reader: FrameReader | None = None  # only while a message is incomplete
         self._unsent: bytes | memoryview = b""
         self._pong_due: bytes | None = None  # to the newest ping that came while the peer did not read
@@ -161,6 +173,8 @@ class Connection:
                 self._writing.cancel()
                 self._writing = None
             self._unsent = b""
+            self._reader = None
+            self._count_held(0)
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
             self.socket.close()
@@ -239,7 +253,20 @@ class Connection:
         if pings:
             self._pong(pings[-max(1, pongs_left) :])
         self._reader = reader if reader.is_amid_message else None
+        self._count_held(reader.held_bytes)
         self._count_frames(reader.frames)
+
+    def _count_held(self, size: int) -> None:
+        """Count what is held of an incomplete message, unless it is small. Raises `ProtocolError` without room."""
+        counted = size if size > SMALL_HELD_BYTES and self.is_open else 0
+        if counted == self._counted_bytes or self._held is None:
+            return
+        address, pool = self._held
+        if counted > self._counted_bytes and not pool.has_room(address, counted - self._counted_bytes):
+            self.owner.on_limit(TooManyIncomplete())
+            raise ProtocolError(CloseCode.TRY_AGAIN_LATER, "no room for messages that are incomplete")
+        pool.give_back(address, self._counted_bytes - counted)
+        self._counted_bytes = counted
 
     def _pong(self, pings: list[bytes]) -> None:
         if self._unsent:
@@ -257,13 +284,15 @@ class Connection:
             self._is_throttled = True
             self._pause()
             self._loop.call_later(self._second_ends - now, self._end_throttling)
-            self.owner.on_throttled()
+            self.owner.on_limit(TooManyFrames())
 
     def _end_throttling(self) -> None:
         self._is_throttled = False
         self._pause()
 
     def _refuse(self, code: int, reason: str) -> None:
+        self._reader = None
+        self._count_held(0)
         self.close(code)
         self.owner.on_closing(reason)
 

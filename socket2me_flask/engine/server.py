@@ -54,6 +54,10 @@ UPGRADE_SECONDS = 10
 # what callers bring for it until somebody notices is lost. It has to be enough to download an answer.
 POLL_GAP_SECONDS = 10
 
+# What may be held of what clients have not sent completely: messages of more than 16 KB, and acknowledgements whose
+# attachments are still to come. One address may have no more of it than it leaves free: half, if it is alone.
+MAX_INCOMPLETE_BYTES = 64_000_000
+
 # How many green threads bring the application what clients sent. One that waits for a store holds up its own.
 WORKERS = 8
 
@@ -108,6 +112,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self.loop: Loop = GreenLoop() if async_mode == "eventlet" else ThreadLoop()
         self.lock = self.loop.lock()  # for what all sessions count
         self.queued = Pool(limits.total_outbox_bytes)  # the bytes that wait for all of them, by address
+        self.incomplete = Pool(MAX_INCOMPLETE_BYTES)  # the bytes of what clients have not sent completely
         self.sessions: dict[str, Session] = {}
         self._answers = answers
         self.note = answers.note  # for limits that are reached where no request is answered
@@ -382,7 +387,14 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
     ) -> Connection:
         """Take the socket of a request, over which nothing has been answered."""
         detached = self.loop.detach_socket(environ)
-        return Connection(detached, self.loop, lock, owner, max_message_bytes=self.limits.message_bytes)
+        return Connection(
+            detached,
+            self.loop,
+            lock,
+            owner,
+            max_message_bytes=self.limits.message_bytes,
+            held=(address_key(environ.get("REMOTE_ADDR", "")), self.incomplete),
+        )
 
     def _try_upgrade(self, session: Session, environ: "WSGIEnvironment") -> Exception:
         """Let a session that polls try a WebSocket, and move to it when the client says so.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import TooManyFrames
+from ..errors import RelayError
 from . import protocol
 from .connection import Connection
 from .protocol import BadPacket, Codec, Packet
@@ -415,9 +415,9 @@ class Session:
         if self.state.is_open and self.connection is not None:
             self._engine.expect_reading(self, self.connection.unsent_bytes > 0)
 
-    def on_throttled(self) -> None:
-        """Log that the client sends more frames than it may."""
-        self._engine.note(TooManyFrames())
+    def on_limit(self, error: RelayError) -> None:
+        """Log that the client has reached a limit."""
+        self._engine.note(error)
 
     def on_closing(self, reason: str) -> None:
         """End the session: its connection was closed because of what the client sent."""

@@ -1,5 +1,6 @@
 """A WebSocket that was opened for a session which polls, until it carries the session or is closed."""
 
+from ..errors import RelayError
 from . import protocol, websocket
 from .connection import Connection
 from .protocol import BadPacket
@@ -32,7 +33,7 @@ class Upgrade:
     def on_drained(self) -> None:
         pass
 
-    def on_throttled(self) -> None:
+    def on_limit(self, error: RelayError) -> None:
         pass
 
     def on_closing(self, reason: str) -> None:

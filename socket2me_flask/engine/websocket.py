@@ -29,7 +29,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """Why a connection ends (RFC 6455, section 7.4.1)."""
+    """Why a connection ends (RFC 6455, section 7.4.1, and the IANA registry of close codes)."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -37,6 +37,7 @@ class CloseCode(IntEnum):
     INVALID_DATA = 1007
     POLICY_VIOLATION = 1008
     TOO_BIG = 1009
+    TRY_AGAIN_LATER = 1013
 
 
 class BadHandshake(Exception):
@@ -152,6 +153,11 @@ class FrameReader:
     def is_amid_message(self) -> bool:
         """Whether there is the beginning of a message."""
         return bool(self._buffer) or self._fragments is not None or self._skip_bytes > 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of an incomplete message are held."""
+        return len(self._buffer) + (len(self._fragments) if self._fragments is not None else 0)
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take bytes and yield the messages that they complete, as opcode and payload.

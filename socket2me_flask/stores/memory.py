@@ -10,6 +10,9 @@ from threading import Lock
 from ..errors import TooManyTokens
 from .record import TokenRecord
 
+# How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
+SPARE_SECONDS = 1000
+
 
 class MemoryStore:
     """Keeps tokens in a dict, and in a bucket for each second in which some of them expire.
@@ -24,7 +27,7 @@ class MemoryStore:
         self._max_tokens = max_tokens
         self._records: dict[str, TokenRecord] = {}
         self._buckets: dict[int, set[str]] = {}  # second -> what expires in the second before it
-        self._seconds: list[int] = []  # a heap of the buckets' seconds
+        self._seconds: list[int] = []  # a heap of the buckets' seconds, and of some that have no bucket any more
         self._expired: list[str] = []  # removed, and not popped yet
         self._lock = Lock()  # `flask run` serves with threads
 
@@ -101,7 +104,7 @@ class MemoryStore:
     def _sweep(self) -> None:
         now = self._clock()
         while self._seconds and self._seconds[0] <= now:
-            for token in self._buckets.pop(heapq.heappop(self._seconds)):
+            for token in self._buckets.pop(heapq.heappop(self._seconds), ()):
                 del self._records[token]
                 self._expired.append(token)
 
@@ -111,8 +114,14 @@ class MemoryStore:
         if second not in self._buckets:
             self._buckets[second] = set()
             heapq.heappush(self._seconds, second)
+            if len(self._seconds) > 2 * len(self._buckets) + SPARE_SECONDS:
+                self._seconds = list(self._buckets)
+                heapq.heapify(self._seconds)
         self._buckets[second].add(record.token)
 
     def _forget(self, record: TokenRecord) -> None:
         del self._records[record.token]
-        self._buckets[math.ceil(record.expires_at)].discard(record.token)
+        second = math.ceil(record.expires_at)
+        self._buckets[second].discard(record.token)
+        if not self._buckets[second]:
+            del self._buckets[second]

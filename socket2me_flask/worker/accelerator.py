@@ -55,11 +55,12 @@ class Accelerator:
 class _RequestBody:
     """The body of a request as gunicorn parsed it: what `body.BodySource` asks for."""
 
-    __slots__ = ("_awaits_continue", "_connection", "_request", "content_length", "is_chunked")
+    __slots__ = ("_awaits_continue", "_connection", "_request", "address", "content_length", "is_chunked")
 
     def __init__(self, request: Any, connection: Any) -> None:
         self._request = request
         self._connection = connection
+        self.address: str = connection.host
         self.content_length: str | None = None
         self.is_chunked = False
         self._awaits_continue = False

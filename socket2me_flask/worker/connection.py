@@ -31,6 +31,9 @@ SMALL_UNREAD_BYTES = 65_536
 # What gunicorn asks for where it does not know how much is to come.
 UNSIZED_READ_BYTES = 8192
 
+# gunicorn reads up to 1 MB of a body ahead, and copies what is left of that for each piece that is asked for.
+LARGEST_READ_BYTES = 65_536
+
 # Of a body in many small chunks, this much is read at once where the next chunk's size is not known: they cost
 # most, and after each read other green threads run.
 LITTLE_BYTES = 512
@@ -143,6 +146,8 @@ class Connection:
             size = LITTLE_BYTES
         elif self._head_bytes:
             size = MAX_HEAD_BYTES  # a head that came in pieces is scanned anew for each of them
+        elif size > LARGEST_READ_BYTES:
+            size = LARGEST_READ_BYTES
         if self._is_readable:
             yield_to_others()
         while True:

@@ -30,7 +30,7 @@ class Echo:
     def on_drained(self):
         pass
 
-    def on_throttled(self):
+    def on_limit(self, error):
         pass
 
     def on_closing(self, reason):

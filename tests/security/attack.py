@@ -77,10 +77,12 @@ def assert_harmless(
     attack: Callable[..., None],
     *args: Any,
     growth_bytes: int = GROWTH_BYTES,
+    attack_port: int | None = None,
 ) -> Report:
     """Fail unless probes are answered in time during the attack, and the relay is as before when it is over.
 
-    `args` must be JSON. The number of open files has to come back to that of before within the usual deadline.
+    `args` must be JSON. `attack_port` is that of a proxy, if the attack comes through one. The number of open files
+    has to come back to that of before within the usual deadline.
     """
     pid = server.worker_pid
     report = Report(before_bytes=memory_of(pid), before_files=files_of(pid))
@@ -88,7 +90,7 @@ def assert_harmless(
     prober = threading.Thread(target=_probe_until, args=(is_over, server.port, pid, report), daemon=True)
     prober.start()
     name = f"{attack.__module__}:{attack.__qualname__}"
-    command = [sys.executable, "-m", __name__, name, str(server.port), json.dumps(args)]
+    command = [sys.executable, "-m", __name__, name, str(attack_port or server.port), json.dumps(args)]
     try:
         attacker = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ATTACK_TIMEOUT_SECONDS)
         assert attacker.returncode == 0, f"the attack failed: {attacker.stderr}"

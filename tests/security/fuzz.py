@@ -282,7 +282,7 @@ class Relay:
             ((b'40/@TOKEN@,{"a":"', 1), (b"b", 16_000), (b'"}', 1)),
             ((b"40/", 1), (b"a", 250_000), (b",", 1)),
             ((b'42/@TOKEN@,["a",', 1), (b"[],", 80_000), (b"0]", 1)),
-            ((b"46-2/@TOKEN@,@ID@[", 1), (b'{"_placeholder":true,"num":0},', 8000), (b"0]", 1)),
+            ((b"462-/@TOKEN@,@ID@[", 1), (b'{"_placeholder":true,"num":0},', 8000), (b"0]", 1)),
         ]  # fmt: skip
         payloads: list[Runs] = [
             ((b"4x\x1e", 400), (b"3", 1)),

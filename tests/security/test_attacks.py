@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import select
 import socket
 import time
@@ -285,6 +286,88 @@ def test_events_that_nobody_reads(relay, kind, setting):
         websocket.join(token)
         assert relay.go(token, data=SWELLING, headers=FORM).text == "OK"
         assert len(websocket.receive()) > 12 * 800_000
+
+
+def join_with_secret(port, http):
+    """Return a WebSocket that has joined a token in mode `ack`, and the token."""
+    made = http.post(f"http://127.0.0.1:{port}/v1/new", json={"mode": "ack"}, timeout=5).json()
+    websocket = RawWebSocket(port, address=ATTACKER)
+    websocket.join(made["token"], json.dumps({"secret": made["secret"]}))
+    return websocket, made["token"]
+
+
+def leave_messages_incomplete(port, clients, seconds):
+    """Send nearly all of a message over many WebSockets."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(clients):
+            websocket = stack.enter_context(RawWebSocket(port, address=ATTACKER))
+            with contextlib.suppress(OSError):
+                websocket.send_frame(b"x" * 240_000, length=262_000)
+        time.sleep(seconds)
+
+
+def leave_acknowledgements_incomplete(port, clients, seconds):
+    """Acknowledge a call with nine attachments of ten."""
+    with contextlib.ExitStack() as stack, requests.Session() as http:
+        http.mount("http://", FromAttacker())
+        for _ in range(clients):
+            websocket, token = join_with_secret(port, http)
+            stack.enter_context(websocket)
+            caller = stack.enter_context(connect(port))
+            caller.sendall(f"GET /v1/go/{token} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            ack_id = websocket.receive().partition(",")[2].partition("[")[0]
+            with contextlib.suppress(OSError):
+                websocket.send_frame(f"4610-/{token},{ack_id}[".encode() + b"{}," * 80_000 + b"0]")
+                for _ in range(9):
+                    websocket.send_frame(b"x" * 250_000, opcode=2)
+        time.sleep(seconds)
+
+
+def leave_bodies_incomplete(port, callers, seconds):
+    """Send nearly all of a body of 2 MB over many connections."""
+    token = requests.get(f"http://127.0.0.1:{port}/v1/new", timeout=5).text
+    with contextlib.ExitStack() as stack:
+        for _ in range(callers):
+            caller = stack.enter_context(connect(port))
+            with contextlib.suppress(OSError):
+                caller.sendall(CALL.format(token).encode() + b"x" * 1_999_000)
+        time.sleep(seconds)
+
+
+CALL = "POST /v1/go/{} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n"
+
+INCOMPLETE = {
+    "messages": (leave_messages_incomplete, 600, "MAX_INCOMPLETE_BYTES"),
+    "acknowledgements": (leave_acknowledgements_incomplete, 60, "MAX_INCOMPLETE_BYTES"),
+    "bodies": (leave_bodies_incomplete, 150, "MAX_READING_BYTES"),
+}
+
+
+@pytest.mark.parametrize("kind", INCOMPLETE)
+def test_what_never_becomes_complete(kind):
+    """150 MB of it, within default limits: one address has a share, and the log says that it is used up."""
+    leave_incomplete, count, setting = INCOMPLETE[kind]
+    with Server(HOLD_SECONDS=0) as server:
+        assert_harmless(server, leave_incomplete, count, 1)
+        wait_until(lambda: f"{setting} bites" in server.log, "the log says so")
+
+
+def wait_for_acknowledgements(port, callers, seconds):
+    """Have calls of 2 MB wait for a client that reads them, and acknowledges none."""
+    with contextlib.ExitStack() as stack, requests.Session() as http:
+        http.mount("http://", FromAttacker())
+        websocket, token = join_with_secret(port, http)
+        stack.enter_context(websocket)
+        for _ in range(callers):
+            caller = stack.enter_context(connect(port))
+            caller.sendall(CALL.format(token).encode() + b"x" * 2_000_000)
+            websocket.receive_frame()
+        time.sleep(seconds)
+
+
+def test_calls_that_wait_for_an_acknowledgement_are_small(relay):
+    """A body goes when it was delivered, and not when its caller is answered."""
+    assert_harmless(relay, wait_for_acknowledgements, 150, 1)
 
 
 def send_nonsense(port, sessions):

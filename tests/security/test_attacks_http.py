@@ -14,7 +14,7 @@ import requests
 
 from ..conftest import WITH_C_PARSER
 from ..live import Server, wait_until
-from .attack import ATTACKER, assert_harmless, connect, files_of
+from .attack import ATTACKER, assert_harmless, connect, files_of, reset
 
 
 @pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER])
@@ -87,6 +87,22 @@ def send_much_at_once(port, megabytes):
 def test_a_chunk_size_line_of_megabytes(relay):
     """Refused after its first kilobytes."""
     assert_harmless(relay, send_much_at_once, 22)
+
+
+def reset_amid_heads(port, times):
+    """Reset connections whose heads are incomplete: that have sent nothing, and that have sent a part."""
+    for number in range(times):
+        sock = connect(port)
+        if number % 2:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        time.sleep(0.01)  # so that the relay waits for the rest
+        reset(sock)
+
+
+def test_connections_that_are_reset_amid_a_head(relay):
+    """It is the peer's doing: no fault is logged, and no answer is tried."""
+    assert_harmless(relay, reset_amid_heads, 40)
+    assert "Traceback" not in relay.log
 
 
 def send_half_heads(port, count, size, seconds):
