@@ -34,7 +34,7 @@ MAX_JSON_DEPTH = 500
 MAX_INTEGER_DIGITS = 99
 
 # A JSON object with more members is carried as text: `params` would have them all once more.
-MAX_JSON_MEMBERS = 20_000
+MAX_JSON_MEMBERS = 50_000
 
 # Of `Content-Type`, this much is read. A boundary has at most 70 characters (RFC 2046, section 5.1.1).
 MAX_CONTENT_TYPE_CHARACTERS = 1024
