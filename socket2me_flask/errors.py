@@ -184,6 +184,14 @@ class UnknownEvent(RelayError):
     message = "No such event is in the mailbox of this token."
 
 
+class EventDropped(RelayError):
+    """The event was dropped from its mailbox while its caller waited."""
+
+    status = 410
+    code = "event_dropped"
+    message = "This call was dropped from the mailbox by its owner. If it was being handled, that was not stopped."
+
+
 class EventTooLarge(RelayError):
     """The event is larger than all that may wait for a client: its body, as an event, grew beyond that."""
 

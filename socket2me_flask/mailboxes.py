@@ -12,7 +12,17 @@ from typing import Any
 
 from .answers import Answer
 from .delivery import Awaited, Client, mode_for, outcome_of
-from .errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, Rejected, RelayError
+from .errors import (
+    ClientGone,
+    ClientLeft,
+    ClientTooSlow,
+    EventDropped,
+    EventTooLarge,
+    NoRoom,
+    Rejected,
+    RelayError,
+    UnknownToken,
+)
 from .messages import Call, process_of, this_process
 from .replies import kept
 from .stores import MailboxStore, StoredEvent
@@ -106,10 +116,17 @@ class Mailboxes:
         """Deliver no more, and let go who waits to hear of it; with `client`, only if it is to this one."""
         outlet = self._outlets.get(token)
         if outlet is not None and client in (None, outlet.client):
-            del self._outlets[token]
-            for event_id in outlet.close():
-                self.settle(token, event_id, ClientLeft())
-            self.let_go(token)
+            self._close(token, ClientLeft())
+
+    def end(self, token: str) -> None:
+        """Deliver no more: the token does not live any more, and neither do its events."""
+        self._close(token, UnknownToken())
+
+    def _close(self, token: str, error: RelayError) -> None:
+        outlet = self._outlets.pop(token, None)
+        for event_id in outlet.close() if outlet is not None else ():
+            self.settle(token, event_id, error)
+        self.let_go(token, error)
 
     def drain(self) -> None:
         """Let go whoever waits: what is in the mailboxes stays there."""
@@ -117,13 +134,20 @@ class Mailboxes:
             self.let_go(token)
 
     def redeliver(self, token: str, event_id: str) -> None:
-        """Send an event as if it never was. Raises `UnknownEvent` or `StoreUnavailable`."""
+        """Send an event as if it never was. Raises `UnknownEvent` or `StoreUnavailable`.
+
+        An acknowledgement of an earlier attempt still counts.
+        """
         self.store.redeliver(token, event_id)
-        self.forget(token, event_id)
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.end_attempt(event_id)
+            outlet.kick()
 
     def delete(self, token: str, event_id: str) -> None:
         """Drop an event, whatever its state. Raises `UnknownEvent` or `StoreUnavailable`."""
         self.store.delete(token, event_id)
+        self.settle(token, event_id, EventDropped())
         self.forget(token, event_id)
 
     def forget(self, token: str, event_id: str) -> None:
@@ -146,10 +170,10 @@ class Mailboxes:
         elif process_of(event_id) != this_process():
             self.tell(token, event_id, outcome)
 
-    def let_go(self, token: str) -> None:
-        """Tell the callers that wait that the client has left: their events are kept."""
+    def let_go(self, token: str, error: RelayError | None = None) -> None:
+        """Answer the callers that wait: by default that the client has left, so that their events are kept."""
         for awaited in list(self._awaited.get(token, {}).values()):
-            awaited.settle(ClientLeft())
+            awaited.settle(error or ClientLeft())
 
 
 @dataclass(eq=False, slots=True)
@@ -218,6 +242,12 @@ class _Outlet:
 
     def forget(self, event_id: str) -> None:
         """Wait no more for an acknowledgement of an event, and know nothing of it."""
+        self.end_attempt(event_id)
+        for ack_id in self._ack_ids.pop(event_id, ()):
+            self.client.forget(ack_id)
+
+    def end_attempt(self, event_id: str) -> None:
+        """Let an event be sent again at once. An acknowledgement of an earlier attempt still counts."""
         self._finished.pop(event_id, None)
         sent = self.sent.pop(event_id, None)
         if sent is not None:
@@ -225,8 +255,6 @@ class _Outlet:
         backed_off = self.backed_off.pop(event_id, None)
         if backed_off is not None:
             backed_off.timer.discard(backed_off)
-        for ack_id in self._ack_ids.pop(event_id, ()):
-            self.client.forget(ack_id)
 
     def back_off(self, sent: _Sent) -> None:
         """End an attempt that failed; the next follows after a while, the longer the more there were."""

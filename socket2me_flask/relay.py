@@ -369,7 +369,7 @@ class Relay:
             self._counts.pop(token, None)
             client = self._clients.pop(token, None)
             if self.mailboxes is not None:
-                self.mailboxes.close(token)
+                self.mailboxes.end(token)
             for held in list(self._held.get(token, ())):
                 self._settle(held, UnknownToken())
         if client is not None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -710,6 +711,47 @@ def test_the_next_event_follows_one_that_is_deleted_on_its_way(server, made):
         assert requests.delete(f"{url}/{ids[0]}", headers=bearer(made), timeout=5).status_code == 204
         assert client.event()[1]["id"] == ids[1]
         assert time.monotonic() - started < PATIENCE_SECONDS
+
+
+def test_an_event_that_is_dropped_while_its_caller_waits_is_not_called_kept(server, made):
+    """The caller receives 410: nobody will handle it."""
+    url = f"{server.url}/v1/tokens/{made['token']}/events"
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(server.go, made["token"]) for _ in range(2)]
+        in_flight = client.event()[1]["id"]
+        (waiting,) = wait_until(lambda: events(server, made)["waiting"], "the other waits")
+        for event_id in (waiting, in_flight):
+            assert requests.delete(f"{url}/{event_id}", headers=bearer(made), timeout=5).status_code == 204
+        answers = [caller.result() for caller in callers]
+    assert [(answer.status_code, error_code(answer)) for answer in answers] == [(410, "event_dropped")] * 2
+
+
+def test_a_token_that_is_deleted_while_its_callers_wait_keeps_nothing(server, made):
+    """They receive 404: the mailbox is gone with its token."""
+    if isinstance(server, Pair):
+        pytest.skip("a caller at another relay receives 202: docs/delivery.md says so")
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(server.go, made["token"]) for _ in range(2)]
+        client.event()
+        wait_until(lambda: events(server, made)["waiting"], "the other waits")
+        url = f"{server.url}/v1/tokens/{made['token']}"
+        assert requests.delete(url, headers=bearer(made), timeout=5).status_code == 204
+        answers = [caller.result() for caller in callers]
+    assert [(answer.status_code, error_code(answer)) for answer in answers] == [(404, "unknown_token")] * 2
+
+
+def test_an_acknowledgement_of_an_earlier_attempt_counts_after_a_retry(server, made):
+    """An event that is sent again on request while it is handled is not handled twice."""
+    url = f"{server.url}/v1/tokens/{made['token']}/events"
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(1) as pool:
+        caller = pool.submit(server.go, made["token"])
+        ack_id, request = client.event()
+        answer = requests.post(f"{url}/{request['id']}/redeliver", headers=bearer(made), timeout=5)
+        assert answer.status_code == 202
+        assert client.event()[1]["id"] == request["id"]
+        client.acknowledge(ack_id)
+        assert caller.result().status_code == 200
+        wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 
 
 def test_an_event_that_no_client_could_take_stands_in_nobodys_way(tmp_path):

@@ -3,6 +3,7 @@
 import binascii
 import errno
 import logging
+import math
 import os
 import signal
 import sys
@@ -40,10 +41,22 @@ DEFAULT_TIMEOUT_SECONDS = 20.0
 _server = click.option(
     "--server", required=True, envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example."
 )
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds; `nan` is none, which a range lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 _timeout = click.option(
     "--timeout",
     "timeout_seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=_Seconds(0.1, 3600),
     default=DEFAULT_TIMEOUT_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -394,7 +407,7 @@ def retry_events(event_ids: tuple[str, ...], server: str | None) -> None:
 @_of_server
 @_event_ids
 def drop_events(event_ids: tuple[str, ...], server: str | None) -> None:
-    """Delete requests: nobody receives them any more."""
+    """Delete requests. One that is in flight is not sent again, but an app that has it already is not stopped."""
     for event_id in event_ids:
         _with_event(server, event_id, RelayApi.drop)
         click.echo(f"{event_id} is dropped.")

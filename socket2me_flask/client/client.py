@@ -350,7 +350,11 @@ class Client:
         except RelayRefused as error:
             if error.code != "bad_auth":
                 raise
-            self._connection = connect(auth=auth)  # its MAX_WINDOW is less
+            # Its MAX_WINDOW is less, which it tells a client that asks for none.
+            connection = self._connection = connect(auth=auth)
+            if connection.options is not None and connection.options.max_window < self._parallel:
+                connection.close()
+                self._connection = connect(auth={**auth, "window": int(connection.options.max_window)})
 
     def _stay_connected(self) -> str:
         """Return why the connection ended. Raises `TokenGone` if the token did."""

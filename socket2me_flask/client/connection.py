@@ -36,11 +36,13 @@ class RelayOptions:
 
     ack, reply: for the acknowledgement of a call, by mode. Then the relay answers its caller itself.
     redeliver: for that of an event of a mailbox. Then it is sent again.
+    max_window: how many deliveries a client may ask for at once.
     """
 
     ack_timeout_seconds: float
     reply_timeout_seconds: float
     redeliver_seconds: float
+    max_window: float
 
     @classmethod
     def from_answer(cls, answer: Any) -> "RelayOptions | None":
