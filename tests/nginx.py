@@ -9,7 +9,7 @@ from pathlib import Path
 
 from socket2me_flask.messages import process_of
 
-from .live import ROOT, Server, free_port
+from .live import ROOT, Server, free_port, wait_until
 from .redis_server import Redis
 from .test_delivery import Acknowledging
 
@@ -51,6 +51,16 @@ class Nginx(Server):
         assert old in self._configuration
         self._configuration = self._configuration.replace(old, new)
         (self.folder / "nginx.conf").write_text(self._configuration)
+
+    def reload(self) -> None:
+        """Read the configuration again. Returns when the workers with the old one have gone."""
+        old = self._workers()
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not old & self._workers(), "nginx has other workers")
+
+    def _workers(self) -> set[str]:
+        master = self.process.pid
+        return set(Path(f"/proc/{master}/task/{master}/children").read_text().split())
 
     def learn_names(self) -> None:
         """Learn what the relays call themselves: it is in the id of each event."""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+import websocket
 
 from .live import (
     ROOT,
@@ -86,7 +87,43 @@ def test_the_queue_of_a_client_that_does_not_poll_has_a_bound_in_requests():
         received = session.get(f"{url}&sid={sid}").text.split("\x1e")
         assert len(received) == 11
         assert received[-1] == f'42/{token},["too_slow"]'
+        with pytest.raises(
+            websocket.WebSocketBadStatusException, match="400"
+        ):  # no close frame, see `_try_upgrade`
+            websocket.create_connection(f"ws{url.replace('polling', 'websocket')[4:]}&sid={sid}", timeout=5)
         assert session.get(f"{url}&sid={sid}").status_code == 400
+
+
+def test_clients_stay_whose_relay_stood_still():
+    """It has not read what they sent meanwhile, and gives them more time."""
+    with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1) as server:
+        with WebSocket(server, token := server.new()) as client:
+            assert client.receive() == "2"
+            os.kill(server.worker_pid, signal.SIGSTOP)
+            client.send("3")
+            time.sleep(2.5)  # longer than it may be silent
+            os.kill(server.worker_pid, signal.SIGCONT)
+            assert server.go(token).text == "OK"
+            while (received := client.receive()) == "2":
+                pass
+            assert received.startswith("42/")
+
+
+def test_what_a_client_sent_that_hung_up_is_dropped():
+    """It takes the session for lost; a CONNECT that it gave up would displace the one that it has sent since."""
+    with Server() as server:
+        late, token = server.new_with_secret(), server.new()
+        url = f"{server.url}/socket.io/?EIO=4&transport=polling"
+        sid = json.loads(requests.get(url, timeout=5).text[1:])["sid"]
+        body = f'40/{late["token"]},{{"secret":"{late["secret"]}"}}'
+        os.kill(server.worker_pid, signal.SIGSTOP)
+        with Raw(server.port) as raw:
+            path = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
+            raw.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        os.kill(server.worker_pid, signal.SIGCONT)
+        assert requests.post(f"{url}&sid={sid}", data=f"40/{token},", timeout=5).status_code == 200
+        received = requests.get(f"{url}&sid={sid}", timeout=5).text
+        assert (f"40/{token}," in received, late["token"] in received) == (True, False)
 
 
 def test_two_megabytes_reach_a_raw_client(any_server):

@@ -406,6 +406,34 @@ def test_a_client_that_comes_while_redis_is_away_comes_again(faulty):
         wait_until(lambda: faulty.go(token).status_code == 200, "it is served")
 
 
+def test_a_client_of_python_that_comes_while_redis_is_full_comes_again(faulty):
+    """Its connection is not closed together with the answer to its CONNECT: it would never try again."""
+    token = faulty.new()
+    faulty.redis.client.config_set("maxmemory", 1)
+    with PythonListener(faulty, token) as client:
+        client.expect("connect")
+        lost = client.client.eio.ws
+        client.expect("disconnect")
+        faulty.redis.client.config_set("maxmemory", 0)
+        client.expect("connect", after=["disconnect"])
+        lost.shutdown()  # which the client leaves open
+        wait_until(lambda: faulty.go(token).status_code == 200, "it is served")
+
+
+def test_a_client_that_left_before_it_was_attached_replaces_nobody(faulty):
+    """The relay waited for Redis meanwhile. The client may be the same one, which has connected again elsewhere."""
+    token = faulty.new()
+    with PythonListener(faulty.other, token) as client:
+        client.expect("connect")
+        with WebSocket(faulty) as ghost:
+            faulty.redis.client.execute_command("CLIENT", "PAUSE", int(TIMEOUT_SECONDS * 700), "ALL")
+            ghost.send(f"40/{token},")
+        wait_until(lambda: faulty.redis.client.ping(), "Redis goes on")
+        for server in (faulty, faulty.other):
+            wait_until(lambda server=server: server.go(token).status_code == 200, "it is served")
+            client.expect("request")
+
+
 def test_a_full_redis_refuses_and_loses_nothing(faulty):
     """503; what was accepted stays, and then there is room again."""
     made = faulty.new_with_secret(mailbox=True)

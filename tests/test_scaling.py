@@ -203,6 +203,21 @@ def test_a_call_that_a_relay_took_is_not_sent_to_another(nginx):
     nginx.learn_names()  # gunicorn has started another
 
 
+def test_a_caller_whose_relay_stands_still_is_answered(nginx):
+    """504 after the `proxy_read_timeout` of callers, 1 s here, which is shorter than that of clients."""
+    shipped, short = "proxy_read_timeout 15s", "proxy_read_timeout 1s"
+    token, relay = nginx.new(), nginx.relays[0]
+    nginx.configure(shipped, short)
+    nginx.reload()
+    os.kill(relay.worker_pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: nginx.go(token).status_code == 504, "the call came to the relay that stands still")
+    finally:
+        os.kill(relay.worker_pid, signal.SIGCONT)
+        nginx.configure(short, shipped)
+        nginx.reload()
+
+
 def coming_back(nginx, token):
     return NodeListener(nginx, token, transports=["websocket"], reconnectionDelay=100, reconnectionDelayMax=200)
 

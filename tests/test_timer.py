@@ -18,3 +18,17 @@ def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):
     now[0] = 14
     timer.run(lambda: None)
     assert acted == ["c", "d", "a"]
+
+
+def test_items_that_are_postponed_are_due_later():
+    """By that time, and in the same order."""
+    acted = []
+    timer = Timer(0, acted.append)
+    timer.add("a")
+    timer.postpone(3600)
+    timer.run(lambda: None)
+    assert acted == []
+    timer.postpone(-3600)
+    timer.add("b")
+    timer.run(lambda: None)
+    assert acted == ["a", "b"]
