@@ -203,7 +203,7 @@ def test_what_is_in_flight_is_seen_at_another_process(pair):
         ack_id, second = client.event()
         assert second["id"] != request["id"]
         client.acknowledge(ack_id)
-        assert sorted(caller.answer.status_code for caller in callers) == [200, 202]
+        assert sorted(caller.answer.status_code for caller in callers) == [200, 410]
 
 
 def test_limits_are_counted_together():
