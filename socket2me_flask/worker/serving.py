@@ -277,7 +277,7 @@ class Server:
             self._heads.discard(connection)
 
     def _send(self, connection: Connection, request: Any, answer: Answer, *, must_close: bool) -> None:
-        major, minor = (1, 1) if request is None else request.version
+        major, minor = (1, 0) if request is not None and request.version == (1, 0) else (1, 1)
         lines = [
             f"HTTP/{major}.{minor} {answer.status}",
             f"Server: {SERVER}",

@@ -323,7 +323,7 @@ def test_a_caller_that_does_not_read_its_answers_is_not_waited_for(server):
 def test_all_bodies_together_have_a_bound(runner):
     """What has arrived counts, not what was announced; there is always room for a small one."""
     with (
-        Server(runner, BODY_TIMEOUT_SECONDS=6, HOLD_SECONDS=0, MAX_READING_BYTES=3_000_000) as server,
+        Server(runner, BODY_TIMEOUT_SECONDS=6, HOLD_SECONDS=0, MAX_READING_BYTES=6_000_000) as server,
         contextlib.ExitStack() as stack,
     ):
         token = server.new()
