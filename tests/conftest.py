@@ -159,7 +159,6 @@ KNOWN_FAILURES = {
     "test_a_short_soak": "under load the mailboxes may not become empty in time",
     "test_a_heartbeat_is_on_time": "a process of an earlier test may be left to the garbage collector",
     "test_several_tokens_over_one_connection": "under load a client may be disconnected before it reads `replaced`",
-    "test_all_bodies_together_have_a_bound": "an address has half of the pool, which the test was not written for",
     "test_half_heads_take_little_memory": "the bound on CPU time is exceeded on a busy machine",
 }
 
