@@ -8,7 +8,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
-.PHONY: serve try-it test lint fix bench yardstick soak rolling clean
+.PHONY: serve try-it test lint fix bench yardstick chaos clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -45,11 +45,9 @@ yardstick: .venv-yardstick/.done
 	@.venv-yardstick/bin/python -m pip install -q 'gunicorn_h1c>=0.6.10,<0.7' || echo 'No C compiler: going on without it.'
 	@touch $@
 
-soak: $(VENV)/.can-test
-	$(BIN)/python -m tests.soak
-
-rolling: $(VENV)/.can-test
-	$(BIN)/python -m tests.rolling
+# Ten minutes of random faults. `$(BIN)/python -m tests.chaos --help` has the stores, `--faults` and `--seed`.
+chaos: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules
+	$(BIN)/python -m tests.chaos
 
 clean:
 	rm -rf $(VENV) .venv-yardstick tests/js/node_modules
