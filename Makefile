@@ -11,7 +11,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
 
-.PHONY: serve try-it test conformance lint fix bench yardstick soak rolling attack clean
+.PHONY: serve try-it test conformance lint fix bench yardstick chaos attack clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -53,11 +53,9 @@ yardstick: .venv-yardstick/.done
 	@.venv-yardstick/bin/python -m pip install -q 'gunicorn_h1c>=0.6.10,<0.7' || echo 'No C compiler: going on without it.'
 	@touch $@
 
-soak: $(VENV)/.can-test
-	$(BIN)/python -m tests.soak
-
-rolling: $(VENV)/.can-test
-	$(BIN)/python -m tests.rolling
+# Ten minutes of random faults. `$(BIN)/python -m tests.chaos --help` has the stores, `--faults` and `--seed`.
+chaos: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules
+	$(BIN)/python -m tests.chaos
 
 # A search for inputs that cost much, of three minutes. `make attack ARGS='--seconds 600 --seed 1'`.
 attack: $(VENV)/.can-test

@@ -176,8 +176,13 @@ class Clients:
         self.process.kill()
         self.process.wait()
         self._reader.join()
-        self.process.stdin.close()
         self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def close(self) -> None:
+        self.kill()
+        self._errors.close()
 
     def describe(self) -> str:
         """Return what the clients take for their state, and what they wrote to their standard error."""
@@ -272,6 +277,7 @@ class Chaos:
     def run(self, faults: int | None, seconds: float, only: list[str] | None = None) -> None:
         """Do so many faults, or as many as fit into the time, or `only` these, and take account."""
         self._recover()
+        self.recoveries.clear()  # that was the start
         ends_at = time.monotonic() + seconds
         names = iter(only or ())
         while self.faults.total() < faults if faults is not None else time.monotonic() < ends_at:
@@ -342,6 +348,7 @@ class Chaos:
         relay.process.kill()
         relay.process.wait()
         wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends without its master")
+        relay.stop()  # reads the rest of its log
         self._relays[number] = self._start_relay(relay.port)
 
     def _kill_clients(self) -> None:
@@ -504,9 +511,7 @@ class Chaos:
     def close(self) -> None:
         self._is_over.set()
         for each in self.clients:
-            if each.process.poll() is None:
-                each.process.kill()
-                each.process.wait()
+            each.close()
         for wire in self._wires:
             wire.close()
         if self._nginx is not None:

@@ -14,17 +14,8 @@ from functools import partial
 import pytest
 import requests
 
-from . import soak
 from .live import ROOT, PythonListener, Server, WebSocket, clean_environment, command_for, free_port, wait_until
 from .test_delivery import Acknowledging, Caller, error_code, events
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("store", ["sqlite", "redis"])
-def test_a_short_soak(store):
-    """`make soak` runs it with 20,000 events. The seed is printed, and repeats it."""
-    seed = random.randrange(10**6)
-    assert soak.run(events=600, seed=seed, store=store) is None, f"seed {seed}"
 
 
 @pytest.fixture
