@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 
@@ -32,11 +32,10 @@ class Timer:
             if item in self._due:
                 self._due[item] += seconds
 
-    def pop_oldest(self) -> Any | None:
-        """Take out and return the item that is due first, if there is one."""
-        item = next(iter(self._due), None)
-        self._due.pop(item, None)
-        return item
+    def oldest(self, count: int, *, seconds: float) -> list[Any]:
+        """Return up to `count` items that were added at least `seconds` ago, the oldest first."""
+        due_before = time.monotonic() + self._seconds - seconds
+        return [item for item, due in islice(self._due.items(), count) if due <= due_before]
 
     def run(self, give_way: Callable[[], None]) -> None:
         """Act on what is due, giving way to others now and then."""

@@ -32,3 +32,16 @@ def test_items_that_are_postponed_are_due_later():
     timer.add("b")
     timer.run(lambda: None)
     assert acted == ["a", "b"]
+
+
+def test_the_oldest_items_are_those_that_were_added_first(monkeypatch):
+    """No more than are asked for, and none that is younger than asked for."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    timer = Timer(10, lambda item: None)
+    for item in "abc":
+        timer.add(item)
+        now[0] += 1
+    assert timer.oldest(2, seconds=0) == ["a", "b"]
+    assert timer.oldest(9, seconds=2) == ["a", "b"]
+    assert timer.oldest(9, seconds=3.5) == []

@@ -296,8 +296,19 @@ class Connection:
         """Return whether the peer has closed the connection."""
         if not self._has_hung_up:
             with contextlib.suppress(*self.would_block):
-                self._has_hung_up = not self._socket.recv(1, socket.MSG_PEEK)
+                self._has_hung_up = not self._peek()
         return self._has_hung_up
+
+    def has_unread(self) -> bool:
+        """Return whether the kernel holds something of the peer that has not been read."""
+        try:
+            return bool(self._peek())
+        except OSError:  # there is nothing, or the connection has ended
+            return False
+
+    def _peek(self) -> bytes:
+        data: bytes = self._socket.recv(1, socket.MSG_PEEK)
+        return data
 
     def _shutdown_raw(self, how: int) -> None:
         with contextlib.suppress(OSError):
@@ -351,6 +362,10 @@ class TLSConnection(Connection):
 
     def has_hung_up(self) -> bool:
         return self._has_hung_up  # TLS cannot look ahead
+
+    def _peek(self) -> bytes:
+        data: bytes = _RawSocket.recv(self._socket, 1, socket.MSG_PEEK)  # of what is encrypted
+        return data
 
     def _shutdown_raw(self, how: int) -> None:
         # `SSLSocket.shutdown` would drop the session, and the next read would return what is encrypted.

@@ -50,6 +50,11 @@ HEAD_SECONDS = 10
 # How long a peer that is no relay's caller may take to read a piece of a response.
 SEND_TIMEOUT_SECONDS = 30
 
+# To make room for another connection, one that waits for a request is closed. Not one that has waited for less than
+# this, whose request may be on its way, and not one whose request has arrived. So many are looked at.
+ROOM_GRACE_SECONDS = 1
+ROOM_CANDIDATES = 16
+
 # How many chunks of a body may be smaller than this.
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 64
@@ -171,12 +176,13 @@ class Server:
                 connection.cut_off()
 
     def make_room(self) -> bool:
-        """End the connection that has waited longest for a request. Return False if none waits."""
-        connection: Connection | None = self._heads.pop_oldest()
-        if connection is None:
-            return False
-        connection.abort()
-        return True
+        """End the connection that has waited longest for a request. Return False if none may be ended."""
+        for connection in self._heads.oldest(ROOM_CANDIDATES, seconds=ROOM_GRACE_SECONDS):
+            if not connection.has_unread():
+                self._heads.discard(connection)
+                connection.abort()
+                return True
+        return False
 
     def may_connect(self, host: str, connections: int) -> bool:
         """Return whether an address that has so many connections may have another.
