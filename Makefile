@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 
-# Where `make serve` keeps tokens and mailboxes, unless STORE_URL or REDIS_URL is set.
+# Where `make serve` keeps tokens and mailboxes, unless SOCKET2ME_STORE_URL or REDIS_URL is set.
 STORE ?= relay.db
 
 URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
-INSTALLS = pyproject.toml requirements.txt requirements-client.txt Makefile
+INSTALLS = pyproject.toml requirements.txt $(wildcard requirements/*.txt) Makefile
 
 .PHONY: serve try-it test conformance lint fix bench yardstick chaos attack clean
 
@@ -17,7 +17,7 @@ serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
 	@$(MAKE) --no-print-directory try-it
 	@echo
-	@STORE_URL="$${STORE_URL:-$${REDIS_URL:-sqlite:///$(STORE)}}" $(BIN)/gunicorn -k eventlet wsgi:app
+	@SOCKET2ME_STORE_URL="$${SOCKET2ME_STORE_URL:-$${REDIS_URL:-sqlite:///$(STORE)}}" $(BIN)/gunicorn -k eventlet wsgi:app
 
 try-it:
 	@echo '  TOKEN=$$(curl -s $(URL)/v1/new)'
@@ -70,7 +70,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.can-serve: $(VENV)/bin/python $(INSTALLS)
 	@echo 'Installing into $(VENV) ...'
-	@$(BIN)/python -m pip install -q -e .
+	@$(BIN)/python -m pip install -q -e '.[server]'
 	@touch $@
 
 $(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)

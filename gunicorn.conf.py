@@ -12,7 +12,7 @@ import time
 
 from gunicorn.workers import SUPPORTED_WORKERS
 
-from socket2me_flask.config import bind_address, exposure_warning, from_env
+from socket2me_flask.config import exposure_warning, from_env
 from socket2me_flask.errors import ConfigError
 
 # gunicorn has no eventlet worker any more. This one is the relay's own.
@@ -28,19 +28,19 @@ try:
 except ConfigError as error:
     sys.exit(f"socket2me: {error}")
 
-bind = bind_address(os.environ, _settings)
+bind = _settings.bind_address
 
 # One process holds every client and every token of the memory store. WEB_CONCURRENCY would otherwise set it.
 workers = 1
 
-# Clients do not count: a WebSocket leaves the worker, and the relay answers 503 at MAX_CONNECTIONS. So this is for
-# callers, and for clients that poll.
-worker_connections = _open_files - _settings["MAX_CONNECTIONS"] - 50
+# Clients do not count: a WebSocket leaves the worker, and the relay answers 503 at SOCKET2ME_MAX_CONNECTIONS. So
+# this is for callers, and for clients that poll.
+worker_connections = _open_files - _settings.max_connections - 50
 if worker_connections < 10:
     sys.exit(f"socket2me: this process may open {_open_files} files (ulimit -n), which is too few to serve with.")
 
 # A caller that comes often saves a connection; an idle one goes soon, and so does one that sends its head slowly.
-keepalive = _settings["KEEPALIVE_SECONDS"]
+keepalive = _settings.keepalive_seconds
 
 # From when gunicorn is told to stop until it kills the worker: longer than that takes to drain, in `lifecycle.py`.
 graceful_timeout = 10
@@ -74,8 +74,8 @@ def on_starting(server):
 
 def nworkers_changed(server, new, old):
     """Keep to one worker with a store of one process: SIGTTIN would add a relay of its own."""
-    if old is not None and new > 1 and not _settings["STORE_URL"].startswith("redis"):
-        server.log.warning("One worker serves: several need STORE_URL=redis://..., which they share.")
+    if old is not None and new > 1 and not _settings.store_url.startswith("redis"):
+        server.log.warning("One worker serves: several need SOCKET2ME_STORE_URL=redis://..., which they share.")
         server.num_workers = 1
 
 

@@ -25,7 +25,7 @@ def is_about_to_serve() -> bool:
 
 try:
     app = create_app()
-    logs.configure(get_services(app).settings["LOG_LEVEL"])
+    logs.configure(get_services(app).settings.log_level)
     if is_about_to_serve():
         get_services(app).lifecycle.start()
 except ConfigError as error:

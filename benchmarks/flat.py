@@ -10,8 +10,8 @@ import time
 
 from harness import Client, Crowd, Result, Row, Server, load, payload, post, use_load_core
 
-from socket2me_flask.stores import MemoryStore
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage import MemoryStore
 
 BATCH = 2000
 

@@ -1,13 +1,13 @@
-"""socket2me: a self-hosted webhook relay. `create_app` builds it; `wsgi.py` serves it.
+"""The relay. `create_app` builds it; `wsgi.py` serves it.
 
-`socket2me_flask.client` is what listens to one. Whoever imports that starts nothing of the relay: what is
-named here is imported when it is asked for.
+`create_app` and `get_services` are imported when they are first used, so that `import socket2me_flask.config` and
+the like load nothing else.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .factory import create_app
+    from .app import create_app
     from .services import get_services
 
 __all__ = ["create_app", "get_services"]
@@ -16,6 +16,6 @@ __all__ = ["create_app", "get_services"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import factory
+    from . import app
 
-    return getattr(factory, name)
+    return getattr(app, name)

@@ -1,18 +1,19 @@
-"""The settings: one table, read from the environment. Knows nothing of the rest of the relay."""
+"""The settings: one typed table, read from the environment. Knows nothing of the rest of the relay."""
 
+import difflib
 import ipaddress
 import re
 import resource
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import limits
 from limits import RateLimitItem
 
-from . import hosts
 from .errors import ConfigError
+from .http import hosts
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,6 @@ class Kind:
     accepts: str
     parse: Callable[[str], Any]
     is_secret: bool = False  # a value that is not accepted is not shown either
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One row of the table. The unit of a number is in its name."""
-
-    name: str
-    default: Any
-    kind: Kind
-    meaning: str
 
 
 def _whole_number(lowest: int, highest: int) -> Kind:
@@ -56,7 +47,7 @@ def _seconds(lowest: float) -> Kind:
     return Kind(f"a number of seconds from {lowest:g} to {highest}", parse)
 
 
-def _parse_origins(text: str) -> str | list[str] | None:
+def _parse_origins(text: str) -> str | tuple[str, ...] | None:
     """Return what Engine.IO expects: `None` is the relay's own origin only, `"*"` is every origin."""
     origins = [origin.strip() for origin in text.split(",") if origin.strip()]
     if "*" in origins:
@@ -69,7 +60,7 @@ def _parse_origins(text: str) -> str | list[str] | None:
             or origin != f"{parts.scheme}://{parts.netloc}"
         ):
             raise ValueError
-    return origins or None
+    return tuple(origins) or None
 
 
 def _parse_rate(text: str) -> RateLimitItem | None:
@@ -81,11 +72,15 @@ def _parse_rate(text: str) -> RateLimitItem | None:
     return rate
 
 
-def _parse_keys(text: str) -> list[str]:
+def _parse_keys(text: str) -> tuple[str, ...]:
     keys = [key.strip() for key in text.split(",") if key.strip()]
     if not keys:
         raise ValueError  # not "anybody may ask": somebody meant to set one
-    return keys
+    return tuple(keys)
+
+
+def _parse_hosts(text: str) -> tuple[str, ...]:
+    return tuple(hosts.parse(text))
 
 
 def _parse_switch(text: str) -> bool:
@@ -115,7 +110,7 @@ def _is_redis(parts: SplitResult) -> bool:
     return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0 and is_database
 
 
-_HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas", hosts.parse)
+_HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas", _parse_hosts)
 _STORE = Kind(
     "memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store, is_secret=True
 )
@@ -133,109 +128,327 @@ HUGE = 2**31 - 1
 # By these a platform says that it serves the app: Heroku, Fly, Render, Cloud Run and Knative.
 PLATFORM_VARIABLES = ("DYNO", "FLY_APP_NAME", "RENDER", "K_SERVICE")
 
-SETTINGS: tuple[Setting, ...] = (
-    Setting("PORT", 8000, _whole_number(1, 65535), "The port."),
-    Setting("BIND", None, _INTERFACE, "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only."),
-    Setting("LOG_LEVEL", "INFO", _LEVEL, "How much is logged."),
-    # Tokens
-    Setting("STORE_URL", "memory://", _STORE, "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one (rediss:// for TLS). Not set: REDIS_URL, if that is set."),
-    Setting("REDIS_TLS_VERIFY", True, _SWITCH, "Whether the certificate of a rediss:// server must be one that this machine trusts. Heroku's is not."),
-    Setting("STORE_TIMEOUT_SECONDS", 2.0, _seconds(0.05), "How long Redis, or another process, may take to answer; then the caller is answered 503."),
-    Setting("LEASE_SECONDS", 10.0, _seconds(0.5), "How long another process may be silent until its clients count as gone. One that is killed counts as gone at once."),
-    Setting("TOKEN_EXPIRE_SECONDS", 86400.0, _seconds(1), "How long a token lives after it was issued or refreshed."),
-    Setting("MAX_TTL_SECONDS", 2_592_000.0, _seconds(1), "The longest life that a token with a secret may be asked for: 30 days, which `socket2me listen` asks for."),
-    Setting("REAPER_INTERVAL_SECONDS", 10.0, _seconds(0.05), "How often expired tokens are removed and their clients disconnected."),
-    Setting("MAX_TOKENS", 100_000, _whole_number(0, MANY), "How many tokens may live at once; a new one is answered 503. 0: no limit."),
-    # Who may ask
-    Setting("API_KEYS", (), _KEYS, "Keys of which new tokens need one, as Authorization: Bearer. Not set: anybody may ask."),
-    Setting("REQUIRE_SECRET", False, _SWITCH, "Whether every token has a secret: GET /v1/new is answered 403."),
-    Setting("CORS_ALLOWED_ORIGINS", None, _ORIGINS, "Which web pages may connect and ask for tokens. Not set: only the relay's own origin."),
-    Setting("ALLOWED_HOSTS", (), _HOSTS, "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz and /readyz. Not set: every host."),
-    Setting("TRUSTED_PROXY_HOPS", 0, _whole_number(0, 10), "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: nobody is believed."),
-    Setting("RATE_LIMIT_NEW", limits.parse("60/minute"), _RATE, "How often an address may ask for a token; more is answered 429. 0: no limit."),
-    # Calls
-    Setting("RATE_LIMIT_REQUESTS", limits.parse("60000/minute"), _RATE, "How often a token may be called; more is answered 429. 0: no limit."),
-    Setting("MAX_BODY_BYTES", 2_048_000, _whole_number(0, HUGE), "The largest body of a call; a larger one is answered 413."),
-    Setting("BODY_TIMEOUT_SECONDS", 10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."),
-    Setting("MAX_READING_BYTES", 96_000_000, _whole_number(65_536, HUGE), "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Those of one address may be no more than they leave free: half, if they are alone. Bodies up to 64 KB always have room."),
-    Setting("HOLD_SECONDS", 2.0, _seconds(0), "How long a call waits for a client to connect before it is answered 503."),
-    Setting("MAX_HELD_REQUESTS_PER_TOKEN", 100, _whole_number(0, MANY), "How many calls may wait for one client."),
-    Setting("MAX_HELD_REQUESTS", 1000, _whole_number(0, MANY), "How many calls may wait for their clients at once, over all tokens. Those of one address may be no more than they leave free: half, if they are alone."),
-    Setting("MAX_HELD_BYTES", 64_000_000, _whole_number(0, HUGE), "How many bytes of calls, headers and bodies, may wait for their clients, over all tokens; shared alike."),
-    Setting("RETRY_AFTER_SECONDS", 5, _whole_number(1, 86_400), "The Retry-After that goes with a 503."),
-    Setting("KEEPALIVE_SECONDS", 10, _whole_number(1, 3600), "How long a caller's connection may be idle, and how long the head of a request may take."),
-    Setting("SEND_TIMEOUT_SECONDS", 30, _whole_number(1, 3600), "How long a caller may take to read a piece of its answer, and a client on WebSocket a piece of what waits for it; then its connection is closed."),
-    # Delivery
-    Setting("ACK_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the acknowledgement of a client in mode ack: then it is answered 202 if the event is in a mailbox, else 504."),
-    Setting("REPLY_TIMEOUT_SECONDS", 5.0, _seconds(0.05), "How long a caller waits for the reply of a client in mode reply: then it is answered 202 if the event is in a mailbox, else 504 (200 under /go, as the later originals answered)."),
-    Setting("MAILBOX_DEFAULT", False, _SWITCH, "Whether a token from POST /v1/new has a mailbox if it does not say."),
-    Setting("MAILBOX_MAX_EVENTS", 1000, _whole_number(0, MANY), "How many events one mailbox may hold; more is answered 429. 0: no limit."),
-    Setting("MAILBOX_MAX_BYTES", 50_000_000, _whole_number(0, HUGE), "How many bytes one mailbox may hold; more is answered 429. 0: no limit."),
-    Setting("MAILBOX_TOTAL_BYTES", 1_000_000_000, _whole_number(0, 10**15), "How many bytes all mailboxes may hold; more is answered 503. The last tenth is for mailboxes that hold up to 64 KB. 0: no limit."),
-    Setting("MAILBOX_MAX_AGE_SECONDS", 604800.0, _seconds(1), "How long an event may be in a mailbox; an older one is dropped, which the log says."),
-    Setting("REDELIVER_SECONDS", 30.0, _seconds(0.05), "How long a client may take to acknowledge an event of a mailbox before it is sent again."),
-    Setting("MAX_ATTEMPTS", 100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it is set aside."),
-    Setting("WINDOW", 1, _whole_number(1, 1000), "How many events of a mailbox may be on their way to a client that does not say. 1: in strict order."),
-    Setting("MAX_WINDOW", 100, _whole_number(1, 1000), "How many a client may ask for."),
-    # Clients
-    Setting("LEGACY_CLIENTS", True, _SWITCH, "Whether clients of 2016 are served: socket.io-client 1.x and 2.x, and the URLs /new, /refresh and /go without /v1."),
-    Setting("MAX_CONNECTIONS", None, _whole_number(0, MANY), "How many clients may be connected at once; the next is answered 503. Not set: 20,000, if they are no more than four fifths of the files that the process may open. 0: those four fifths."),
-    Setting("MAX_CONNECTIONS_PER_ADDRESS", None, _whole_number(0, MANY), "How many clients may be connected at once from one address. Not set: 1,000, or half of MAX_CONNECTIONS if that is less. 0: no limit."),
-    Setting("MAX_NAMESPACES_PER_CONNECTION", 50, _whole_number(0, MANY), "How many tokens one connection may try to join. 0: no limit."),
-    Setting("JOIN_TIMEOUT_SECONDS", 10.0, _seconds(0.1), "How long a connection may take to join a token before it is closed."),
-    Setting("CLIENT_QUEUE_LIMIT_REQUESTS", 1000, _whole_number(1, MANY), "How many requests may wait for a client that reads slowly; at the next it is disconnected."),
-    Setting("CLIENT_QUEUE_LIMIT_BYTES", 16_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for a client that reads slowly; at more it is disconnected."),
-    Setting("MAX_QUEUED_BYTES", 80_000_000, _whole_number(65_536, HUGE), "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected. Those of one address may have no more than they leave free: half, if they are alone."),
-    Setting("MAX_CLIENT_MESSAGE_BYTES", 262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."),
-    Setting("PING_INTERVAL_SECONDS", 25, _whole_number(1, 3600), "How often a client is asked whether it is still there."),
-    Setting("PING_TIMEOUT_SECONDS", 20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."),
-)  # fmt: skip
+
+def _setting(default: Any, kind: Kind, meaning: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
 
-def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return every setting: from `overrides`, else the variable's value in `environ`, else the default.
+def _limit(default: Any, kind: Kind, meaning: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning, "is_limit": True})
 
-    An empty variable counts as not set; `overrides` hold values, not texts. Raises `ConfigError`, which
-    names the variable, what it holds and what it accepts, or the override that is no setting.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the relay is told. The unit of a number is in its name.
+
+    A setting `name` is read from the variable `SOCKET2ME_NAME`, but for `port`, which is read from `PORT`. The limits
+    at the end have values that suit every relay that is known: they have no variables. `SOCKET2ME_LIMITS` changes
+    them, which tests do.
     """
-    settings = {setting.name: setting.default for setting in SETTINGS}
-    for setting in SETTINGS:
-        name = setting.name
-        if name == "STORE_URL" and not environ.get(name, "").strip():
-            name = "REDIS_URL"  # as Heroku and others name it
-        text = environ.get(name, "").strip()
-        if not text:
-            continue
-        try:
-            settings[setting.name] = setting.kind.parse(text)
-        except (ValueError, KeyError):
-            value = "" if setting.kind.is_secret else f"={text!r}"
-            raise ConfigError(f"{name}{value} is not accepted: it takes {setting.kind.accepts}.") from None
-    for name in overrides or {}:
-        if name not in settings:
-            raise ConfigError(f"{name} is not a setting.")
-    settings |= overrides or {}
-    if settings["MAILBOX_DEFAULT"] and settings["STORE_URL"] == "memory://":
+
+    port: int = _setting(8000, _whole_number(1, 65535), "The port.")
+    bind: str | None = _setting(
+        None,
+        _INTERFACE,
+        "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only.",
+    )
+    log_level: str = _setting("INFO", _LEVEL, "How much is logged.")
+    # Tokens
+    store_url: str = _setting(
+        "memory://",
+        _STORE,
+        "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one (rediss:// for TLS). Not set: REDIS_URL, if that is set.",
+    )
+    redis_tls_verify: bool = _setting(
+        True,
+        _SWITCH,
+        "Whether the certificate of a rediss:// server must be one that this machine trusts. Heroku's is not.",
+    )
+    store_timeout_seconds: float = _setting(
+        2.0,
+        _seconds(0.05),
+        "How long Redis, or another process, may take to answer; then the caller is answered 503.",
+    )
+    lease_seconds: float = _setting(
+        10.0,
+        _seconds(0.5),
+        "How long another process may be silent until its clients count as gone. One that is killed counts as gone at once.",
+    )
+    token_expire_seconds: float = _setting(
+        86400.0, _seconds(1), "How long a token lives after it was issued or refreshed."
+    )
+    max_ttl_seconds: float = _setting(
+        2_592_000.0,
+        _seconds(1),
+        "The longest life that a token with a secret may be asked for: 30 days, which `socket2me listen` asks for.",
+    )
+    reaper_interval_seconds: float = _setting(
+        10.0, _seconds(0.05), "How often expired tokens are removed and their clients disconnected."
+    )
+    max_tokens: int = _setting(
+        100_000, _whole_number(0, MANY), "How many tokens may live at once; a new one is answered 503. 0: no limit."
+    )
+    # Who may ask
+    api_keys: tuple[str, ...] = _setting(
+        (), _KEYS, "Keys of which new tokens need one, as Authorization: Bearer. Not set: anybody may ask."
+    )
+    require_secret: bool = _setting(
+        False, _SWITCH, "Whether every token has a secret: GET /v1/new is answered 403."
+    )
+    cors_allowed_origins: str | tuple[str, ...] | None = _setting(
+        None, _ORIGINS, "Which web pages may connect and ask for tokens. Not set: only the relay's own origin."
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        _HOSTS,
+        "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz and /readyz. Not set: every host.",
+    )
+    trusted_proxy_hops: int = _setting(
+        0,
+        _whole_number(0, 10),
+        "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: nobody is believed.",
+    )
+    rate_limit_new: RateLimitItem | None = _setting(
+        limits.parse("60/minute"),
+        _RATE,
+        "How often an address may ask for a token; more is answered 429. 0: no limit.",
+    )
+    # Calls
+    rate_limit_requests: RateLimitItem | None = _setting(
+        limits.parse("60000/minute"), _RATE, "How often a token may be called; more is answered 429. 0: no limit."
+    )
+    max_body_bytes: int = _setting(
+        2_048_000, _whole_number(0, HUGE), "The largest body of a call; a larger one is answered 413."
+    )
+    hold_seconds: float = _setting(
+        2.0, _seconds(0), "How long a call waits for a client to connect before it is answered 503."
+    )
+    # Delivery
+    ack_timeout_seconds: float = _setting(
+        5.0,
+        _seconds(0.05),
+        "How long a caller waits for the acknowledgement of a client in mode ack: then it is answered 202 if the event is in a mailbox, else 504.",
+    )
+    reply_timeout_seconds: float = _setting(
+        5.0,
+        _seconds(0.05),
+        "How long a caller waits for the reply of a client in mode reply: then it is answered 202 if the event is in a mailbox, else 504 (200 under /go, as the later originals answered).",
+    )
+    mailbox_default: bool = _setting(
+        False, _SWITCH, "Whether a token from POST /v1/new has a mailbox if it does not say."
+    )
+    mailbox_max_events: int = _setting(
+        1000, _whole_number(0, MANY), "How many events one mailbox may hold; more is answered 429. 0: no limit."
+    )
+    mailbox_total_bytes: int = _setting(
+        1_000_000_000,
+        _whole_number(0, 10**15),
+        "How many bytes all mailboxes may hold; more is answered 503. The last tenth is for mailboxes that hold up to 64 KB. 0: no limit.",
+    )
+    mailbox_max_age_seconds: float = _setting(
+        604800.0, _seconds(1), "How long an event may be in a mailbox; an older one is dropped, which the log says."
+    )
+    redeliver_seconds: float = _setting(
+        30.0,
+        _seconds(0.05),
+        "How long a client may take to acknowledge an event of a mailbox before it is sent again.",
+    )
+    max_attempts: int = _setting(
+        100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it is set aside."
+    )
+    # Clients
+    legacy_clients: bool = _setting(
+        True,
+        _SWITCH,
+        "Whether clients of 2016 are served: socket.io-client 1.x and 2.x, and the URLs /new, /refresh and /go without /v1.",
+    )
+    max_connections: int = _setting(
+        None,
+        _whole_number(0, MANY),
+        "How many clients may be connected at once; the next is answered 503. Not set: 20,000, if they are no more than four fifths of the files that the process may open. 0: those four fifths.",
+    )
+    max_connections_per_address: int = _setting(
+        None,
+        _whole_number(0, MANY),
+        "How many clients may be connected at once from one address. Not set: 1,000, or half of MAX_CONNECTIONS if that is less. 0: no limit.",
+    )
+    ping_interval_seconds: int = _setting(
+        25, _whole_number(1, 3600), "How often a client is asked whether it is still there."
+    )
+    ping_timeout_seconds: int = _setting(
+        20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."
+    )
+    # Limits
+    body_timeout_seconds: float = _limit(
+        10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."
+    )
+    max_reading_bytes: int = _limit(
+        96_000_000,
+        _whole_number(65_536, HUGE),
+        "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Those of one address may be no more than they leave free: half, if they are alone. Bodies up to 64 KB always have room.",
+    )
+    max_held_requests_per_token: int = _limit(
+        100, _whole_number(0, MANY), "How many calls may wait for one client."
+    )
+    max_held_requests: int = _limit(
+        1000,
+        _whole_number(0, MANY),
+        "How many calls may wait for their clients at once, over all tokens. Those of one address may be no more than they leave free: half, if they are alone.",
+    )
+    max_held_bytes: int = _limit(
+        64_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes of calls, headers and bodies, may wait for their clients, over all tokens; shared alike.",
+    )
+    retry_after_seconds: int = _limit(5, _whole_number(1, 86_400), "The Retry-After that goes with a 503.")
+    keepalive_seconds: int = _limit(
+        10,
+        _whole_number(1, 3600),
+        "How long a caller's connection may be idle, and how long the head of a request may take.",
+    )
+    send_timeout_seconds: int = _limit(
+        30,
+        _whole_number(1, 3600),
+        "How long a caller may take to read a piece of its answer, and a client on WebSocket a piece of what waits for it; then its connection is closed.",
+    )
+    mailbox_max_bytes: int = _limit(
+        50_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes one mailbox may hold; more is answered 429. 0: no limit.",
+    )
+    window: int = _limit(
+        1,
+        _whole_number(1, 1000),
+        "How many events of a mailbox may be on their way to a client that does not say. 1: in strict order.",
+    )
+    max_window: int = _limit(100, _whole_number(1, 1000), "How many a client may ask for.")
+    max_namespaces_per_connection: int = _limit(
+        50, _whole_number(0, MANY), "How many tokens one connection may try to join. 0: no limit."
+    )
+    join_timeout_seconds: float = _limit(
+        10.0, _seconds(0.1), "How long a connection may take to join a token before it is closed."
+    )
+    client_queue_limit_requests: int = _limit(
+        1000,
+        _whole_number(1, MANY),
+        "How many requests may wait for a client that reads slowly; at the next it is disconnected.",
+    )
+    client_queue_limit_bytes: int = _limit(
+        16_000_000,
+        _whole_number(65_536, HUGE),
+        "How many bytes may wait for a client that reads slowly; at more it is disconnected.",
+    )
+    max_queued_bytes: int = _limit(
+        80_000_000,
+        _whole_number(65_536, HUGE),
+        "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected. Those of one address may have no more than they leave free: half, if they are alone.",
+    )
+    max_client_message_bytes: int = _limit(
+        262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."
+    )
+
+    @property
+    def bind_address(self) -> str:
+        """The interface and the port to listen on, as gunicorn's `bind` takes it."""
+        host = self.bind or "127.0.0.1"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+PREFIX = "SOCKET2ME_"
+
+# Variables with the prefix that are not the relay's settings: they are the command's.
+_OTHER_VARIABLES = ("SOCKET2ME_SERVER", "SOCKET2ME_API_KEY", "SOCKET2ME_DEBUG")
+
+LIMITS_VARIABLE = "SOCKET2ME_LIMITS"
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return "PORT" if name == "port" else PREFIX + name.upper()
+
+
+SETTINGS = {item.name: item for item in fields(Settings) if "is_limit" not in item.metadata}
+LIMITS = {item.name: item for item in fields(Settings) if "is_limit" in item.metadata}
+_NAME_OF = {variable_of(name): name for name in SETTINGS}
+
+
+def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings: from `overrides`, else the variable's value in `environ`, else the default.
+
+    An empty variable counts as not set. `overrides` have names in capitals, such as `HOLD_SECONDS`, of settings or of
+    limits, and values, not texts. Raises `ConfigError`, which names the variable, what it holds and what it accepts;
+    or a variable, or an override, that is none, with the nearest that is.
+    """
+    _check_names(environ)
+    values: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        variable = variable_of(name)
+        text = environ.get(variable, "").strip()
+        if not text and name == "store_url":
+            variable = "REDIS_URL"  # as Heroku and others name it
+            text = environ.get(variable, "").strip()
+        if text:
+            values[name] = _parse(variable, text, setting.metadata["kind"])
+    values |= _limits_from(environ.get(LIMITS_VARIABLE, ""))
+    for override, value in (overrides or {}).items():
+        name = override.lower()
+        if name not in SETTINGS and name not in LIMITS:
+            known = [name.upper() for name in (*SETTINGS, *LIMITS)]
+            raise ConfigError(f"{override} is not a setting. The nearest is {_nearest(override, known)}.")
+        values[name] = value
+    if values.get("bind") is None and any(environ.get(name, "").strip() for name in PLATFORM_VARIABLES):
+        values["bind"] = "0.0.0.0"  # noqa: S104  # the platform's proxy asks
+    values["max_connections"] = _connections(values.get("max_connections"))
+    if values.get("max_connections_per_address") is None:
+        values["max_connections_per_address"] = max(1, min(1000, values["max_connections"] // 2))
+    settings = Settings(**values)
+    if settings.mailbox_default and settings.store_url == "memory://":
         raise ConfigError(
-            "MAILBOX_DEFAULT=true needs a STORE_URL that survives the process: sqlite:///relay.db, or redis://."
+            "SOCKET2ME_MAILBOX_DEFAULT=true needs a SOCKET2ME_STORE_URL that survives the process: "
+            "sqlite:///relay.db, or redis://."
         )
-    settings["MAX_CONNECTIONS"] = _connections(settings["MAX_CONNECTIONS"])
-    if settings["MAX_CONNECTIONS_PER_ADDRESS"] is None:
-        settings["MAX_CONNECTIONS_PER_ADDRESS"] = max(1, min(1000, settings["MAX_CONNECTIONS"] // 2))
     return settings
 
 
-def bind_address(environ: Mapping[str, str], settings: Mapping[str, Any]) -> str:
-    """Return the interface and the port to listen on, as gunicorn's `bind` takes it."""
-    is_hosted = any(environ.get(name, "").strip() for name in PLATFORM_VARIABLES)
-    host = settings["BIND"] or ("0.0.0.0" if is_hosted else "127.0.0.1")  # noqa: S104  # the platform's proxy asks
-    return f"[{host}]:{settings['PORT']}" if ":" in host else f"{host}:{settings['PORT']}"
+def _parse(variable: str, text: str, kind: Kind) -> Any:
+    try:
+        return kind.parse(text)
+    except (ValueError, KeyError):
+        value = "" if kind.is_secret else f"={text!r}"
+        raise ConfigError(f"{variable}{value} is not accepted: it takes {kind.accepts}.") from None
 
 
-def exposure_warning(address: str, settings: Mapping[str, Any]) -> str | None:
+def _check_names(environ: Mapping[str, str]) -> None:
+    known = [*_NAME_OF, LIMITS_VARIABLE, *_OTHER_VARIABLES]
+    for variable in environ:
+        if not variable.startswith(PREFIX) or variable in known:
+            continue
+        if (limit := variable.removeprefix(PREFIX)).lower() in LIMITS:
+            raise ConfigError(f"{variable} is not a setting. It is a limit: {LIMITS_VARIABLE}={limit}=... sets it.")
+        nearest = _nearest(variable, known)
+        raise ConfigError(f"{variable} is not a setting. The nearest is {nearest}; docs/settings.md has all.")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+
+
+def _limits_from(text: str) -> dict[str, Any]:
+    """Return the limits of a text such as `KEEPALIVE_SECONDS=2 WINDOW=5`."""
+    values = {}
+    for item in text.split():
+        name, _, value = item.partition("=")
+        limit = LIMITS.get(name.lower())
+        if limit is None or not name.isupper():
+            raise ConfigError(f"{LIMITS_VARIABLE} names {name!r}, which is none of {', '.join(LIMITS).upper()}.")
+        values[name.lower()] = _parse(f"{LIMITS_VARIABLE}: {name}", value, limit.metadata["kind"])
+    return values
+
+
+def exposure_warning(address: str, settings: Settings) -> str | None:
     """Return what it means that a relay listens on an address, such as `0.0.0.0:8000`, if others may reach it.
 
-    None for this machine's own, for a Unix socket, and where both `API_KEYS` and `REQUIRE_SECRET` are set.
+    None for this machine's own, for a Unix socket, and where both keys and secrets are asked for.
     """
     host = address.rpartition(":")[0].strip("[]")
     if (
@@ -245,11 +458,11 @@ def exposure_warning(address: str, settings: Mapping[str, Any]) -> str | None:
     ):
         return None
     risks = []
-    if not settings["API_KEYS"]:
-        risks.append("Without API_KEYS anybody who reaches it may ask for tokens.")
-    if not settings["REQUIRE_SECRET"]:
+    if not settings.api_keys:
+        risks.append("Without SOCKET2ME_API_KEYS anybody who reaches it may ask for tokens.")
+    if not settings.require_secret:
         risks.append(
-            "Without REQUIRE_SECRET a token may have no secret: whoever knows its URL may take its requests."
+            "Without SOCKET2ME_REQUIRE_SECRET a token may have no secret: whoever knows its URL may take its requests."
         )
     if not risks:
         return None
@@ -276,7 +489,7 @@ def _connections(wanted: int | None) -> int:
         return possible
     if wanted > possible:
         raise ConfigError(
-            f"MAX_CONNECTIONS={wanted} is not accepted: of the {open_files} files that this process may open "
+            f"SOCKET2ME_MAX_CONNECTIONS={wanted} is not accepted: of the {open_files} files that this process may open "
             f"(ulimit -n), clients can have {possible}."
         )
     return wanted

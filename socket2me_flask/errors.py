@@ -59,12 +59,12 @@ class UpgradeRequired(RelayError):
 
 
 class UnknownHost(RelayError):
-    """The `Host` of a request is none of `ALLOWED_HOSTS` (RFC 9110, section 15.5.20)."""
+    """The `Host` of a request is none of `SOCKET2ME_ALLOWED_HOSTS` (RFC 9110, section 15.5.20)."""
 
     status = 421
     code = "unknown_host"
     message = "This relay does not answer for this host."
-    setting = "ALLOWED_HOSTS"
+    setting = "SOCKET2ME_ALLOWED_HOSTS"
 
 
 class IncompleteBody(RelayError):
@@ -110,7 +110,7 @@ class Forbidden(RelayError):
 
 
 class ForbiddenOrigin(Forbidden):
-    """A web page asks that `CORS_ALLOWED_ORIGINS` does not name."""
+    """A web page asks that `SOCKET2ME_CORS_ALLOWED_ORIGINS` does not name."""
 
     code = "forbidden_origin"
     message = "Pages of this origin may not connect."
@@ -134,12 +134,12 @@ class BodyTimeout(RelayError):
 
 
 class BodyTooLarge(RelayError):
-    """The body is over `MAX_BODY_BYTES`."""
+    """The body is over `SOCKET2ME_MAX_BODY_BYTES`."""
 
     status = 413
     code = "body_too_large"
     message = "The body is larger than this relay accepts."
-    setting = "MAX_BODY_BYTES"
+    setting = "SOCKET2ME_MAX_BODY_BYTES"
 
 
 class BadReply(RelayError):
@@ -207,7 +207,7 @@ class MailboxFull(RelayError):
     status = 429
     code = "mailbox_full"
     message = "The mailbox of this token is full."
-    setting = "MAILBOX_MAX_EVENTS or MAILBOX_MAX_BYTES"
+    setting = "SOCKET2ME_MAILBOX_MAX_EVENTS or MAILBOX_MAX_BYTES"
     is_temporary = True
 
 
@@ -231,14 +231,14 @@ class Unavailable(RelayError):
 
 
 class NobodyConnected(Unavailable):
-    """The token lives, but no client came within `HOLD_SECONDS`."""
+    """The token lives, but no client came within `SOCKET2ME_HOLD_SECONDS`."""
 
     code = "nobody_connected"
     message = "No client is connected for this token."
 
 
 class ClientBusy(Unavailable):
-    """As many calls as the client's window are with it, and none was acknowledged within `HOLD_SECONDS`."""
+    """The client's window is full, and no call was acknowledged within `SOCKET2ME_HOLD_SECONDS`."""
 
     code = "client_busy"
     message = "The client for this token is busy with other calls. This one was not delivered."
@@ -252,11 +252,11 @@ class ClientLeft(Unavailable):
 
 
 class MailboxesFull(Unavailable):
-    """As many bytes are in all mailboxes as `MAILBOX_TOTAL_BYTES` allows for one with what this one has."""
+    """All mailboxes hold what `SOCKET2ME_MAILBOX_TOTAL_BYTES` allows, for one with as much as this one has."""
 
     code = "mailboxes_full"
     message = "The relay keeps as many bytes in mailboxes as it may."
-    setting = "MAILBOX_TOTAL_BYTES"
+    setting = "SOCKET2ME_MAILBOX_TOTAL_BYTES"
 
 
 class TooManyHeld(Unavailable):
@@ -315,26 +315,26 @@ class TooManyUnread(Unavailable):
 
 
 class TooManyTokens(Unavailable):
-    """As many tokens live as `MAX_TOKENS` allows."""
+    """As many tokens live as `SOCKET2ME_MAX_TOKENS` allows."""
 
     code = "too_many_tokens"
     message = "The relay holds as many tokens as it may."
-    setting = "MAX_TOKENS"
+    setting = "SOCKET2ME_MAX_TOKENS"
 
 
 class TooManyConnections(Unavailable):
-    """As many clients are connected as `MAX_CONNECTIONS` allows."""
+    """As many clients are connected as `SOCKET2ME_MAX_CONNECTIONS` allows."""
 
     code = "too_many_connections"
     message = "The relay holds as many connections as it may."
-    setting = "MAX_CONNECTIONS"
+    setting = "SOCKET2ME_MAX_CONNECTIONS"
 
 
 class TooManyConnectionsOfAddress(TooManyConnections):
-    """As many clients are connected from one address as `MAX_CONNECTIONS_PER_ADDRESS` allows."""
+    """As many clients are connected from one address as `SOCKET2ME_MAX_CONNECTIONS_PER_ADDRESS` allows."""
 
     message = "The relay holds as many connections from your address as it may."
-    setting = "MAX_CONNECTIONS_PER_ADDRESS"
+    setting = "SOCKET2ME_MAX_CONNECTIONS_PER_ADDRESS"
 
 
 class TooManyNamespaces(Unavailable):
@@ -373,7 +373,7 @@ class PeerSilent(Unavailable):
 
     code = "peer_silent"
     message = "The process of this relay that has the client did not answer in time."
-    setting = "STORE_TIMEOUT_SECONDS"
+    setting = "SOCKET2ME_STORE_TIMEOUT_SECONDS"
 
 
 class StoreUnavailable(Unavailable):

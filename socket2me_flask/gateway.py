@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .answers import ErrorAnswers
 from .errors import RelayError, ShuttingDown, UnknownHost
-from .hosts import Hosts
+from .http.answers import ErrorAnswers
+from .http.hosts import Hosts
 from .lifecycle import Lifecycle
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from .engine import Engine
-from .reaper import Reaper
-from .relay import Relay
-from .stores import TokenStore
+from .engineio import Engine
+from .relay.reaper import Reaper
+from .relay.relay import Relay
+from .storage import TokenStore
 
 log = logging.getLogger(__name__)
 

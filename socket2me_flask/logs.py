@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from urllib.parse import quote
 
-from .tokens import SECRET
+from .relay.tokens import SECRET
 
 _GIVEAWAY = re.compile(
     SECRET

@@ -1,23 +1,23 @@
 """The one typed way from a Flask application to what it was built with."""
 
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Flask, current_app
 
-from .answers import ErrorAnswers
-from .body import BodyReader
+from .config import Settings
 from .gateway import Gateway, Scheduler
-from .hosts import Hosts
+from .http.answers import ErrorAnswers
+from .http.hosts import Hosts
+from .http.origins import Origins
+from .http.request_body import BodyReader
 from .lifecycle import Lifecycle
 from .limits import AtOnce, Rate
-from .origins import Origins
-from .reaper import Reaper
-from .relay import Relay
-from .sockets import Sockets
-from .stores import TokenStore
+from .relay.reaper import Reaper
+from .relay.relay import Relay
+from .sockets.server import Sockets
+from .storage import TokenStore
 
 if TYPE_CHECKING:
     from .api.forward import Forwarder  # which imports this module
@@ -33,7 +33,7 @@ _built: "weakref.WeakSet[Services]" = weakref.WeakSet()
 class Services:
     """What `create_app` built."""
 
-    settings: Mapping[str, Any]
+    settings: Settings
     store: TokenStore
     relay: Relay
     sockets: Sockets

@@ -13,8 +13,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from socket2me_flask import create_app
-from socket2me_flask.stores import SQLiteStore
-from socket2me_flask.stores.redis import RedisStore
+from socket2me_flask.storage import SQLiteStore
+from socket2me_flask.storage.redis import RedisStore
 
 from .live import ROOT, Server
 from .redis_server import Redis

@@ -1,8 +1,8 @@
 """An engine in this process, for tests of its sessions without a server."""
 
-from socket2me_flask.answers import ErrorAnswers
-from socket2me_flask.engine import Engine, Limits, Session
-from socket2me_flask.origins import Origins
+from socket2me_flask.engineio import Engine, Limits, Session
+from socket2me_flask.http.answers import ErrorAnswers
+from socket2me_flask.http.origins import Origins
 
 
 def make_engine(**limits):

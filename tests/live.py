@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import requests
 import socketio
 import websocket
+
+from socket2me_flask.config import LIMITS, SETTINGS, variable_of
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -57,6 +59,14 @@ def command_for(runner: str, port: int) -> tuple[list[str], dict[str, str]]:
     raise ValueError(runner)
 
 
+def variables(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return settings and limits, by their names in capitals, as environment variables. Other names are kept."""
+    values = {name: str(value) for name, value in settings.items()}
+    limits = " ".join(f"{name}={values.pop(name)}" for name in settings if name.lower() in LIMITS)
+    named = {variable_of(name.lower()) if name.lower() in SETTINGS else name: v for name, v in values.items()}
+    return {**named, "SOCKET2ME_LIMITS": limits}
+
+
 class Server:
     """A relay in a process of its own."""
 
@@ -71,9 +81,7 @@ class Server:
             cwd=ROOT,
             env={
                 **clean_environment(),
-                "RATE_LIMIT_NEW": "0",  # all tests have one address
-                **environment,
-                **{name: str(value) for name, value in settings.items()},
+                **self.variables({"RATE_LIMIT_NEW": 0, **environment, **settings}),  # all tests have one address
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -89,6 +97,7 @@ class Server:
             raise
 
     command = staticmethod(command_for)
+    variables = staticmethod(variables)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the server ended: {self.log}"
@@ -149,6 +158,10 @@ class Previous(Server):
         self._folder = folder
         super().__init__("flask", port, **settings)
 
+    @staticmethod
+    def variables(settings: Mapping[str, object]) -> dict[str, str]:
+        return {name: str(value) for name, value in settings.items()}
+
     def command(self, runner: str, port: int) -> tuple[list[str], dict[str, str]]:  # type: ignore[override]
         command, environment = command_for(runner, port)
         return ["env", "-C", str(self._folder), *command], environment
@@ -180,10 +193,8 @@ class Pair(Server):
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment without anything that would set up the relay, its tools first."""
-    from socket2me_flask.config import SETTINGS
-
-    ours = {"REDIS_URL", *(setting.name for setting in SETTINGS)}
-    kept = {k: v for k, v in os.environ.items() if k not in ours and not k.startswith(("FLASK_", "GUNICORN_"))}
+    prefixes = ("SOCKET2ME_", "FLASK_", "GUNICORN_")
+    kept = {k: v for k, v in os.environ.items() if k not in ("PORT", "REDIS_URL") and not k.startswith(prefixes)}
     return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from socket2me_flask.messages import process_of
+from socket2me_flask.relay.call import process_of
 
 from .live import ROOT, Server, free_port, wait_until
 from .redis_server import Redis

@@ -6,7 +6,7 @@ import pytest
 
 from socket2me_flask import create_app, get_services
 from socket2me_flask.errors import ConfigError, StoreUnavailable
-from socket2me_flask.tokens import is_token, new_token
+from socket2me_flask.relay.tokens import is_token, new_token
 
 
 class Recorder:
@@ -141,7 +141,7 @@ def test_go_with_nobody_connected(http):
 
 def test_a_body_over_the_limit(app, http, recorder):
     """413, and the client hears nothing; the limit itself is accepted."""
-    limit = get_services(app).settings["MAX_BODY_BYTES"]
+    limit = get_services(app).settings.max_body_bytes
     answer = http.post(f"/v1/go/{recorder.token}", data=b"x" * (limit + 1))
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "body_too_large")
     assert recorder.calls == []

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from socket2me_flask.mailboxes import RETRY_SECONDS
+from socket2me_flask.relay.mailbox import RETRY_SECONDS
 
 from .live import DEADLINE_SECONDS, NodeListener, Pair, PythonListener, Server, WebSocket, wait_until
 from .redis_server import Redis

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from socket2me_flask.engine import EngineFull, OutboxFull, SessionClosed, protocol
-from socket2me_flask.engine.protocol import PAYLOAD_PACKETS, BadPacket, Packet
-from socket2me_flask.engine.protocol3 import Codec as Codec3
-from socket2me_flask.engine.session import (
+from socket2me_flask.engineio import EngineFull, OutboxFull, SessionClosed, protocol
+from socket2me_flask.engineio.protocol import PAYLOAD_PACKETS, BadPacket, Packet
+from socket2me_flask.engineio.protocol3 import Codec as Codec3
+from socket2me_flask.engineio.session import (
     CONTROL_BYTES,
     FAIR_BYTES,
     INBOX_PACKETS,
@@ -15,7 +15,7 @@ from socket2me_flask.engine.session import (
     POLL_PACKETS,
     WORK_PACKETS,
 )
-from socket2me_flask.engine.state import CLOSED, POLLING
+from socket2me_flask.engineio.state import CLOSED, POLLING
 
 from .engines import make_engine, opened
 

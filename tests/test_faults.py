@@ -14,7 +14,17 @@ from functools import partial
 import pytest
 import requests
 
-from .live import ROOT, PythonListener, Server, WebSocket, clean_environment, command_for, free_port, wait_until
+from .live import (
+    ROOT,
+    PythonListener,
+    Server,
+    WebSocket,
+    clean_environment,
+    command_for,
+    free_port,
+    variables,
+    wait_until,
+)
 from .test_delivery import Acknowledging, Caller, error_code, events
 
 
@@ -172,12 +182,12 @@ def test_a_database_of_another_relay_stops_the_start_with_a_reason(tmp_path):
     database.execute("PRAGMA user_version = 99")
     database.close()
     command, environment = command_for("gunicorn", free_port())
-    environment |= clean_environment() | {"STORE_URL": f"sqlite:///{tmp_path}/relay.db"}
+    environment |= clean_environment() | variables({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
     ended = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     assert ended.returncode == 3
-    assert "socket2me: STORE_URL" in ended.stderr
+    assert "socket2me: SOCKET2ME_STORE_URL" in ended.stderr
     assert "was written by a newer version" in ended.stderr
     assert "Traceback" not in ended.stderr
 

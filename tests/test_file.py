@@ -16,9 +16,20 @@ from functools import partial
 import pytest
 import requests
 
-from socket2me_flask.stores.sqlite import QUIET_SECONDS
+from socket2me_flask.storage.sqlite import QUIET_SECONDS
 
-from .live import BIN, ROOT, Previous, PythonListener, Server, clean_environment, command_for, free_port, wait_until
+from .live import (
+    BIN,
+    ROOT,
+    Previous,
+    PythonListener,
+    Server,
+    clean_environment,
+    command_for,
+    free_port,
+    variables,
+    wait_until,
+)
 from .test_delivery import Acknowledging, error_code, events
 
 
@@ -36,7 +47,10 @@ def run(command, path, **environment):
     return subprocess.run(
         shlex.split(command),
         cwd=ROOT,
-        env={**clean_environment(), "STORE_URL": f"sqlite:///{path}", "PORT": str(free_port()), **environment},
+        env={
+            **clean_environment(),
+            **variables({"STORE_URL": f"sqlite:///{path}", "PORT": free_port(), **environment}),
+        },
         capture_output=True,
         text=True,
         timeout=40,
@@ -90,7 +104,7 @@ def test_a_file_that_cannot_be_used_ends_the_start_with_one_line(command, path):
     """At the start, not at the first request, and once."""
     path.write_bytes(b"no database" * 1000)
     ended = run(command, path)
-    lines = [line for line in ended.stderr.splitlines() if line.startswith("socket2me: STORE_URL")]
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("socket2me: SOCKET2ME_STORE_URL")]
     assert len(lines) == 1, ended.stderr
     assert "file is not a database" in lines[0]
     assert "Traceback" not in ended.stderr
@@ -104,7 +118,7 @@ def test_a_file_is_another_processs_to_read(path):
         server.go(made["token"])
         assert count(path) == 1
         code = (
-            f"from socket2me_flask.stores import sqlite as s; s.LOCK_SECONDS = 0; s.SQLiteStore('{path}').start()"
+            f"from socket2me_flask.storage import sqlite as s; s.LOCK_SECONDS = 0; s.SQLiteStore('{path}').start()"
         )
         second = run(f"{sys.executable} -c {shlex.quote(code)}", path)
         assert "another relay has it" in second.stderr
@@ -330,7 +344,7 @@ def test_after_a_quiet_time_a_plain_copy_has_everything(path, tmp_path):
 def backup(source, target, **environment):
     return subprocess.run(
         [str(BIN / "socket2me"), "backup", str(source), str(target)],
-        env={**clean_environment(), **environment},
+        env={**clean_environment(), **variables(environment)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -432,7 +446,7 @@ store.close()
 
 def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous, clock):
     """Tokens and events are as they were, numbers go on where they were, and the file as it was is kept beside."""
-    from socket2me_flask.stores import SQLiteStore
+    from socket2me_flask.storage import SQLiteStore
 
     subprocess.run([sys.executable, "-c", _WRITE, str(path)], cwd=previous, check=True)
     before = path.read_bytes()
@@ -477,7 +491,7 @@ def test_a_relay_of_the_previous_release_is_replaced_by_this_one(path, previous)
 def test_an_update_that_fails_leaves_the_file_as_it_was(path, previous, monkeypatch):
     """The transaction is undone: the next start tries again."""
     from socket2me_flask.errors import ConfigError
-    from socket2me_flask.stores import SQLiteStore, sqlite_file
+    from socket2me_flask.storage import SQLiteStore, sqlite_file
 
     subprocess.run([sys.executable, "-c", _WRITE, str(path)], cwd=previous, check=True)
     before = path.read_bytes()

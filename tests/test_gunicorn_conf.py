@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from .live import ROOT, clean_environment
+from .live import ROOT, clean_environment, variables
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def config():
         shown = subprocess.run(
             ["gunicorn", "-k", "eventlet", "wsgi:app", "--print-config"],
             cwd=ROOT,
-            env={**clean_environment(), **environment},
+            env={**clean_environment(), **variables(environment)},
             capture_output=True,
             text=True,
             timeout=30,

@@ -3,7 +3,7 @@
 import pytest
 import requests
 
-from socket2me_flask.hosts import Hosts, parse
+from socket2me_flask.http.hosts import Hosts, parse
 
 from .conftest import WITH_C_PARSER
 from .live import Server, wait_until

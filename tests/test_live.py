@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.tokens import new_token
 
 from .live import (
     ROOT,
@@ -24,6 +24,7 @@ from .live import (
     clean_environment,
     command_for,
     free_port,
+    variables,
     wait_until,
 )
 
@@ -327,7 +328,7 @@ def test_a_bad_setting_stops_the_start_with_one_line(runner):
     ended = subprocess.run(
         command,
         cwd=ROOT,
-        env={**clean_environment(), **environment, "HOLD_SECONDS": "soon"},
+        env={**clean_environment(), **variables({**environment, "HOLD_SECONDS": "soon"})},
         capture_output=True,
         text=True,
         timeout=30,
@@ -335,7 +336,7 @@ def test_a_bad_setting_stops_the_start_with_one_line(runner):
     )
     assert ended.returncode != 0
     assert re.fullmatch(
-        r"socket2me: HOLD_SECONDS='soon' is not accepted: it takes a number of seconds .*\n", ended.stderr
+        r"socket2me: SOCKET2ME_HOLD_SECONDS='soon' is not accepted: it takes a number of seconds .*\n", ended.stderr
     )
     assert ended.stdout == ""
 

@@ -263,7 +263,7 @@ def test_a_killed_relay_starts_again():
 def test_a_cap_that_the_system_cannot_hold_stops_the_start():
     """More clients than files: one line, and not a server that stops accepting one day."""
     ended = subprocess.run(
-        ["bash", "-c", "ulimit -n 200; PORT=1 MAX_CONNECTIONS=1000 gunicorn -k eventlet wsgi:app"],
+        ["bash", "-c", "ulimit -n 200; PORT=1 SOCKET2ME_MAX_CONNECTIONS=1000 gunicorn -k eventlet wsgi:app"],
         cwd=ROOT,
         env={**os.environ, "PATH": f"{os.path.dirname(os.sys.executable)}:{os.environ['PATH']}"},
         capture_output=True,
@@ -272,7 +272,7 @@ def test_a_cap_that_the_system_cannot_hold_stops_the_start():
         check=False,
     )
     assert ended.returncode != 0
-    assert ended.stderr.startswith("socket2me: MAX_CONNECTIONS=1000 is not accepted: of the 200 files ")
+    assert ended.stderr.startswith("socket2me: SOCKET2ME_MAX_CONNECTIONS=1000 is not accepted: of the 200 files ")
 
 
 def test_a_second_post_at_a_time_ends_the_session(server):

@@ -10,8 +10,8 @@ import time
 import eventlet
 import pytest
 
-from socket2me_flask.engine.connection import READ_BYTES, Connection
-from socket2me_flask.engine.loop import GreenLoop, ThreadLoop
+from socket2me_flask.concurrency.loop import GreenLoop, ThreadLoop
+from socket2me_flask.engineio.websocket_connection import READ_BYTES, Connection
 
 from .live import DEADLINE_SECONDS
 

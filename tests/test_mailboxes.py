@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from socket2me_flask.mailboxes import Mailboxes
-from socket2me_flask.stores import SQLiteStore
-from socket2me_flask.timer import Timer
+from socket2me_flask.concurrency.timeout_queue import Timer
+from socket2me_flask.relay.mailbox import Mailboxes
+from socket2me_flask.storage import SQLiteStore
 
 from .live import wait_until
 from .test_relay import FakeClient, call_for, relay_on

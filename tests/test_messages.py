@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socket2me_flask import messages
-from socket2me_flask.engine.protocol import Packet
-from socket2me_flask.messages import (
+from socket2me_flask.engineio.protocol import Packet
+from socket2me_flask.relay import call as messages
+from socket2me_flask.relay.call import (
     MAX_CONTENT_TYPE_CHARACTERS,
     MAX_FORM_ESCAPES,
     MAX_JSON_DEPTH,

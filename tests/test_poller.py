@@ -16,7 +16,7 @@ def run(program):
         eventlet.monkey_patch()
         from eventlet.patcher import original
         import greenlet
-        from socket2me_flask.engine import poller
+        from socket2me_flask.concurrency import poller
         ours, theirs = original("socket").socketpair()
         ours.setblocking(False)
     """

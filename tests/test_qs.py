@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socket2me_flask.qs import MAX_DEPTH, nest
+from socket2me_flask.http.query_string import MAX_DEPTH, nest
 
 # What qs 6.2.4 makes of each.
 AS_QS = {

@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
+from socket2me_flask.cluster.rpc import Peers
+from socket2me_flask.concurrency.timeout_queue import Timer
 from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
-from socket2me_flask.mailboxes import Mailboxes
-from socket2me_flask.peers import Peers
-from socket2me_flask.stores.redis import RedisStore
-from socket2me_flask.timer import Timer
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.mailbox import Mailboxes
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage.redis import RedisStore
 
 from .live import wait_until
 from .test_mailboxes import AckClient

@@ -5,7 +5,7 @@ import inspect
 import pytest
 import socketio
 
-from socket2me_flask.register import Member, Register
+from socket2me_flask.sockets.manager import Member, Register
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from socket2me_flask.errors import (
     UnknownToken,
 )
 from socket2me_flask.limits import FastRate, NoRate
-from socket2me_flask.messages import Call
-from socket2me_flask.reaper import Reaper
-from socket2me_flask.relay import Alone, Relay
-from socket2me_flask.replies import OK
-from socket2me_flask.stores import MemoryStore
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.call import Call
+from socket2me_flask.relay.reaper import Reaper
+from socket2me_flask.relay.relay import Alone, Relay
+from socket2me_flask.relay.replies import OK
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage import MemoryStore
 
 from .live import wait_until
 
@@ -442,7 +442,7 @@ def test_a_token_is_called_as_often_as_it_may_be(make_relay, token, store, clock
     clock.now += 20
     with pytest.raises(TooManyRequests) as caught:
         forward(relay, call_for(token))
-    assert (caught.value.status, caught.value.setting) == (429, "RATE_LIMIT_REQUESTS")
+    assert (caught.value.status, caught.value.setting) == (429, "SOCKET2ME_RATE_LIMIT_REQUESTS")
     assert caught.value.retry_after_seconds == 40
     forward(relay, call_for(other))
     clock.now += 39

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socket2me_flask.answers import SECURITY_HEADERS
 from socket2me_flask.errors import BadReply
-from socket2me_flask.replies import (
+from socket2me_flask.http.answers import SECURITY_HEADERS
+from socket2me_flask.relay.replies import (
     MAX_REPLY_HEADERS,
     MAX_REPLY_HEADERS_BYTES,
     OK,

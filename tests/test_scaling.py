@@ -15,7 +15,7 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from socket2me_flask.messages import process_of
+from socket2me_flask.relay.call import process_of
 
 from .live import ROOT, NodeListener, PythonListener, Server, WebSocket, wait_until
 from .nginx import NGINX, Nginx

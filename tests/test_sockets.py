@@ -3,7 +3,7 @@
 import pytest
 
 from socket2me_flask import get_services
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.tokens import new_token
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from socket2me_flask.errors import ConfigError, StoreUnavailable
-from socket2me_flask.stores import SQLiteStore
-from socket2me_flask.stores.worker import Worker
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage import SQLiteStore
+from socket2me_flask.storage.sqlite_thread import Worker
 
 from .live import ROOT
 from .test_stores import call_of
@@ -52,9 +52,9 @@ def test_a_file_is_one_processs(open_file, tmp_path):
     """A second relay on it would not see what the first changes: it does not start."""
     open_file()
     path = str(tmp_path / "relay.db")
-    code = f"from socket2me_flask.stores import sqlite as s; s.LOCK_SECONDS = 0.1; s.SQLiteStore({path!r}).start()"
+    code = f"from socket2me_flask.storage import sqlite as s; s.LOCK_SECONDS = 0.1; s.SQLiteStore({path!r}).start()"
     second = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "ConfigError: STORE_URL" in second.stderr
+    assert "ConfigError: SOCKET2ME_STORE_URL" in second.stderr
     assert "locked" in second.stderr
 
 

@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from socket2me_flask.engine.protocol import BadPacket, Packet
-from socket2me_flask.engine.state import (
+from socket2me_flask.engineio.protocol import BadPacket, Packet
+from socket2me_flask.engineio.state import (
     CLOSED,
     CLOSING,
     DRAINING,
@@ -21,8 +21,8 @@ from socket2me_flask.engine.state import (
     IllegalTransition,
     transition,
 )
-from socket2me_flask.engine.upgrade import Upgrade
-from socket2me_flask.engine.websocket import CloseCode, Opcode
+from socket2me_flask.engineio.upgrade import Upgrade
+from socket2me_flask.engineio.websocket import CloseCode, Opcode
 
 from .engines import make_engine, opened
 

@@ -12,11 +12,11 @@ from socket2me_flask.errors import (
     UnknownEvent,
     UnknownToken,
 )
-from socket2me_flask.messages import Call
-from socket2me_flask.stores import MemoryStore, SQLiteStore, TokenRecord
-from socket2me_flask.stores.memory import SPARE_SECONDS
-from socket2me_flask.stores.record import MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.call import Call
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage import MemoryStore, SQLiteStore, TokenRecord
+from socket2me_flask.storage.memory import SPARE_SECONDS
+from socket2me_flask.storage.record import MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
 
 
 @pytest.fixture(params=["file", "redis"])

@@ -1,4 +1,4 @@
-from socket2me_flask.timer import Timer
+from socket2me_flask.concurrency.timeout_queue import Timer
 
 
 def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):

@@ -1,4 +1,4 @@
-from socket2me_flask.tokens import is_token, new_token
+from socket2me_flask.relay.tokens import is_token, new_token
 
 
 def test_a_token_has_24_characters_and_starts_with_a_letter():

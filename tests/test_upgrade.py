@@ -9,7 +9,7 @@ import pytest
 import redis as redis_library
 import requests
 
-from socket2me_flask.stores.wire import FIELDS, from_wire, to_wire
+from socket2me_flask.cluster.messages import FIELDS, from_wire, to_wire
 
 from .live import Previous, PythonListener, Server, wait_until
 from .redis_server import Redis

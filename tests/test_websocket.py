@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from socket2me_flask.engine.websocket import (
+from socket2me_flask.engineio.websocket import (
     BadHandshake,
     BadVersion,
     CloseCode,

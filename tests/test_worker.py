@@ -26,6 +26,7 @@ from .live import (
     WebSocket,
     clean_environment,
     free_port,
+    variables,
     wait_until,
 )
 from .security.attack import cpu_of
@@ -113,7 +114,7 @@ def test_several_workers_need_a_store_that_they_share(store, tmp_path):
     ended = subprocess.run(
         shlex.split("gunicorn -k eventlet -w 2 wsgi:app"),
         cwd=ROOT,
-        env={**clean_environment(), "PORT": str(free_port()), "STORE_URL": url},
+        env={**clean_environment(), **variables({"PORT": free_port(), "STORE_URL": url})},
         capture_output=True,
         text=True,
         timeout=30,
@@ -121,7 +122,7 @@ def test_several_workers_need_a_store_that_they_share(store, tmp_path):
     )
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("socket2me: ")]
-    assert "2 workers need STORE_URL=redis://" in line
+    assert "2 workers need SOCKET2ME_STORE_URL=redis://" in line
 
 
 @pytest.mark.parametrize(
@@ -661,7 +662,7 @@ def test_sigttin_adds_no_second_relay():
     with Server() as server:
         (worker,) = processes_of(server)
         os.kill(server.process.pid, signal.SIGTTIN)
-        wait_until(lambda: "several need STORE_URL=redis://" in server.log, "the log says so")
+        wait_until(lambda: "several need SOCKET2ME_STORE_URL=redis://" in server.log, "the log says so")
         assert processes_of(server) == [worker]
         assert_relays(server)
 

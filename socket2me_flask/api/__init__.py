@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.routing import PathConverter
 
-from . import errors, events, forward, health, legacy, tokens
+from . import error_handlers, events, forward, health, legacy, tokens
 
 
 class _AnyPath(PathConverter):
@@ -25,4 +25,4 @@ def register(app: Flask, *, serves_legacy: bool) -> None:
     if serves_legacy:
         app.register_blueprint(legacy.blueprint)
         app.register_blueprint(legacy.token_blueprint)
-    errors.register(app)
+    error_handlers.register(app)

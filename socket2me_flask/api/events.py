@@ -9,9 +9,9 @@ from flask import Blueprint, Response, json, jsonify, request
 
 from ..errors import TooManyRequests, UnknownEvent
 from ..limits import address_key
-from ..mailboxes import Mailboxes
+from ..relay.mailbox import Mailboxes
 from ..services import get_services
-from ..stores import StoredEvent
+from ..storage import StoredEvent
 from .tokens import add_headers, find_with_secret
 
 blueprint = Blueprint("events", __name__)

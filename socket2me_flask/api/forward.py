@@ -14,15 +14,15 @@ from urllib.parse import quote, unquote
 
 from flask import Blueprint, Response, request
 
-from ..answers import Answer
-from ..body import BodyReader, BodySource, EnvironBody
 from ..errors import RelayError, UnknownToken
 from ..gateway import UPGRADE
-from ..messages import Call
-from ..relay import Relay
+from ..http.answers import Answer
+from ..http.request_body import BodyReader, BodySource, EnvironBody
+from ..relay.call import Call
+from ..relay.relay import Relay
+from ..relay.tokens import is_token
 from ..services import get_services
-from ..tokens import is_token
-from .errors import AnswerResponse
+from .error_handlers import AnswerResponse
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 

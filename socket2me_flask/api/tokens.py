@@ -6,13 +6,13 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from ..answers import prefers
-from ..body import EnvironBody
 from ..errors import BadRequest, Forbidden, ForbiddenOrigin, TooManyRequests, Unauthorized, UnknownToken
+from ..http.answers import prefers
+from ..http.request_body import EnvironBody
 from ..limits import address_key
+from ..relay.tokens import hash_of, is_secret, is_token, new_secret, new_token
 from ..services import get_services
-from ..stores import MODES, TokenRecord
-from ..tokens import hash_of, is_secret, is_token, new_secret, new_token
+from ..storage import MODES, TokenRecord
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -24,12 +24,12 @@ MAX_OPTIONS_BYTES = 4096
 def new() -> Response:
     """Issue a token that whoever knows it may use: plain text, or a JSON string where the caller prefers that."""
     services = get_services()
-    if services.settings["REQUIRE_SECRET"]:
+    if services.settings.require_secret:
         raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")
     token = new_token()
     if request.method != "HEAD":  # which would throw the token away
         _check_who_asks()
-        services.store.add(token, services.settings["TOKEN_EXPIRE_SECONDS"])
+        services.store.add(token, services.settings.token_expire_seconds)
     if prefers(request.headers.get("Accept", ""), "application/json", "text/plain"):
         return jsonify(token)
     return Response(token, mimetype="text/plain")
@@ -106,15 +106,17 @@ def _check_who_asks() -> None:
     # A link or an image has no Origin, and a page of a plain http relay no Sec-Fetch-Site.
     crosses_sites = request.headers.get("Sec-Fetch-Site") == "cross-site" and "Origin" not in request.headers
     if crosses_sites or not services.origins.allow(request.environ):
-        raise ForbiddenOrigin("Pages of other sites get no token, unless CORS_ALLOWED_ORIGINS names them.")
-    keys = settings["API_KEYS"]
+        raise ForbiddenOrigin("Other sites get no token, unless SOCKET2ME_CORS_ALLOWED_ORIGINS names them.")
+    keys = settings.api_keys
     bearer = _bearer()
     # All are compared, each in constant time: how long it takes tells nothing.
     may_ask = not keys or any([hmac.compare_digest(hash_of(bearer or ""), hash_of(key)) for key in keys])
     retry_after_seconds = services.new_rate.hit(address_key(request.remote_addr or ""))  # a guess counts, too
     if retry_after_seconds is not None:
         raise TooManyRequests(
-            "RATE_LIMIT_NEW", "Your address asks for too many tokens.", retry_after_seconds=retry_after_seconds
+            "SOCKET2ME_RATE_LIMIT_NEW",
+            "Your address asks for too many tokens.",
+            retry_after_seconds=retry_after_seconds,
         )
     if not may_ask:
         raise Unauthorized("This relay asks for a key: Authorization: Bearer <key>.")
@@ -139,22 +141,20 @@ def _options(body: bytes) -> dict[str, Any]:
 def _ttl_seconds(wanted: Any) -> float:
     settings = get_services().settings
     if wanted == "max":
-        return float(settings["MAX_TTL_SECONDS"])
+        return float(settings.max_ttl_seconds)
     if wanted is None:
-        default: float = min(settings["TOKEN_EXPIRE_SECONDS"], settings["MAX_TTL_SECONDS"])
+        default: float = min(settings.token_expire_seconds, settings.max_ttl_seconds)
         return default
     is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
-    if not is_number or not 1 <= wanted <= settings["MAX_TTL_SECONDS"]:
-        raise BadRequest(
-            f'ttl_seconds is a number from 1 to {settings["MAX_TTL_SECONDS"]:.10g}, or "max" for that.'
-        )
+    if not is_number or not 1 <= wanted <= settings.max_ttl_seconds:
+        raise BadRequest(f'ttl_seconds is a number from 1 to {settings.max_ttl_seconds:.10g}, or "max" for that.')
     return float(wanted)
 
 
 def _delivery(options: dict[str, Any]) -> dict[str, Any]:
     """Return `mode` and `mailbox` of a new token."""
     services = get_services()
-    mailbox = options.get("mailbox", services.settings["MAILBOX_DEFAULT"])
+    mailbox = options.get("mailbox", services.settings.mailbox_default)
     mode = options.get("mode", "ack" if mailbox is True else "notify")
     if not isinstance(mailbox, bool):
         raise BadRequest("mailbox is true or false.")
@@ -162,7 +162,7 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
         raise BadRequest(f"mode is one of {', '.join(MODES)}.")
     if mailbox and services.store.mailboxes is None:
         raise BadRequest(
-            "This relay keeps no mailboxes: what it holds ends with its process (STORE_URL=memory://)."
+            "This relay keeps no mailboxes: what it holds ends with its process (SOCKET2ME_STORE_URL=memory://)."
         )
     if mailbox and mode == "notify":
         raise BadRequest("A token with a mailbox has mode ack or reply.")

@@ -9,6 +9,6 @@ the standard library, in the worker, after the fork. A master whose locks are gr
 at the wrong moment.
 """
 
-from .worker import EventletWorker
+from .eventlet_worker import EventletWorker
 
 __all__ = ["EventletWorker"]

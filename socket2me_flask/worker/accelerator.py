@@ -6,8 +6,8 @@ wants to see it.
 
 from typing import Any
 
-from ..answers import Answer
 from ..api.forward import METHODS, parse_target
+from ..http.answers import Answer
 from ..services import Services
 
 
@@ -21,7 +21,7 @@ class Accelerator:
         self._scheduler = services.scheduler
         self._forwarder = services.forwarder
         self._answers = services.answers
-        self._serves_legacy: bool = services.settings["LEGACY_CLIENTS"]
+        self._serves_legacy: bool = services.settings.legacy_clients
 
     def forward(self, request: Any, connection: Any) -> Answer | None:
         """Return the response to a request if it is a call that nothing else wants to see, else None."""

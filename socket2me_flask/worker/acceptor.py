@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import eventlet
 
-from ..engine.poller import wait_until
+from ..concurrency.poller import wait_until
 from ..limits import address_key
 from .serving import Server
 
 if TYPE_CHECKING:
-    from .worker import EventletWorker
+    from .eventlet_worker import EventletWorker
 
 # How long accepting pauses when there is no room: a connection that closes makes some.
 FULL_PAUSE_SECONDS = 0.05

@@ -19,15 +19,16 @@ from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
 from .. import logs
-from ..answers import Answer, ErrorAnswers
-from ..body import DISCARD_BYTES
-from ..engine.poller import Poller
+from ..concurrency.poller import Poller
+from ..concurrency.timeout_queue import Timer
 from ..errors import MalformedRequest, TooManyUnread
+from ..http.answers import Answer, ErrorAnswers
+from ..http.request_body import DISCARD_BYTES
 from ..limits import Pool
 from ..services import find_services, the_only_services
-from ..timer import Timer
 from .accelerator import Accelerator
-from .connection import (
+from .head_checks import check_head
+from .tcp_connection import (
     LINGER_BYTES,
     LINGER_SECONDS,
     MAX_TRAILERS_BYTES,
@@ -37,10 +38,9 @@ from .connection import (
     TLSConnection,
     TooMuchUnread,
 )
-from .http_checks import check_head
 
 if TYPE_CHECKING:
-    from .worker import EventletWorker
+    from .eventlet_worker import EventletWorker
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,8 @@ class Server:
         else:
             settings = self._services.settings
             self._answers = self._services.answers
-            self._send_timeout_seconds = settings["SEND_TIMEOUT_SECONDS"]
-            self._is_behind_proxy = self._is_behind_proxy or settings["TRUSTED_PROXY_HOPS"] > 0
+            self._send_timeout_seconds = settings.send_timeout_seconds
+            self._is_behind_proxy = self._is_behind_proxy or settings.trusted_proxy_hops > 0
             if find_services(application) is not None and not _has_request_hooks(cfg):
                 self._accelerator = Accelerator(self._services)
             self._services.lifecycle.start()

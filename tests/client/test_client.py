@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from socket2me_flask import client as package
-from socket2me_flask.client import Client, Displaced, NotHandled, RelayRefused, RelayUnavailable, Reply
-from socket2me_flask.client.api import RelayApi, Token
-from socket2me_flask.client.client import SLEPT_SECONDS
+import socket2me as package
+from socket2me import Client, Displaced, NotHandled, RelayRefused, RelayUnavailable, Reply
+from socket2me.client import SLEPT_SECONDS
+from socket2me.http_api import RelayApi, Token
 
 from ..live import DEADLINE_SECONDS, ROOT, Server, free_port, wait_until
 from .app import call
@@ -56,9 +56,9 @@ def open_on(server, **options):
 def test_importing_the_client_imports_nothing_of_the_server():
     """Neither Flask nor eventlet, and nothing of the relay, is loaded by the library or by the command."""
     script = (
-        "import sys, socket2me_flask.client.cli\n"
-        "ours = {n for n in sys.modules if n.startswith('socket2me_flask.') and '.client' not in n}\n"
-        "print(ours | {'flask', 'eventlet', 'gunicorn', 'werkzeug', 'msgspec'} & set(sys.modules))"
+        "import sys, socket2me.cli\n"
+        "server = {n for n in sys.modules if n.startswith('socket2me_flask')}\n"
+        "print(server | {'flask', 'eventlet', 'gunicorn', 'werkzeug', 'msgspec'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
 
@@ -207,7 +207,7 @@ def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
 
 def test_after_a_sleep_it_connects_again_at_once(relay, monkeypatch):
     """When the clock has jumped, the connection is not trusted."""
-    monkeypatch.setattr("socket2me_flask.client.client.TICK_SECONDS", 0.1)
+    monkeypatch.setattr("socket2me.client.TICK_SECONDS", 0.1)
     notices = []
     now = [1000.0]
     client = open_on(relay, on_notice=lambda notice: notices.append(notice.what), clock=lambda: now[0])

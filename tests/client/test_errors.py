@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from socket2me_flask.client import Client, NotHandled, RelayUnavailable
+from socket2me import Client, NotHandled, RelayUnavailable
 
 from ..live import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
 from .app import App, call

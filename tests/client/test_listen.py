@@ -17,7 +17,7 @@ from contextlib import ExitStack
 import pytest
 import requests
 
-from socket2me_flask.client.samples import SAMPLES
+from socket2me.samples import SAMPLES
 
 from ..live import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
 from .app import OK, App, call

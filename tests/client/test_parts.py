@@ -7,15 +7,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from click.testing import CliRunner
 
-from socket2me_flask.client.api import RelayApi, Token
-from socket2me_flask.client.cli import main
-from socket2me_flask.client.errors import ClientError, NotHandled, OutsideTarget, RelayRefused
-from socket2me_flask.client.files import from_bytes, to_bytes
-from socket2me_flask.client.forwarder import Pattern
-from socket2me_flask.client.kept import Kept, KeptTokens
-from socket2me_flask.client.report import TextReport
-from socket2me_flask.client.request import Request
-from socket2me_flask.client.target import Target
+from socket2me.cli import main
+from socket2me.exceptions import ClientError, NotHandled, OutsideTarget, RelayRefused
+from socket2me.http_api import RelayApi, Token
+from socket2me.local_forwarder import Pattern
+from socket2me.report import TextReport
+from socket2me.request import Request
+from socket2me.saved_requests import from_bytes, to_bytes
+from socket2me.saved_tokens import Kept, KeptTokens
+from socket2me.target import Target
 
 EVENT = {"method": "GET", "path": "/a", "query": "", "headers": {}, "id": "x-1", "received_at": 1.0}
 

@@ -7,9 +7,9 @@ Its handshake, frames and connection are the relay's, under the relay's worker; 
 
 from functools import cache
 
-from socket2me_flask.engine import websocket
-from socket2me_flask.engine.connection import Connection
-from socket2me_flask.engine.loop import GreenLoop
+from socket2me_flask.concurrency.loop import GreenLoop
+from socket2me_flask.engineio import websocket
+from socket2me_flask.engineio.websocket_connection import Connection
 
 # As large as the largest message of the suite.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

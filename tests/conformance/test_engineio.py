@@ -11,7 +11,7 @@ import pytest
 import requests
 import websocket
 
-from socket2me_flask.engine.server import POLL_GAP_SECONDS
+from socket2me_flask.engineio.server import POLL_GAP_SECONDS
 
 from ..live import Server, wait_until
 from ..security.raw import Raw

@@ -13,9 +13,9 @@ import threading
 
 import pytest
 
-from socket2me_flask.engine.connection import Connection
-from socket2me_flask.engine.loop import ThreadLoop
-from socket2me_flask.engine.websocket import Opcode
+from socket2me_flask.concurrency.loop import ThreadLoop
+from socket2me_flask.engineio.websocket import Opcode
+from socket2me_flask.engineio.websocket_connection import Connection
 
 from ..live import DEADLINE_SECONDS
 from .echo import Echo

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from socket2me_flask import create_app
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.tokens import new_token
 
 from ..live import NodeListener, Server, WebSocket, free_port, wait_until
 from .clients import EVERY_CLIENT, VERSIONS, crowd, everyone, one

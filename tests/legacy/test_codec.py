@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from socket2me_flask.engine.protocol import BadPacket, Packet
-from socket2me_flask.engine.protocol3 import Codec
-from socket2me_flask.engine.websocket import Opcode
+from socket2me_flask.engineio.protocol import BadPacket, Packet
+from socket2me_flask.engineio.protocol3 import Codec
+from socket2me_flask.engineio.websocket import Opcode
 
 from ..live import ROOT
 from .clients import VERSIONS

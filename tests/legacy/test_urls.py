@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from socket2me_flask.tokens import new_token
+from socket2me_flask.relay.tokens import new_token
 
 from ..live import ROOT, PythonListener, Server, WebSocket
 from ..security.raw import Raw

@@ -30,18 +30,20 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.parser import RequestParser
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from socket2me_flask import hosts, messages, origins, replies
-from socket2me_flask.answers import prefers
 from socket2me_flask.api import tokens
 from socket2me_flask.api.forward import parse_target
-from socket2me_flask.engine import protocol, protocol3
-from socket2me_flask.engine.connection import LARGE_READ_BYTES, READ_BYTES
-from socket2me_flask.engine.protocol import BadPacket
-from socket2me_flask.engine.websocket import FrameReader, ProtocolError
+from socket2me_flask.engineio import protocol, protocol3
+from socket2me_flask.engineio.protocol import BadPacket
+from socket2me_flask.engineio.websocket import FrameReader, ProtocolError
+from socket2me_flask.engineio.websocket_connection import LARGE_READ_BYTES, READ_BYTES
 from socket2me_flask.errors import RelayError
+from socket2me_flask.http import hosts, origins
+from socket2me_flask.http.answers import prefers
 from socket2me_flask.limits import address_key
 from socket2me_flask.logs import redact
-from socket2me_flask.worker.http_checks import check_head
+from socket2me_flask.relay import call as messages
+from socket2me_flask.relay import replies
+from socket2me_flask.worker.head_checks import check_head
 
 from ..live import Server
 from .attack import connect, cpu_of

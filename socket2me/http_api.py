@@ -1,0 +1,185 @@
+"""The relay's HTTP API, as a client uses it: tokens are asked for, refreshed and looked at."""
+
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from .exceptions import ClientError, RelayRefused, RelayUnavailable, TokenGone, unreachable
+
+_is_token = re.compile("[A-Za-z0-9_-]{1,128}").fullmatch
+
+# How long the relay may take to answer, each time something is read from it.
+TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a relay, and the secret that goes with it; None for one that whoever knows it may use."""
+
+    token: str
+    secret: str | None = None
+
+
+@dataclass(frozen=True)
+class Life:
+    """How many seconds a token with a secret lives from now, and whether it has a mailbox."""
+
+    seconds: float
+    has_mailbox: bool
+
+
+class _Bearer(requests.auth.AuthBase):
+    """A key or a secret. As a plain header, it would give way to what a `.netrc` says."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+class RelayApi:
+    """The API of the relay at `server`, such as `https://relay.example`. Raises `ClientError` if that is no URL.
+
+    Each call raises `RelayUnavailable`, `RelayRefused`, or `TokenGone` for a token that the relay does not know.
+    """
+
+    def __init__(self, server: str, api_key: str | None = None) -> None:
+        try:
+            parts = urlsplit(server)
+            is_address = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+        except ValueError:
+            is_address = False
+        if not is_address or parts.path not in ("", "/"):
+            raise ClientError(f"The relay's address is like https://relay.example, and not {server}.")
+        self.server = f"{parts.scheme}://{parts.netloc}"
+        self._api_key = api_key
+        self._http = requests.Session()
+
+    def url(self, token: Token) -> str:
+        """Return what whoever sends webhooks is given."""
+        return f"{self.server}/v1/go/{token.token}"
+
+    def new(self, *, mode: str, mailbox: bool) -> tuple[Token, str]:
+        """Ask for a token and return it, with the mode that it has.
+
+        It is as near to what is wanted as the relay can do: with a mailbox, without one, of mode `notify`, and
+        last without a secret. It lives as long as the relay lets a token live.
+        """
+        life = {"ttl_seconds": "max"}
+        wanted: list[dict[str, Any]] = [{"mode": mode, **life}, {"mode": mode}, {}]
+        if mailbox:
+            wanted[1:1] = [{"mode": mode, "mailbox": True}]
+            wanted.insert(0, {"mode": mode, "mailbox": True, **life})
+        for options in wanted:
+            try:
+                made = self._members(self._call("POST", "/v1/new", self._api_key, options), "token", "secret")
+                return Token(made["token"], made["secret"]), options.get("mode", "notify")
+            except RelayRefused as error:
+                if error.status in (403, 404, 405):
+                    break
+                if error.status != 400:
+                    raise
+        text = self._call("GET", "/v1/new", self._api_key).text
+        if not _is_token(text):
+            raise RelayRefused(f"{self.server} is no socket2me relay: its answer to /v1/new is no token.")
+        return Token(text), "notify"
+
+    def refresh(self, token: Token) -> Life | None:
+        """Let a token live for its whole time again. For one without a secret the relay does not tell how long."""
+        self._call("GET", f"/v1/refresh/{token.token}", token.secret)
+        if token.secret is None:
+            return None
+        answer = self._call("GET", f"/v1/tokens/{token.token}", token.secret)
+        # By the relay's clock, whatever this machine's says.
+        now = parsedate_to_datetime(answer.headers["Date"]).timestamp() if "Date" in answer.headers else time.time()
+        seen = self._members(answer, "expires_at")
+        return Life(float(seen["expires_at"]) - now, bool(seen.get("mailbox")))
+
+    def inspect(self, token: Token) -> dict[str, Any]:
+        """Return what the relay says of a token with a secret; of its mailbox, how many events are where."""
+        path = f"/v1/tokens/{token.token}"
+        seen = self._members(self._call("GET", path, token.secret), "connected", "forwarded", "expires_at")
+        if seen.get("mailbox"):
+            seen["events"] = {state: len(listed) for state, listed in self.events(token).items()}
+        return seen
+
+    def events(self, token: Token) -> dict[str, list[dict[str, Any]]]:
+        """Return the events of a token's mailbox by their state. Raises `RelayRefused` if it has none."""
+        return self._members(self._call("GET", f"/v1/tokens/{token.token}/events", token.secret), "waiting")
+
+    def event(self, token: Token, event_id: str) -> dict[str, Any]:
+        """Return an event whole, its body as base64."""
+        return self._members(self._call("GET", self._event_path(token, event_id), token.secret), "id", "body")
+
+    def redeliver(self, token: Token, event_id: str) -> None:
+        """Have an event sent again, at once."""
+        self._call("POST", f"{self._event_path(token, event_id)}/redeliver", token.secret)
+
+    def drop(self, token: Token, event_id: str) -> None:
+        """Have an event deleted."""
+        self._call("DELETE", self._event_path(token, event_id), token.secret)
+
+    @staticmethod
+    def _event_path(token: Token, event_id: str) -> str:
+        return f"/v1/tokens/{token.token}/events/{quote(event_id, safe='')}"
+
+    def _members(self, answer: requests.Response, *names: str) -> dict[str, Any]:
+        """Return the JSON object of an answer, which has these members. Raises `RelayRefused`: this is no relay."""
+        try:
+            members = answer.json()
+        except ValueError:
+            members = None
+        if not isinstance(members, dict) or not all(name in members for name in names):
+            path = urlsplit(answer.url).path.replace("/v1/tokens/", "/v1/tokens ", 1).partition(" ")[0]
+            raise RelayRefused(f"{self.server} is no socket2me relay: its answer to {path} is of another kind.")
+        return members
+
+    def _call(
+        self, method: str, path: str, bearer: str | None = None, json: dict[str, Any] | None = None
+    ) -> requests.Response:
+        try:
+            answer = self._http.request(
+                method,
+                self.server + path,
+                json=json,
+                auth=_Bearer(bearer) if bearer is not None else None,
+                # Errors are JSON for who asks for that, and so would be the one token that is text.
+                headers={"Accept": "text/plain" if (method, path) == ("GET", "/v1/new") else "application/json"},
+                timeout=TIMEOUT_SECONDS,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise unreachable(self.server, error) from None
+        if answer.is_redirect:
+            raise RelayRefused(f"{self.server} sends to {answer.headers['Location']}: give that server instead.")
+        if answer.ok:
+            return answer
+        code, message = _error_of(answer)
+        if answer.status_code == 404 and (
+            code == "unknown_token" or (bearer is None and path.startswith("/v1/refresh"))
+        ):
+            raise TokenGone(message, code=code, status=404)
+        if answer.status_code == 429 or answer.status_code >= 500:
+            retry_after = answer.headers.get("Retry-After", "")
+            raise RelayUnavailable(message, retry_after_seconds=int(retry_after) if retry_after.isdecimal() else 0)
+        if not code and answer.status_code != 400:
+            message = f"Is {self.server} a socket2me relay? {message}"
+        raise RelayRefused(message, code=code, status=answer.status_code)
+
+
+def _error_of(answer: requests.Response) -> tuple[str, str]:
+    """Return the code and the message of an error of the relay, or of whatever is in front of it."""
+    try:
+        error = answer.json()["error"]
+        return str(error["code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        is_text = answer.headers.get("Content-Type", "").startswith("text/plain")
+        line = " ".join(answer.text[:200].split()) if is_text else ""
+        return "", f"It answers {answer.status_code}: {line or answer.reason}"

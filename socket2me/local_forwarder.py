@@ -1,0 +1,131 @@
+"""What `socket2me listen` does with each request: choose, save, forward, tell, and answer its caller."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from . import saved_requests
+from .exceptions import NotHandled, OutsideTarget, TargetDown, TargetSlow
+from .report import Report
+from .request import Reply, Request
+from .target import Answer, Target
+
+# A request that takes longer than this has a line of its own before its answer comes.
+SLOW_SECONDS = 2
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which requests are meant: a method, any if None, and a path with `*` for anything, slashes too."""
+
+    method: str | None
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Return the pattern that is written `POST /github/*`, `/github/*` or `POST`. Raises `ValueError`."""
+        match = re.fullmatch(r"(?:([A-Za-z]+)\s+)?([/*]\S*)", text.strip())
+        if match is not None:
+            return cls(match[1].upper() if match[1] else None, match[2])
+        if text.strip().upper() in METHODS:
+            return cls(text.strip().upper(), "*")
+        raise ValueError(f"{text!r} is not like 'POST /github/*', '/github/*' or 'POST'")
+
+    def matches(self, request: Request) -> bool:
+        """Say whether it means a request."""
+        return self.method in (None, request.method) and fnmatchcase(request.path or "/", self.path)
+
+
+class Forwarder:
+    """The handler of `socket2me listen`. Several threads may call it at once.
+
+    Parameters:
+        is_replying: says whether callers get the app's answers.
+        only: the patterns of which one must match; none: everything is forwarded.
+        folder: where each request is saved, if it is.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        report: Report,
+        *,
+        is_replying: Callable[[], bool],
+        only: Sequence[Pattern] = (),
+        folder: Path | None = None,
+    ) -> None:
+        self._target = target
+        self._report = report
+        self._is_replying = is_replying
+        self._only = only
+        self._folder = folder
+
+    def __call__(self, request: Request) -> Reply | None:
+        """Forward a request. Raises `NotHandled` if that should be tried again."""
+        if self._only and not any(pattern.matches(request) for pattern in self._only):
+            return self._refuse(request, "not forwarded: --only does not name it")
+        started = time.perf_counter()
+        try:
+            if self._folder is not None:
+                self._save(self._folder, request)
+            with self._told_if_slow(request):
+                answer = self._target.send(request)
+        except OutsideTarget as error:
+            return self._refuse(request, f"not forwarded: {error}")
+        except NotHandled as error:
+            seconds = time.perf_counter() - started
+            where = f"{self._target.origin}: " if isinstance(error, TargetDown | TargetSlow) else ""
+            self._report.request(request, None, seconds, f"{where}{error} {_fate(request, error)}")
+            raise
+        self._report.request(request, answer.status, time.perf_counter() - started, "")
+        return _reply(answer) if self._is_replying() else None
+
+    def _save(self, folder: Path, request: Request) -> None:
+        try:
+            saved_requests.save(folder, request, self._target)
+        except OSError as error:
+            raise NotHandled(f"It cannot be saved: {error.strerror or error}.") from None
+
+    @contextmanager
+    def _told_if_slow(self, request: Request) -> Iterator[None]:
+        timer = threading.Timer(SLOW_SECONDS, self._report.slow, [request, SLOW_SECONDS])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _refuse(self, request: Request, why: str) -> Reply | None:
+        """Take a request without forwarding it: it would be no better the next time."""
+        self._report.request(request, None, 0, why)
+        return (
+            Reply(404, "The app behind this relay does not take this request.\n") if self._is_replying() else None
+        )
+
+
+def _fate(request: Request, error: NotHandled) -> str:
+    """Say what becomes of a request that was not handled, and what its caller receives."""
+    if request.attempt is not None:
+        return "The request comes again."
+    if request.deadline is not None:
+        return f"Its caller is answered {error.status}."
+    return "The request is lost, unless its caller sends it again."
+
+
+def _reply(answer: Answer) -> Reply:
+    if answer.is_cut:
+        return Reply(502, f"The app answered {answer.status} with more than a relay carries back.\n")
+    if not 200 <= answer.status <= 599:
+        return Reply(502, f"The app answered {answer.status}.\n")
+    headers: dict[str, list[str]] = {}
+    for name, value in answer.headers:
+        headers.setdefault(name, []).append(value)
+    return Reply(answer.status, answer.body or None, headers)

@@ -1,0 +1,77 @@
+"""The request that a handler gets, and the reply that it may return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .exceptions import NotHandled
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP call, as the relay received it.
+
+    Fields:
+        method: the HTTP method in upper case.
+        path: what follows the token, `""` or `/a/b%20c`, percent-encoding kept.
+        query: the query string as it was sent, without the `?`.
+        headers: names in lower case, values as received (one character a byte, ISO 8859-1). A header that came
+            several times is one value, joined with `,`.
+        body: the exact bytes; `b""` if there were none.
+        id: unique among all calls; the same when an event of a mailbox comes again.
+        received_at: when the relay got it, in seconds since the epoch.
+        attempt: how often it was sent from a mailbox, this time included; None if it was in none.
+        deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
+            a mailbox, for it not to be sent again. None if the relay does not tell.
+    """
+
+    method: str
+    path: str = ""
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    id: str = ""
+    received_at: float = 0.0
+    attempt: int | None = None
+    deadline: float | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any], deadline: float | None = None) -> "Request":
+        """Return the request of a `request` event. Raises `NotHandled` if it is none with the bytes of its body."""
+        body = event.get("body", b"")
+        if not isinstance(body, bytes):
+            raise NotHandled("This relay does not give the exact bytes of a body.")
+        try:
+            return cls(
+                method=str(event["method"]),
+                path=str(event["path"]),
+                query=str(event["query"]),
+                headers={str(name): str(value) for name, value in event["headers"].items()},
+                body=body,
+                id=str(event["id"]),
+                received_at=float(event["received_at"]),
+                attempt=event.get("attempt"),
+                deadline=deadline,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise NotHandled(f"The relay sent what is no request: {error!r}.") from None
+
+    @property
+    def target(self) -> str:
+        """The path and the query, as they stand in the first line of an HTTP request."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the caller hears, if the client's mode is `reply`.
+
+    Fields:
+        status: from 200 to 599.
+        body: text, bytes or what JSON can say. None: no body.
+        headers: a list of values is a header that comes several times.
+    """
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str | list[str]] = field(default_factory=dict)

@@ -1,0 +1,57 @@
+"""The tokens that are kept, so that a URL is the same the next day."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from .exceptions import ClientError
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A token and what it is for: one for each pair of a relay and a local app."""
+
+    server: str
+    target: str
+    token: str
+    secret: str | None
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, str) for value in (self.server, self.target, self.token, self.secret or "")):
+            raise TypeError("a kept token is made of texts")
+
+
+class KeptTokens:
+    """The file that they are in, in the user's folder for such things; only its owner may read it."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = (folder or user_state_path("socket2me", appauthor=False)) / "tokens.json"
+
+    def all(self) -> list[Kept]:
+        """Return all of them. Raises `ClientError` if the file is damaged."""
+        try:
+            return [Kept(**each) for each in json.loads(self._path.read_text())]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise ClientError(f"{self._path} cannot be read; move it away to begin anew: {error}") from None
+
+    def find(self, server: str, target: str) -> Kept | None:
+        """Return the token that is kept for an app at a relay."""
+        return next((kept for kept in self.all() if (kept.server, kept.target) == (server, target)), None)
+
+    def keep(self, new: Kept) -> None:
+        """Keep a token, in place of the one before. Raises `ClientError` if it cannot be written."""
+        others = [kept for kept in self.all() if (kept.server, kept.target) != (new.server, new.target)]
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Written whole, then put in place: neither a crash nor a second listener leaves half of it.
+            draft = self._path.with_suffix(f".{os.getpid()}")
+            draft.touch(mode=0o600)
+            draft.write_text(json.dumps([vars(kept) for kept in [*others, new]], indent=1))
+            draft.replace(self._path)
+        except OSError as error:
+            raise ClientError(f"The token cannot be kept in {self._path.parent}: {error}") from None

@@ -1,0 +1,223 @@
+"""One Socket.IO connection for one token: what the relay delivers, and the acknowledgements that go back.
+
+Knows python-socketio, and nothing of tokens' lives: whether and when to connect again, `client.py` says.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import engineio
+import requests
+import socketio
+from socketio import packet
+
+from .exceptions import RelayRefused, RelayUnavailable, TokenGone, unreachable
+
+log = logging.getLogger(__name__)
+
+# What python-socketio and python-engineio say in more detail has the token and its secret in it.
+_library_log = logging.getLogger(f"{__name__}.libraries")
+_library_log.setLevel(logging.ERROR)
+
+# How long the relay may take to accept a connection.
+CONNECT_TIMEOUT_SECONDS = 10
+
+# Socket.IO packets: the answer to a connect, and events without and with attachments.
+_CONNECT, _EVENTS = "0", ("2", "5")
+
+
+@dataclass(frozen=True)
+class RelayOptions:
+    """How long the relay waits for a client, in seconds: what its answer to a CONNECT says.
+
+    ack, reply: for the acknowledgement of a call, by mode. Then the relay answers its caller itself.
+    redeliver: for that of an event of a mailbox. Then it is sent again.
+    max_window: how many deliveries a client may ask for at once.
+    """
+
+    ack_timeout_seconds: float
+    reply_timeout_seconds: float
+    redeliver_seconds: float
+    max_window: float
+
+    @classmethod
+    def from_answer(cls, answer: Any) -> "RelayOptions | None":
+        """Return what the payload of the answer says; None for a relay that says nothing, which is an older one."""
+        told = answer.get("relay") if isinstance(answer, Mapping) else None
+        try:
+            return cls(*(float(told[name]) for name in cls.__dataclass_fields__)) if told is not None else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(eq=False)
+class Delivery:
+    """A `request` event, and the way back.
+
+    event: the request object.
+    received_at: when it came, by `time.monotonic()`.
+    """
+
+    connection: "Connection"
+    event: Any
+    ack_id: int | None
+    received_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether the relay counts it as not acknowledged: the client left. It comes again, or not at all."""
+        return self.ack_id is not None and self.connection.ended.is_set()
+
+    def acknowledge(self, *args: Any) -> None:
+        """Acknowledge it, if the relay asked for that."""
+        if self.ack_id is not None and not self.connection.ended.is_set():
+            self.connection.send(packet.ACK, self.ack_id, list(args))
+
+
+class Connection:
+    """Connects, and calls `on_delivery` with each delivery in its order, until the connection ends.
+
+    That is called by the thread that reads: it must not block. Raises `RelayUnavailable`, `RelayRefused` or
+    `TokenGone`.
+    """
+
+    def __init__(
+        self, server: str, token: str, auth: dict[str, Any], on_delivery: Callable[[Delivery], None]
+    ) -> None:
+        self._on_delivery = on_delivery
+        self._refusal: dict[str, Any] = {}
+        self._incomplete: Any = None  # a packet whose attachments are still to come
+        self.options: RelayOptions | None = None
+        self.started = threading.Event()  # set by whoever made this: handlers may begin
+        self.ended = threading.Event()
+        self.changed = threading.Event()  # it has ended, or is to be closed
+        self.why = "lost"  # or `replaced`, `too_slow`; once it has ended
+        self._http = requests.Session()
+        self._socketio = socketio.Client(reconnection=False, handle_sigint=False, logger=_library_log)
+        self._engine = self._socketio.eio = _Engine(
+            self._socketio, self._on_message, self._on_end, http_session=self._http
+        )
+        self._namespace = namespace = f"/{token}"
+        # What ends it, as it is on the wire. `close` does the rest.
+        self._ends = {f'2{namespace},["{event}"]': event for event in ("replaced", "too_slow")}
+        self._ends[f"1{namespace},"] = "lost"
+        self._socketio.on("connect_error", self._on_refused, namespace=namespace)
+        self._socketio.on("disconnect", self._on_end, namespace=namespace)
+        try:
+            self._socketio.connect(server, namespaces=[namespace], auth=auth, wait_timeout=CONNECT_TIMEOUT_SECONDS)
+        except (socketio.exceptions.ConnectionError, ValueError) as error:
+            self.close()
+            raise self._error(server, error) from None
+
+    def send(self, kind: int, number: int, data: list[Any]) -> None:
+        """Send a packet. Bytes in it go as attachments."""
+        encoded = packet.Packet(kind, data=data, namespace=self._namespace, id=number).encode()
+        with self._engine.send_lock:
+            for piece in encoded if isinstance(encoded, list) else [encoded]:
+                self._engine.send(piece)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits to be written. `close` does not wait for that."""
+        queue = self._engine.queue
+        return queue is not None and queue.unfinished_tasks > 0
+
+    def close(self) -> None:
+        """Leave."""
+        self._on_end()
+        self.started.set()
+        self._socketio.disconnect()
+        # python-engineio leaves these open after an error.
+        if self._engine.ws is not None:
+            self._engine.ws.close()
+            self._engine.ws.shutdown()  # which `close` leaves out where the relay was first
+        self._http.close()
+
+    def _on_message(self, message: Any) -> bool:
+        """Take a packet, unless it is one for python-socketio."""
+        if self._incomplete is not None and isinstance(message, bytes):
+            if self._incomplete.add_attachment(message):
+                incomplete, self._incomplete = self._incomplete, None
+                self._on_event(incomplete)
+            return True
+        if message in self._ends:
+            self._end(self._ends[message])
+            return True
+        if not isinstance(message, str) or message[:1] not in _EVENTS:
+            if message[:1] == _CONNECT:
+                self.options = RelayOptions.from_answer(packet.Packet(encoded_packet=message).data)
+            return False
+        decoded = packet.Packet(encoded_packet=message)
+        if decoded.attachment_count:
+            self._incomplete = decoded
+        else:
+            self._on_event(decoded)
+        return True
+
+    def _on_event(self, decoded: Any) -> None:
+        if decoded.namespace == self._namespace and decoded.data[0] == "request":
+            self._on_delivery(Delivery(self, decoded.data[1], decoded.id))
+
+    def _on_refused(self, reason: Any = None) -> None:
+        self._refusal = reason if isinstance(reason, dict) else {"message": reason}
+
+    def _on_end(self, *_: object) -> None:
+        self._end(self.why)
+
+    def _end(self, why: str) -> None:
+        if self.why == "lost":
+            self.why = why
+        self.ended.set()
+        self.changed.set()
+
+    def _error(self, server: str, error: Exception) -> RelayUnavailable | RelayRefused:
+        """Return what the relay meant by not accepting the connection."""
+        # Of a namespace: {"message", "data": {"code"}}; of a connection: {"error": {"code", "message"}}.
+        details = self._refusal.get("data") or self._refusal.get("error")
+        details = details if isinstance(details, dict) else {}
+        code = str(details.get("code", ""))
+        message = self._refusal.get("message") or details.get("message")
+        if not isinstance(message, str) or not code:
+            return unreachable(server, message or error)
+        if code == "unknown_token":
+            return TokenGone(message, code=code)
+        if code in ("unauthorized", "bad_auth"):
+            return RelayRefused(message, code=code)
+        return RelayUnavailable(message)
+
+
+class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types
+    """python-engineio's client, bringing messages in their order.
+
+    Its own starts a thread for each: requests would overtake each other, and their bodies the messages that they
+    belong to.
+    """
+
+    def __init__(
+        self,
+        client: socketio.Client,
+        on_message: Callable[[str | bytes], bool],
+        on_end: Callable[..., None],
+        http_session: requests.Session,
+    ) -> None:
+        super().__init__(handle_sigint=False, logger=_library_log, http_session=http_session)
+        self.handlers.update(client.eio.handlers)
+        self._handle_message = self.handlers["message"]
+        self._on_message = on_message
+        self.send_lock = threading.Lock()  # a packet and its attachments go together
+        self.on("disconnect", on_end)
+
+    def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Start a thread, but for a message that `on_message` takes."""
+        if target == self._handle_message:
+            try:
+                if self._on_message(args[0]):
+                    return None
+            except Exception:
+                log.exception("what the relay sent is no packet")
+                return None
+        return super().start_background_task(target, *args, **kwargs)

@@ -1,0 +1,204 @@
+"""The local app: requests are sent to it as they were received, and to no other place.
+
+The standard library's HTTP client writes what it is given. Those that are kinder to use normalise paths.
+"""
+
+import contextlib
+import http.client
+import math
+import re
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+from .exceptions import ClientError, OutsideTarget, TargetDown, TargetSlow, reason_of
+from .request import Request
+
+# What is read of an answer. The relay takes 256 KB from a client, which base64 may make of this.
+MAX_ANSWER_BYTES = 190_000
+
+# RFC 9110, section 7.6.1. `Host` is the target's own, and the length is that of the body that is sent.
+_NOT_FORWARDED = frozenset(
+    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding "
+    "upgrade host content-length".split()
+)
+
+# `..` as a segment, however a server might spell or part its segments.
+_climbs = re.compile(r"(?:^|[/\\])\.\.(?:[/\\;]|$)").search
+
+# All of ASCII that is printed: what a request's first line is made of, and stays as it is.
+_PRINTED = "".join(map(chr, range(0x21, 0x7F)))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the local app answered.
+
+    headers: as they came, repeated ones too.
+    body: its first `MAX_ANSWER_BYTES`; `is_cut` says whether there was more.
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    is_cut: bool
+
+
+class Target:
+    """The app at `url`, such as `http://localhost:3000/hooks`: its origin is fixed, and its path comes first.
+
+    Parameters:
+        timeout_seconds: how long an answer may take, from its first byte sent to its last received.
+        headers: set on each request, in place of those of the same name.
+        is_insecure: whether any certificate will do.
+
+    `http://` may be left out, and the host too: `3000` is `http://localhost:3000`. Several threads may send at
+    once; connections are kept. Raises `ClientError` where the URL is no such URL; `what` is the word for it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float,
+        headers: Iterable[tuple[str, str]] = (),
+        is_insecure: bool = False,
+        what: str = "target",
+    ) -> None:
+        given = url
+        if url.isdecimal():
+            url = f"localhost:{url}"
+        if "://" not in url and _has_port(url):
+            url = f"http://{url}"
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ClientError(f"{given} is no URL: {error}.") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ClientError(f"The {what} is like http://localhost:3000/hooks, and not {given}.")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ClientError(f"The {what} has a host, a port and a path, and nothing else: not {given}.")
+        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self.path = parts.path.rstrip("/")
+        self._host = parts.netloc
+        self._headers = list(headers)
+        self._timeout_seconds = timeout_seconds
+        self._idle: deque[http.client.HTTPConnection] = deque()
+        hostname = parts.hostname
+        self._new_connection: Callable[[], http.client.HTTPConnection]
+        if parts.scheme == "http":
+            self._new_connection = lambda: http.client.HTTPConnection(hostname, port)
+        else:
+            context = ssl.create_default_context()
+            if is_insecure:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            self._new_connection = lambda: http.client.HTTPSConnection(hostname, port, context=context)
+
+    def send(self, request: Request) -> Answer:
+        """Send a request and return what the app answers; a redirect is an answer.
+
+        An answer may take as long as the timeout, or until the request's deadline if that is sooner.
+        Raises `OutsideTarget`, `TargetDown` or `TargetSlow`.
+        """
+        target = self.checked(request)
+        started = time.monotonic()
+        deadline = min(started + self._timeout_seconds, request.deadline or math.inf)
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._new_connection()
+        try:
+            answer = self._exchange(connection, request, target, deadline)
+        except TimeoutError:
+            connection.close()
+            raise TargetSlow(f"no answer within {deadline - started:.3g} s.") from None
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise TargetDown(f"{reason_of(error).rstrip('.')}.") from None
+        self._idle.append(connection)
+        return answer
+
+    def headers_for(self, request: Request) -> list[tuple[str, str]]:
+        """Return the headers that a request is sent with."""
+        dropped = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
+        set_here = {name.lower() for name, _ in self._headers}
+        kept = [
+            (name, value)
+            for name, value in request.headers.items()
+            if name not in _NOT_FORWARDED and name not in dropped and name not in set_here
+        ]
+        if request.body or "content-length" in request.headers or "transfer-encoding" in request.headers:
+            kept.append(("content-length", str(len(request.body))))
+        if "host" not in set_here:
+            kept.insert(0, ("host", self._host))
+        return kept + self._headers
+
+    def checked(self, request: Request) -> str:
+        """Return the path and query that a request is sent with: a slash first, the path of this target included.
+
+        Raises `OutsideTarget` if it would leave that.
+        """
+        if request.path and not request.path.startswith("/"):
+            raise OutsideTarget("Its path does not begin with a slash.")
+        if self.path and _climbs(unquote(request.path)):
+            raise OutsideTarget(f"Its path would leave {self.path}.")
+        target = self.path + request.target
+        # Bytes beyond ASCII, which HTTP does not allow there.
+        return quote(target if target.startswith("/") else f"/{target}", safe=_PRINTED)
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, request: Request, target: str, deadline: float
+    ) -> Answer:
+        if connection.sock is not None and _has_ended(connection.sock):
+            connection.close()
+        connection.timeout = _left(deadline)
+        if connection.sock is None:
+            connection.connect()
+        sock = connection.sock
+        sock.settimeout(_left(deadline))
+        connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers_for(request):
+            connection.putheader(name, value.encode("latin-1"))
+        with contextlib.suppress(BrokenPipeError):  # it may have answered before it read all of the body
+            connection.endheaders(request.body or None)
+        sock.settimeout(_left(deadline))
+        response = connection.getresponse()
+        body = bytearray()
+        while len(body) <= MAX_ANSWER_BYTES:
+            sock.settimeout(_left(deadline))
+            piece = response.read1(65_536)
+            if not piece:
+                break
+            body += piece
+        is_cut = len(body) > MAX_ANSWER_BYTES
+        if is_cut:
+            connection.close()
+        elif response.length:  # `read1` takes a broken connection for the end
+            raise http.client.IncompleteRead(bytes(body), response.length)
+        response.close()
+        return Answer(response.status, response.getheaders(), bytes(body[:MAX_ANSWER_BYTES]), is_cut)
+
+
+# A host and a port, with a path or without one, as in a URL without its scheme.
+_has_port = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):\d+(?:[/?#].*)?", re.DOTALL).fullmatch
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until `deadline`. Raises `TimeoutError` if it has passed."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Say whether the app closed a kept connection, or said something that nobody asked for."""
+    readable, _, _ = select.select([sock], [], [], 0)
+    return bool(readable)

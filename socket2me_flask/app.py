@@ -1,0 +1,165 @@
+"""`create_app`: what the relay is made of, and how it is put together."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface, SessionMixin
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from . import api, config, logs
+from .api.forward import Forwarder
+from .api.hooks import Hooks
+from .config import Settings
+from .engineio import Engine
+from .gateway import Gateway, Scheduler
+from .http.answers import ErrorAnswers
+from .http.hosts import Hosts
+from .http.origins import Origins
+from .lifecycle import Lifecycle
+from .limits import AtOnce, FastRate, NearRate, NoRate, Rate, SharedRate
+from .relay.mailbox import Mailboxes
+from .relay.reaper import Reaper
+from .relay.relay import Alone, Relay
+from .services import Services, get_services, set_services
+from .sockets.server import Sockets
+from .storage import is_shared, open_store
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from .storage.redis import RedisStore
+
+__all__ = ["create_app", "get_services"]
+
+
+def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time) -> Flask:
+    """Build the relay: settings, store, sockets, relay, blueprints.
+
+    Settings come from the environment; `overrides` (names in capitals, values of their types) win.
+    `clock` returns seconds since the epoch and decides when tokens expire.
+
+    Raises `ConfigError` where a variable holds what its setting does not accept. Starts nothing: serving does
+    (`lifecycle.py`).
+    """
+    settings = config.from_env(os.environ, overrides)
+    logs.hide_keys(settings.api_keys)
+    app = Flask(__package__ or __name__, static_folder=None)
+    app.config["SOCKET2ME"] = settings
+    app.session_interface = _NoSessions()
+    to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes
+    answers = ErrorAnswers(settings.retry_after_seconds)
+    store = open_store(settings.store_url, settings, clock)
+    origins = Origins(settings.cors_allowed_origins)
+    sockets = Sockets(app, settings, answers, origins)
+    engine = sockets.engine
+    scheduler = Scheduler(engine.sleep)
+    mailboxes = None
+    if store.mailboxes is not None:
+        mailboxes = Mailboxes(
+            store.mailboxes,
+            redeliver_seconds=settings.redeliver_seconds,
+            max_attempts=settings.max_attempts,
+            spawn=engine.start_background_task,
+            new_timer=engine.timer,
+        )
+    peers, rate, new_rate = _together(store, settings, engine, scheduler) if is_shared(store) else _alone(settings)
+    relay = Relay(
+        store,
+        hold_seconds=settings.hold_seconds,
+        max_held_requests=settings.max_held_requests,
+        max_held_requests_per_token=settings.max_held_requests_per_token,
+        max_held_bytes=settings.max_held_bytes,
+        ack_timeout_seconds=settings.ack_timeout_seconds,
+        reply_timeout_seconds=settings.reply_timeout_seconds,
+        mailbox_max_age_seconds=settings.mailbox_max_age_seconds,
+        mailboxes=mailboxes,
+        peers=peers,
+        rate=rate,
+        give_way=scheduler.yield_to_others,
+        address_of=methodcaller("caller", settings.trusted_proxy_hops),
+    )
+    peers.serve(relay)
+    sockets.serve(store, relay)
+    behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
+    reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
+    lifecycle = Lifecycle(store, relay, engine, reaper)
+    hosts = Hosts(settings.allowed_hosts)
+    gateway = Gateway(
+        behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
+    )
+    api.register(app, serves_legacy=settings.legacy_clients)
+    app.wsgi_app = gateway  # type: ignore[method-assign]
+    set_services(
+        app,
+        Services(
+            settings=settings,
+            store=store,
+            relay=relay,
+            sockets=sockets,
+            reaper=reaper,
+            scheduler=scheduler,
+            lifecycle=lifecycle,
+            gateway=gateway,
+            forwarder=Forwarder(relay, engine.bodies, max_body_bytes=settings.max_body_bytes),
+            hooks=Hooks(app),
+            hosts=hosts,
+            bodies=engine.bodies,
+            answers=answers,
+            origins=origins,
+            new_rate=new_rate,
+            event_rate=FastRate(api.events.RATE_LIMIT_EVENTS),
+            event_answers=AtOnce(),
+        ),
+    )
+    return app
+
+
+class _NoSessions(SessionInterface):
+    """The relay has no sessions: to look for one would cost each request."""
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return _NO_SESSION
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Do nothing."""
+
+
+_NO_SESSION = NullSession()
+
+
+def _alone(settings: Settings) -> tuple[Alone, Rate, Rate]:
+    """Return what a single process needs: no peers, the rate of calls for a token, and that of new tokens."""
+    rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
+    return Alone(), FastRate(rate) if rate else NoRate(), FastRate(new_rate) if new_rate else NoRate()
+
+
+def _together(
+    store: "RedisStore", settings: Settings, engine: Engine, scheduler: Scheduler
+) -> tuple[Alone, Rate, Rate]:
+    """Return the same for a process that has peers."""
+    from .cluster.rpc import Peers  # with the library for Redis, which takes memory
+
+    rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
+    shared = partial(SharedRate, storage=store.counters(), check=store.check_link)
+    return (
+        Peers(
+            store,
+            silence_seconds=settings.store_timeout_seconds,
+            patience_seconds=max(settings.ack_timeout_seconds, settings.reply_timeout_seconds),
+            hold_seconds=settings.hold_seconds,
+            new_timer=engine.timer,
+            gave_way=scheduler.note_yield,
+        ),
+        NearRate(FastRate(rate), shared(rate, "calls"), store.is_remembered) if rate else NoRate(),
+        shared(new_rate, "new") if new_rate else NoRate(),
+    )
+
+
+def _behind_proxies(wsgi_app: "WSGIApplication", hops: int) -> "WSGIApplication":
+    """Believe the last `hops` entries of X-Forwarded-For, -Proto and -Host, and no others: anybody sends them."""
+    return ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops) if hops else wsgi_app

@@ -1,0 +1,108 @@
+"""Messages between processes: the kinds, the names of their fields, and their two forms.
+
+A message to a process of this version, or of a later one, is `[kind, {name: value}]`. A reader passes over fields
+and kinds that it does not know, so a later version may add both. The release before read and wrote
+`[kind, value...]`: such messages are read, and written to its processes, so that both versions run side by side
+while one replaces the other. Which form a process reads, its name says (`READS_NAMES`).
+
+Python and `redis.lua` use the same table.
+"""
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+from ..relay.call import READS_NAMES
+
+# A message is a kind, and the values of its fields in the order of `FIELDS`: texts, numbers, bytes, lists.
+Message = Sequence[Any]
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    # A call, and what becomes of it. `process` asks, `number` is what it calls the question.
+    "call": (
+        *("process", "number", "token", "method", "path", "query", "headers", "body", "received_at", "id"),
+        "is_legacy",
+    ),
+    "notified": ("numbers",),
+    "handed": ("process", "number", "mode"),
+    "queued": ("number",),
+    "gone": ("number",),
+    "outcome": ("number", "outcome"),
+    "forget": ("process", "number"),
+    # News of a token.
+    "arrived": ("token",),
+    "displaced": ("token", "client"),
+    "refreshed": ("token",),
+    "ended": ("token",),
+    # Mailboxes.
+    "kick": ("token", "client"),
+    "left": ("token",),
+    "dropped": ("token", "event_id"),
+    "settled": ("token", "event_id", "outcome"),
+    "in_flight": ("process", "number", "token"),
+    "answer": ("number", "value"),
+    # Of the channel itself.
+    "beat": ("sent_at",),
+    "large": ("key",),
+}
+
+_GET = {kind: itemgetter(*names) for kind, names in FIELDS.items()}
+
+# What a field `outcome` is in messages of the release before: a list that begins with whether it is an answer.
+_ANSWER = ("status", "headers", "body")
+_ERROR = ("status", "code", "message", "is_temporary", "retry_after_seconds", "setting")
+
+
+def to_wire(process: str, message: Message) -> list[Any]:
+    """Return a message in the form that a process reads."""
+    kind = message[0]
+    names, values = FIELDS[kind], list(message[1:])
+    if process.startswith(READS_NAMES):
+        return [kind, dict(zip(names, values, strict=True))]
+    if names[-1] == "outcome":
+        values[-1] = _to_list(values[-1])
+    return [kind, *values]
+
+
+def from_wire(message: Any) -> list[Any] | None:
+    """Return a message that has come, its values in the order of `FIELDS`; None if this version cannot read it."""
+    if not isinstance(message, list) or not message or not isinstance(message[0], str):
+        return None
+    kind = message[0]
+    names = FIELDS.get(kind)
+    if names is None:
+        return None
+    if len(message) == 2 and isinstance(message[1], dict):
+        try:
+            found = _GET[kind](message[1])
+        except KeyError:
+            return None
+        return [kind, *found] if len(names) > 1 else [kind, found]
+    values = message[1:]
+    if len(values) < len(names):
+        return None
+    del values[len(names) :]
+    if names[-1] == "outcome":
+        values[-1] = _from_list(values[-1])
+        if values[-1] is None:
+            return None
+    return [kind, *values]
+
+
+def lua_table() -> str:
+    """Return `FIELDS` and `READS_NAMES` as Lua."""
+    kinds = (f"{kind}={{{','.join(map(repr, names))}}}" for kind, names in FIELDS.items())
+    return f"local READS_NAMES = {READS_NAMES!r}\nlocal FIELDS = {{{','.join(kinds)}}}\n"
+
+
+def _to_list(outcome: dict[str, Any]) -> list[Any]:
+    is_answer = "body" in outcome
+    return [is_answer, *(outcome[name] for name in (_ANSWER if is_answer else _ERROR))]
+
+
+def _from_list(outcome: Any) -> dict[str, Any] | None:
+    if not isinstance(outcome, list) or not outcome:
+        return None
+    is_answer, *values = outcome
+    names = _ANSWER if is_answer else _ERROR
+    return dict(zip(names, values, strict=False)) if len(values) >= len(names) else None

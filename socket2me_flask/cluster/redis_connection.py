@@ -1,0 +1,213 @@
+"""The way to Redis: commands in their order over one connection, many at a time, and back when it was lost.
+
+Whatever has been submitted while one exchange was on its way goes out in the next, all of it: the more there is to
+do, the less each command costs. A command that Redis does not answer in time has failed, though it may have been
+carried out. While Redis is away every command fails at once, and one thread tries to come back, ever more slowly.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+
+from ..concurrency.future import Job
+from ..errors import StoreUnavailable
+from ..http.answers import LOG_SECONDS
+from .messages import lua_table
+
+log = logging.getLogger(__name__)
+
+# How many commands one exchange may have.
+MOST_COMMANDS = 500
+
+# How many connections there are, at most, for what does not go over the link: rates that processes count together.
+POOL_CONNECTIONS = 20
+
+# How long to wait before the next try to come back: twice as long after each, up to the longest, give or take half,
+# so that many processes do not all come at once.
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+# What must happen as one step.
+SCRIPT = lua_table() + files(__package__).joinpath("redis.lua").read_text()
+
+
+class Link:
+    """Commands to the Redis at `url`, each of which has to be answered within `timeout_seconds`.
+
+    `verify_tls` is whether a certificate (`rediss://`) must be one that this machine trusts.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float, verify_tls: bool = True) -> None:
+        parts = urlsplit(url)
+        self.address = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"  # without a password
+        options: dict[str, Any] = {} if verify_tls or parts.scheme != "rediss" else {"ssl_cert_reqs": "none"}
+        options["retry"] = Retry(NoBackoff(), 0)  # who has to wait before the next try is decided here
+        self.pool = redis.BlockingConnectionPool.from_url(
+            url,
+            protocol=2,
+            max_connections=POOL_CONNECTIONS,
+            timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            **options,
+        )
+        self._timeout_seconds = timeout_seconds
+        self._jobs: deque[Job] = deque()
+        self._is_wanted = threading.Event()
+        self._is_over = threading.Event()
+        self._is_closing = False
+        self.is_up = True  # until the first try has failed
+        self.on_up: Callable[[], None] = lambda: None  # called when it is there again
+        self._failed_at = 0.0
+        self._logged_at: float | None = None
+        self._sha: bytes = b""
+        self._is_started = False
+
+    def start(self) -> None:
+        """Connect. What was submitted before is sent then."""
+        self._is_started = True
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def submit(
+        self, what: Sequence[Any] | Callable[[], Sequence[Any]], then: Callable[[Job], None] | None = None
+    ) -> Job:
+        """Send a command, in the order of submission. Whether to wait for its answer is up to the caller.
+
+        `what` may be a function, which is asked for the command when it is about to be sent.
+        """
+        job = Job(what, then)
+        if self.is_up and not self._is_closing:
+            self._jobs.append(job)
+            self._is_wanted.set()
+            if not self.is_up:
+                self._fail_waiting()  # it has gone away just now
+        else:
+            _fail([job])
+        return job
+
+    def call(self, *command: Any) -> Any:
+        """Send a command and return its answer. Raises `StoreUnavailable`."""
+        return self.submit(command).wait()
+
+    def step(self, name: str, *args: Any) -> Any:
+        """Carry out a step of `redis.lua` and return what came of it. Raises `StoreUnavailable`."""
+        return self.submit_step(name, *args).wait()
+
+    def submit_step(self, name: str, *args: Any) -> Job:
+        """As `submit`, for a step of `redis.lua`."""
+        return self.submit(lambda: ("EVALSHA", self._sha, 0, name, *args))
+
+    def open(self, timeout_seconds: float) -> Any:
+        """Return one more connection, which waits so long for an answer. Raises `RedisError` or `OSError`."""
+        # Not `make_connection`: the pool would count it as one of its own for good.
+        connection: Any = self.pool.connection_class(**self.pool.connection_kwargs)
+        connection.socket_timeout = timeout_seconds
+        connection.connect()
+        return connection
+
+    def pause(self, tries: int) -> None:
+        """Wait before one more try to connect."""
+        seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries, 10))
+        time.sleep(seconds * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
+
+    def close(self) -> None:
+        """Do what has been submitted, then end."""
+        self._is_closing = True
+        self._is_wanted.set()
+        if self._is_started:
+            self._is_over.wait()
+
+    def _run(self) -> None:
+        tries = 0
+        while not self._is_closing:
+            connection = None
+            try:
+                connection = self.open(self._timeout_seconds)
+                connection.send_command("SCRIPT", "LOAD", SCRIPT)
+                self._sha = connection.read_response()
+                connection.send_command("PEXPIRE", "s2m:none", 1)  # what a replica refuses
+                connection.read_response()
+                self._on_up()
+                tries = 0
+                self._serve(connection)
+            except Exception as error:
+                if not isinstance(error, RedisError | OSError):
+                    log.exception("the way to Redis failed")
+                self._on_down(error)
+                self.pause(tries)
+                tries += 1
+            finally:
+                if connection is not None:
+                    connection.disconnect()
+        self.is_up = False
+        self._fail_waiting()
+        self._is_over.set()
+
+    def _serve(self, connection: Any) -> None:
+        while self._jobs or not self._is_closing:
+            self._is_wanted.wait()
+            self._is_wanted.clear()
+            time.sleep(0)  # whoever else has something to send just now does so first
+            while self._jobs:
+                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST_COMMANDS))]
+                self._exchange(connection, jobs)
+
+    def _exchange(self, connection: Any, jobs: list[Job]) -> None:
+        answered = 0
+        try:
+            commands = [job.what() if callable(job.what) else job.what for job in jobs]
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for job in jobs:
+                try:
+                    job.result = connection.read_response(disable_decoding=True)
+                except (NoScriptError, ReadOnlyError):
+                    raise  # it is another Redis than a moment ago
+                except ResponseError as error:
+                    if "READONLY" in str(error):
+                        raise  # the same, of a step
+                    job.error = StoreUnavailable()
+                    self._on_refusal(error)
+                answered += 1
+                job.finish()
+        finally:
+            _fail(jobs[answered:])
+
+    def _on_up(self) -> None:
+        if not self.is_up:
+            log.warning("Redis at %s answers again, after %.1f s", self.address, time.monotonic() - self._failed_at)
+            self.is_up = True
+            self.on_up()
+
+    def _on_down(self, error: Exception) -> None:
+        if self.is_up:
+            self._failed_at = time.monotonic()
+            log.error("Redis at %s does not answer; until it does, calls are answered 503: %s", self.address, error)
+        self.is_up = False
+        self._fail_waiting()
+
+    def _on_refusal(self, error: ResponseError) -> None:
+        now = time.monotonic()
+        if self._logged_at is None or now - self._logged_at >= LOG_SECONDS:
+            self._logged_at = now
+            log.error("Redis refused a command: %s", error)
+
+    def _fail_waiting(self) -> None:
+        jobs, self._jobs = self._jobs, deque()
+        _fail(jobs)
+
+
+def _fail(jobs: Sequence[Job] | deque[Job]) -> None:
+    for job in jobs:
+        job.error = StoreUnavailable()
+        job.finish()

@@ -1,0 +1,456 @@
+"""The relay as several processes: a call that came to one reaches the client of another.
+
+Knows the relay and the store in Redis. A call goes to the one process that has the token's client; that process
+hands it over and says so, and only then does the caller hear `OK`. What it says later, of an acknowledgement or a
+reply, comes in the same way. Whatever may have been lost on the way is answered `503`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+from ..concurrency.timeout_queue import Timer
+from ..errors import ClientGone, ClientLeft, PeerSilent, ProcessGone, RelayError, StoreUnavailable, UnknownToken
+from ..http.answers import Answer
+from ..relay.call import Call, process_of
+from ..relay.delivery import Awaited, Handed
+from ..relay.mailbox import Mailboxes
+from ..relay.relay import Alone, Held, Relay
+from ..storage import Counts
+from ..storage.redis import RedisStore, Route
+from .messages import Message
+
+log = logging.getLogger(__name__)
+
+# How many clients are looked after at once when all have to be.
+AT_ONCE = 200
+
+
+# After this time a token is asked for again whose client may have been displaced.
+DOUBT_SECONDS = 0.5
+
+
+class Peers(Alone):
+    """What this process asks of others, and does for them. Idle before `serve` is called.
+
+    `silence_seconds` is how long another process may take to say that it handed a call over, `patience_seconds` how
+    long its caller waits then, `hold_seconds` how long a call waits before for room in its client's window.
+    `new_timer` makes a timer that somebody runs; `gave_way` is called when a caller has waited, so that others had
+    their turn.
+    """
+
+    def __init__(
+        self,
+        store: RedisStore,
+        *,
+        silence_seconds: float,
+        patience_seconds: float,
+        hold_seconds: float,
+        new_timer: Callable[[float, Callable[[Any], None]], Timer],
+        gave_way: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._channel = store.channel
+        self._gave_way = gave_way
+        self.silences = new_timer(silence_seconds, _Asked.give_up)
+        self.queued = new_timer(silence_seconds + hold_seconds, _Asked.give_up)
+        self._held = new_timer(hold_seconds, self._give_up_held)
+        self._doubts = new_timer(DOUBT_SECONDS, self._look_again)
+        self.debts = new_timer(silence_seconds + patience_seconds, _Owed.give_up)
+        self._numbers = count(1)
+        self._asked: dict[int, _Asked] = {}  # what others are to answer
+        self._owed: dict[tuple[str, int], _Owed] = {}  # what they wait for
+        self._relay: Relay
+        self._mailboxes: Mailboxes
+        self._heard: dict[str, Callable[..., None]] = {}  # what is done at which kind of message
+
+    def serve(self, relay: Relay) -> None:
+        store, mailboxes = self._store, relay.mailboxes
+        assert mailboxes is not None  # noqa: S101  # a store in Redis has them
+        self._relay, self._mailboxes = relay, mailboxes
+        self._heard = {
+            "notified": self._on_notified,
+            "handed": self._on_handed,
+            "queued": self._on_queued,
+            "gone": self._on_gone,
+            "outcome": self._on_outcome,
+            "forget": self._on_forget,
+            "answer": self._on_answer,
+            "arrived": relay.wake,
+            "displaced": self._on_displaced,
+            "refreshed": store.refreshed,
+            "ended": self._on_ended,
+            "kick": self._on_kick,
+            "left": mailboxes.let_go,
+            "dropped": mailboxes.forget,
+            "settled": self._on_settled,
+            "in_flight": self._on_in_flight,
+        }
+        mailboxes.tell = self._tell
+        self._channel.on_messages = self._on_messages
+        self._channel.on_lost = self._on_lost
+        self._channel.on_gap = self._on_gap
+        self._channel.on_trusted = relay.wake_all
+        self._channel.on_beat = self._on_beat
+        store.on_up(self._on_up)
+
+    # What the relay asks
+
+    def hand(self, call: Call) -> Handed | None:
+        for _ in range(2):  # where it is, and where it is if it is not there any more
+            route = self._store.routes.get(call.token)
+            if route is None:
+                break
+            try:
+                return self._hand(call, route)
+            except ClientGone as error:
+                is_process = isinstance(error, ProcessGone)
+                if self._store.correct(call.token, route, unless_alive=is_process) is None:
+                    raise UnknownToken from None
+            except PeerSilent:
+                self._store.forget(call.token)  # the next call asks Redis whether that process still lives
+                raise
+        return None
+
+    def watch(self, token: str, wait_seconds: float) -> bool:
+        if self._store.watch(token, wait_seconds) is None:
+            raise UnknownToken
+        return token in self._store.routes
+
+    def is_connected(self, token: str) -> bool:
+        self._store.get(token)
+        return token in self._store.routes
+
+    def in_flight(self, token: str) -> set[str]:
+        route = self._store.routes.get(token)
+        if route is None:
+            return set()
+        try:
+            return set(self._ask(route.process, "in_flight", token).wait())
+        except ClientGone:
+            return set()
+
+    def counts(self, token: str) -> Counts:
+        return self._store.counts(token)
+
+    @property
+    def is_owed_to(self) -> bool:
+        return bool(self._owed)
+
+    def _hand(self, call: Call, route: Route) -> Handed:
+        self._channel.check()
+        asked = self._ask(
+            *(route.process, "call", call.token, call.method, call.path, call.query, call.headers),
+            *(call.body, call.received_at, call.id, call.is_legacy),
+        )
+        mode: str = asked.wait()
+        self._gave_way()
+        if asked.awaited is None:
+            return Handed(mode)
+        return Handed(mode, asked.awaited, partial(self._forget, route.process, asked))
+
+    def _ask(self, process: str, kind: str, *what: Any) -> "_Asked":
+        asked = _Asked(self, next(self._numbers))
+        self._asked[asked.number] = asked
+        self.silences.add(asked)
+        self._channel.post(process, kind, self._store.process, asked.number, *what)
+        return asked
+
+    def forget(self, asked: "_Asked") -> None:
+        """Wait no more for what another process says."""
+        self._asked.pop(asked.number, None)
+
+    def _forget(self, process: str, asked: "_Asked") -> None:
+        self.forget(asked)
+        self._channel.post(process, "forget", self._store.process, asked.number)
+
+    def _tell(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+        self._channel.post(process_of(event_id), "settled", token, event_id, _pack(outcome))
+
+    # What others say
+
+    def _on_messages(self, messages: list[list[Any]]) -> None:
+        calls = [(what[0], what[1], Call(*what[2:])) for kind, *what in messages if kind == "call"]
+        if calls:
+            self._on_calls(calls)
+        for kind, *what in messages:
+            if kind in self._heard:  # a newer version may say more
+                try:
+                    self._heard[kind](*what)
+                except StoreUnavailable:
+                    pass  # whatever was to be looked up is, when Redis is back
+                except Exception:
+                    log.exception("a message of another process was not handled")
+
+    def _on_calls(self, asked: list[tuple[str, int, Call]]) -> None:
+        if not self._channel.is_trusted:
+            for process, number, _ in asked:
+                self._channel.post(process, "outcome", number, _pack(StoreUnavailable()))
+            return
+        taken = self._relay.take([(call, partial(_Owed, self, process, number)) for process, number, call in asked])
+        notified: dict[str, list[int]] = {}
+        for (process, number, _), outcome in zip(asked, taken, strict=True):
+            if isinstance(outcome, ClientGone):
+                self._channel.post(process, "gone", number)
+            elif isinstance(outcome, RelayError):
+                self._channel.post(process, "outcome", number, _pack(outcome))
+            elif isinstance(outcome, Held):
+                # A process of the release before passes over this, and answers its caller that this one is silent.
+                self._channel.post(process, "queued", number)
+                self._held.add(outcome)
+                self._relay.when_settled(outcome, partial(self._on_held_settled, process, number, outcome))
+            elif isinstance(outcome, Handed):
+                if isinstance(outcome.awaited, _Owed):
+                    self._announce(process, number, outcome.mode, outcome.awaited, outcome.forget)
+                else:
+                    notified.setdefault(process, []).append(number)
+        for process, numbers in notified.items():
+            self._channel.post(process, "notified", numbers)
+
+    def _announce(self, process: str, number: int, mode: str, owed: "_Owed", forget: Callable[[], None]) -> None:
+        self._channel.post(process, "handed", self._store.process, number, mode)
+        owed.announce(forget)
+
+    def _on_held_settled(self, process: str, number: int, held: Held) -> None:
+        """Tell another process what became of its call, which waited for room in its client's window."""
+        self._held.discard(held)
+        if held.error is not None:
+            error = held.error if isinstance(held.error, RelayError) else RelayError()
+            self._channel.post(process, "outcome", number, _pack(error))
+        elif held.handed is None:
+            self._channel.post(process, "gone", number)
+        elif isinstance(held.handed.awaited, _Owed):
+            self._announce(process, number, held.handed.mode, held.handed.awaited, held.handed.forget)
+        else:
+            self._channel.post(process, "notified", [number])
+
+    def _give_up_held(self, held: Held) -> None:
+        self._relay.give_up(held)
+
+    def owe(self, owed: "_Owed") -> None:
+        """Take note that another process waits."""
+        self._owed[owed.process, owed.number] = owed
+        self.debts.add(owed)
+
+    def settle(self, owed: "_Owed", outcome: Answer | RelayError | None) -> None:
+        """Tell another process what became of its call; None if it does not wait any more."""
+        self._owed.pop((owed.process, owed.number), None)
+        self.debts.discard(owed)
+        if outcome is not None:
+            self._channel.post(owed.process, "outcome", owed.number, _pack(outcome))
+
+    def _on_notified(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._on_answer(number, "notify")
+
+    def _on_handed(self, process: str, number: int, mode: str) -> None:
+        asked = self._asked.get(number)
+        if asked is None:  # it came too late: its caller was answered
+            self._channel.post(process, "forget", self._store.process, number)
+        else:
+            asked.awaited = Awaited(mode)
+            asked.answer(mode)
+
+    def _on_queued(self, number: int) -> None:
+        """A call waits at its client's process: it is silent on purpose, for a while."""
+        asked = self._asked.get(number)
+        if asked is not None:
+            self.silences.discard(asked)
+            self.queued.add(asked)
+
+    def _on_answer(self, number: int, value: Any, error: Exception | None = None) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.answer(value, error)
+
+    def _on_gone(self, number: int) -> None:
+        self._on_answer(number, None, ClientGone())
+
+    def _on_outcome(self, number: int, packed: dict[str, Any]) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.settle(_unpack(packed))
+
+    def _on_forget(self, process: str, number: int) -> None:
+        owed = self._owed.get((process, number))
+        if owed is not None:
+            owed.give_up()
+
+    def _on_kick(self, token: str, client: str) -> None:
+        here = self._relay.client(token)
+        if not self._mailboxes.kick(token) and here is None:
+            self._store.detach(token, client)  # it left while Redis was away
+
+    def _on_displaced(self, token: str, client: str) -> None:
+        # Whether another client still has the token is asked again: it may have left at once, as a connection does
+        # that its client had given up; and if two came at once, Redis may have heard of the first as the last.
+        self._store.unlearn(token)
+        self._look_after_one(token)
+
+    def _look_after_one(self, token: str) -> None:
+        here = self._relay.client(token)
+        if here is not None:
+            try:
+                self._look_after([here])
+            except StoreUnavailable:
+                self._doubts.add(token)  # Redis may be full, or just lost: asked again until it answers
+
+    def _look_again(self, token: str) -> None:
+        self._mailboxes.spawn(partial(self._look_after_one, token))
+
+    def _on_ended(self, token: str) -> None:
+        self._store.unlearn(token)
+        self._relay.end(token)
+
+    def _on_settled(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
+        self._mailboxes.settle(token, event_id, _unpack(packed))
+
+    def _on_in_flight(self, process: str, number: int, token: str) -> None:
+        self._channel.post(process, "answer", number, list(self._mailboxes.in_flight(token)))
+
+    def _on_lost(self, messages: list[Message], is_gone: bool) -> None:
+        """Let go who waits for what did not arrive: its process is gone, or Redis is."""
+        for kind, *what in messages:
+            if kind in ("call", "in_flight"):
+                self._on_answer(what[1], None, ProcessGone() if is_gone else StoreUnavailable())
+
+    def _on_beat(self) -> None:
+        for token, counts in self._relay.take_counts().items():
+            self._store.count(token, counts)
+
+    def _on_gap(self) -> bool:
+        """Look after every client of this process: its token may have ended, or another client may have come."""
+        self._store.unlearn_all()
+        clients = self._relay.clients()
+        for start in range(0, len(clients), AT_ONCE):
+            self._look_after(clients[start : start + AT_ONCE])
+            time.sleep(0)
+        self._mailboxes.kick_all(partial(time.sleep, 0))
+        return True
+
+    def _on_up(self) -> None:
+        """Deliver what could not be delivered, or was not known to be acknowledged, while Redis was away."""
+        self._mailboxes.spawn(partial(self._mailboxes.kick_all, partial(time.sleep, 0)))
+
+    def _look_after(self, clients: list[tuple[str, str, str]]) -> None:
+        """Send away those whose token has ended, or who are not its newest any more."""
+        for (token, client, _), is_here in zip(clients, self._store.attach_again(clients), strict=True):
+            if is_here is None:
+                self._relay.end(token)
+            elif not is_here:
+                self._relay.displace(token, client)
+
+
+class _Asked:
+    """Something that another process was asked, and what it says. After `handed` comes, perhaps, an outcome."""
+
+    __slots__ = ("_error", "_is_answered", "_peers", "_value", "_wait", "awaited", "number")
+
+    def __init__(self, peers: Peers, number: int) -> None:
+        self._peers = peers
+        self.number = number
+        self.awaited: Awaited | None = None
+        self._value: Any = None
+        self._error: Exception | None = None
+        self._is_answered = False
+        # Held until there is an answer: an Event costs three times as much, and every call to a peer waits here.
+        self._wait = threading.Lock()
+        self._wait.acquire()
+
+    def wait(self) -> Any:
+        """Return what it says. Raises `PeerSilent` if that does not come in time, or what it says went wrong."""
+        self._wait.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def answer(self, value: Any, error: Exception | None = None) -> None:
+        """Let go who waits, with what it says, or with what went wrong."""
+        if not self._is_answered:
+            self._is_answered = True
+            self._peers.silences.discard(self)
+            self._peers.queued.discard(self)
+            self._value, self._error = value, error
+            self._wait.release()
+
+    def give_up(self) -> None:
+        """It did not say anything in time."""
+        self._peers.forget(self)
+        self.answer(None, PeerSilent())
+
+    def settle(self, outcome: Answer | RelayError) -> None:
+        """Bring the outcome of a call that was handed over; or, if it was not, why."""
+        if self.awaited is not None:
+            self.awaited.settle(outcome)
+        elif isinstance(outcome, RelayError):
+            self.answer(None, outcome)
+
+
+class _Owed(Awaited):
+    """An acknowledgement that another process waits for. It hears first that the call was handed over."""
+
+    __slots__ = ("_forget", "_is_announced", "_is_done", "_lock", "_peers", "number", "process")
+
+    def __init__(self, peers: Peers, process: str, number: int, mode: str) -> None:
+        super().__init__(mode)
+        self._peers = peers
+        self.process = process
+        self.number = number
+        self._is_announced = self._is_done = False
+        self._lock = threading.Lock()
+
+    def settle(self, outcome: Answer | RelayError) -> None:
+        super().settle(outcome)
+        self._tell()
+
+    def announce(self, forget: Callable[[], None]) -> None:
+        """Tell from now on, or `forget`: that the call was handed over was said."""
+        self._forget = forget
+        self._peers.owe(self)
+        self._is_announced = True
+        self._tell()
+
+    def give_up(self) -> None:
+        """Nobody waits any more."""
+        self._finish(None)
+        self._forget()
+
+    def _tell(self) -> None:
+        if self.is_settled and self._is_announced:
+            self._finish(self._outcome)
+
+    def _finish(self, outcome: Answer | RelayError | None) -> None:
+        with self._lock:
+            if self._is_done:
+                return
+            self._is_done = True
+        self._peers.settle(self, outcome)
+
+
+def _pack(outcome: Answer | RelayError) -> dict[str, Any]:
+    if isinstance(outcome, Answer):
+        return {"status": outcome.status, "headers": outcome.headers, "body": outcome.body}
+    return {
+        "status": outcome.status,
+        "code": outcome.code,
+        "message": str(outcome),
+        "is_temporary": outcome.is_temporary,
+        "retry_after_seconds": outcome.retry_after_seconds,
+        "setting": outcome.setting,
+    }
+
+
+def _unpack(packed: dict[str, Any]) -> Answer | RelayError:
+    if "body" in packed:
+        headers = [(name, value) for name, value in packed["headers"]]
+        return Answer(packed["status"], headers, packed["body"])
+    if packed["code"] == ClientLeft.code:
+        return ClientLeft()
+    error = RelayError(packed["message"], retry_after_seconds=packed["retry_after_seconds"])
+    error.status, error.code = packed["status"], packed["code"]
+    error.is_temporary, error.setting = packed["is_temporary"], packed["setting"]
+    return error

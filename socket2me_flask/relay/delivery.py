@@ -1,0 +1,164 @@
+"""What the relay and the mailboxes know of a client: something that takes calls, and may acknowledge them."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from ..errors import BadReply, ClientLeft, RelayError
+from ..http.answers import Answer
+from .call import Call
+from .replies import OK, from_acknowledgement, rejection_of
+
+# Called with the arguments of an acknowledgement, or with None if the client leaves without one.
+OnAck = Callable[[list[Any] | None], None]
+
+
+class Client(Protocol):
+    """Whoever is connected for a token.
+
+    sid: an id that no other client has.
+    mode: what its callers hear when, one of `stores.MODES`.
+    window: how many events of a mailbox may be on their way to it.
+    answering: what is known of whether it answers calls to `/go`; None before the first.
+    bounds_calls: whether its window is of its own choice, and so holds for calls without a mailbox as well.
+    """
+
+    sid: str
+    mode: str
+    window: int
+    answering: "Answering | None"
+    bounds_calls: bool
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be sent another call without a mailbox: fewer than its window are not acknowledged."""
+
+    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+        """Queue a call for the client. If it raises, it was not queued.
+
+        Raises `ClientGone`, `ClientTooSlow` or `EventTooLarge`; for one from a mailbox, which has an `attempt`,
+        `NoRoom` as well.
+        With `on_ack` it is asked to acknowledge it, and the number to forget that by is returned.
+        """
+
+    def forget(self, ack_id: int | None) -> None:
+        """Wait for an acknowledgement no more."""
+
+    def flush(self) -> None:
+        """Send what is queued. Raises `ClientGone` if the client proves to have left."""
+
+    def dismiss(self, farewell: str | None = None) -> None:
+        """Disconnect the client; `farewell` is an event that it hears first."""
+
+    def hang_up(self) -> None:
+        """Close its connection after a moment, without a word, so that it comes again."""
+
+
+# The mode of calls to `/go`, whatever that of their client: `reply`, with replies as the later originals read them.
+LEGACY = "legacy"
+
+
+def mode_for(call: Call, mode: str) -> str:
+    """Return the mode of a call, by its client's mode."""
+    return LEGACY if call.is_legacy else mode
+
+
+def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
+    """Return what the caller hears of an acknowledgement, or of a client that leaves without one."""
+    if args is None:
+        return ClientLeft()
+    rejected = rejection_of(args, mode)
+    if rejected is not None:
+        return rejected
+    if mode not in ("reply", LEGACY):
+        return OK
+    try:
+        return from_acknowledgement(args, is_legacy=mode == LEGACY)
+    except BadReply as error:
+        return error
+
+
+class Awaited:
+    """An acknowledgement that somebody waits for, in a mode. It is its own `OnAck`."""
+
+    __slots__ = ("_is_here", "_mode", "_outcome")
+
+    def __init__(self, mode: str) -> None:
+        self._mode = mode
+        self._outcome: Answer | RelayError = ClientLeft()
+        self._is_here = threading.Event()
+
+    def __call__(self, args: list[Any] | None) -> None:
+        self.settle(outcome_of(self._mode, args))
+
+    def settle(self, outcome: Answer | RelayError) -> None:
+        """Say what the caller hears."""
+        self._outcome = outcome
+        self._is_here.set()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is something to know."""
+        return self._is_here.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether there is something to know within that time."""
+        return self._is_here.wait(seconds)
+
+    def answer(self) -> Answer:
+        """Return what the caller receives. Raises `ClientLeft`, `BadReply`, `Rejected`, or an error of a peer."""
+        if isinstance(self._outcome, RelayError):
+            raise self._outcome
+        return self._outcome
+
+
+@dataclass(slots=True)
+class Handed:
+    """A call that was handed to a client, which is to acknowledge it if `awaited`; `forget` if nobody waits."""
+
+    mode: str
+    awaited: Awaited | None = None
+    forget: Callable[[], None] = lambda: None
+
+
+class Answering:
+    """Whether a client answers calls to `/go`, which it need not say when it connects.
+
+    Clients of the first version never acknowledge a call, and its callers did not wait. Those of the second reply.
+    So the caller of the first call waits; if none comes in time, later ones do not, until a call is acknowledged.
+    """
+
+    __slots__ = ("_has_answered", "_probe", "is_silent")
+
+    def __init__(self) -> None:
+        self.is_silent = False
+        self._has_answered = False
+        self._probe: int | None = None  # the one acknowledgement that is still expected of a silent client
+
+    def deliver(self, call: Call, client: Client, awaited: Awaited) -> Callable[[], None]:
+        """Send a call for which somebody waits. Return what to do if that is in vain. Raises as `Client.send`."""
+
+        def on_ack(args: list[Any] | None) -> None:
+            self._on_ack(args)
+            awaited(args)
+
+        return partial(self._give_up, client, client.send(call, on_ack))
+
+    def notify(self, call: Call, client: Client) -> None:
+        """Send a call to a silent client, which may prove that it is not. Raises as `Client.send`."""
+        client.forget(self._probe)
+        self._probe = client.send(call, self._on_ack)
+
+    def _on_ack(self, args: list[Any] | None) -> None:
+        if args is not None:
+            self._has_answered = True
+            self.is_silent = False
+
+    def _give_up(self, client: Client, ack_id: int | None) -> None:
+        if self._has_answered or self.is_silent:
+            client.forget(ack_id)
+        else:
+            self.is_silent = True
+            self._probe = ack_id  # it may come yet

@@ -1,0 +1,369 @@
+"""Mailboxes: an event stays until its client acknowledged it, and is sent again until it does.
+
+At least once, in order for each token. Knows stores and clients; who is connected, `relay.py` says.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..concurrency.timeout_queue import Timer
+from ..errors import (
+    ClientGone,
+    ClientLeft,
+    ClientTooSlow,
+    EventDropped,
+    EventTooLarge,
+    NoRoom,
+    Rejected,
+    RelayError,
+    UnknownToken,
+)
+from ..http.answers import Answer
+from ..storage import MailboxStore, StoredEvent
+from .call import Call, process_of, this_process
+from .delivery import Awaited, Client, mode_for, outcome_of
+from .replies import kept
+
+log = logging.getLogger(__name__)
+
+# How long an event waits that was rejected or not acknowledged, before each further attempt: twice as long each
+# time, up to five minutes. With the default
+# SOCKET2ME_MAX_ATTEMPTS an event outlives a client that fails for eight hours.
+RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
+
+# How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.
+MAX_BACKED_OFF = 64
+
+
+class Mailboxes:
+    """What is delivered from mailboxes, and who waits to hear of it.
+
+    `spawn` runs something in the background; `new_timer` makes a timer that somebody runs. `tell` is called with
+    the token, the id and the outcome of an event whose caller another process has.
+    """
+
+    def __init__(
+        self,
+        store: MailboxStore,
+        *,
+        redeliver_seconds: float,
+        max_attempts: int,
+        spawn: Callable[[Callable[[], None]], object],
+        new_timer: Callable[[float, Callable[[Any], None]], Timer],
+    ) -> None:
+        self.store = store
+        self.tell: Callable[[str, str, Answer | RelayError], None] = lambda token, event_id, outcome: None
+        self.max_attempts = max_attempts
+        self.spawn = spawn
+        self.overdue = new_timer(redeliver_seconds, _Sent.give_up)
+        self.retries = new_timer(redeliver_seconds, _Outlet.kick)
+        self.back_offs = [new_timer(seconds, _BackedOff.end) for seconds in RETRY_SECONDS]
+        self._outlets: dict[str, _Outlet] = {}  # by token
+        self._awaited: dict[str, dict[str, Awaited]] = {}  # by token and event
+
+    def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
+        """Keep a call, and return what its caller hears: what its client said in time, or that it is kept.
+
+        `timeouts` are the seconds to wait in each mode.
+
+        Raises what `MailboxStore.put` does: then it is not kept. Raises `BadReply`.
+        """
+        awaited = Awaited("ack")
+        self._awaited.setdefault(call.token, {})[call.id] = awaited
+        try:
+            mode = self.store.put(call)
+            call.body = b""  # the store has it, and many calls may wait here
+            outlet = self._outlets.get(call.token)
+            if outlet is not None:
+                mode = outlet.client.mode
+                outlet.kick()
+            if mode is None or not awaited.wait(timeouts[mode_for(call, mode)]):
+                return kept(call.id)
+            try:
+                return awaited.answer()
+            except ClientLeft:
+                return kept(call.id)
+        finally:
+            of_token = self._awaited[call.token]
+            del of_token[call.id]
+            if not of_token:
+                del self._awaited[call.token]
+
+    def kick(self, token: str) -> bool:
+        """Look for events to deliver: another process has kept one. Return whether they go anywhere from here."""
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.kick()
+        return outlet is not None
+
+    def kick_all(self, give_way: Callable[[], None]) -> None:
+        """Do so for all, giving way now and then: the store was away, or a kick may have been missed."""
+        for number, token in enumerate(list(self._outlets), 1):
+            self.kick(token)
+            if number % 100 == 0:
+                give_way()
+
+    def open(self, token: str, client: Client) -> None:
+        """Deliver to `client`, and to nobody before it any more."""
+        self.close(token)
+        outlet = self._outlets[token] = _Outlet(self, token, client)
+        outlet.kick()
+
+    def close(self, token: str, client: Client | None = None) -> None:
+        """Deliver no more, and let go who waits to hear of it; with `client`, only if it is to this one."""
+        outlet = self._outlets.get(token)
+        if outlet is not None and client in (None, outlet.client):
+            self._close(token, ClientLeft())
+
+    def end(self, token: str) -> None:
+        """Deliver no more: the token does not live any more, and neither do its events."""
+        self._close(token, UnknownToken())
+
+    def _close(self, token: str, error: RelayError) -> None:
+        outlet = self._outlets.pop(token, None)
+        for event_id in outlet.close() if outlet is not None else ():
+            self.settle(token, event_id, error)
+        self.let_go(token, error)
+
+    def drain(self) -> None:
+        """Let go whoever waits: what is in the mailboxes stays there."""
+        for token in list(self._awaited):
+            self.let_go(token)
+
+    def redeliver(self, token: str, event_id: str) -> None:
+        """Send an event as if it never was. Raises `UnknownEvent` or `StoreUnavailable`.
+
+        An acknowledgement of an earlier attempt still counts.
+        """
+        self.store.redeliver(token, event_id)
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.end_attempt(event_id)
+            outlet.kick()
+
+    def delete(self, token: str, event_id: str) -> None:
+        """Drop an event, whatever its state. Raises `UnknownEvent` or `StoreUnavailable`."""
+        self.store.delete(token, event_id)
+        self.settle(token, event_id, EventDropped())
+        self.forget(token, event_id)
+
+    def forget(self, token: str, event_id: str) -> None:
+        """Know nothing of an event any more: it was dropped, or is to be sent as if it never was."""
+        outlet = self._outlets.get(token)
+        if outlet is not None:
+            outlet.forget(event_id)
+            outlet.kick()
+
+    def in_flight(self, token: str) -> set[str]:
+        """Return the ids of the events that are on their way to a client."""
+        outlet = self._outlets.get(token)
+        return set(outlet.sent) if outlet is not None else set()
+
+    def settle(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+        """Tell the caller, if it still waits, what became of its event."""
+        awaited = self._awaited.get(token, {}).get(event_id)
+        if awaited is not None:
+            awaited.settle(outcome)
+        elif process_of(event_id) != this_process():
+            self.tell(token, event_id, outcome)
+
+    def let_go(self, token: str, error: RelayError | None = None) -> None:
+        """Answer the callers that wait: by default that the client has left, so that their events are kept."""
+        for awaited in list(self._awaited.get(token, {}).values()):
+            awaited.settle(error or ClientLeft())
+
+
+@dataclass(eq=False, slots=True)
+class _Sent:
+    """An event that is on its way to a client, for the `attempt`th time."""
+
+    outlet: "_Outlet"
+    event_id: str
+    attempt: int
+
+    def give_up(self) -> None:
+        """Send it again: its client did not acknowledge it in time."""
+        self.outlet.back_off(self)
+
+
+@dataclass(eq=False, slots=True)
+class _BackedOff:
+    """An event that waits for its next attempt, and the timer that ends that."""
+
+    outlet: "_Outlet"
+    event_id: str
+    timer: Timer
+
+    def end(self) -> None:
+        """Send the event again."""
+        if self.outlet.backed_off.pop(self.event_id, None) is self:
+            self.outlet.kick()
+
+
+class _Outlet:
+    """From a mailbox to one client, which is the only one while this is open."""
+
+    def __init__(self, mailboxes: Mailboxes, token: str, client: Client) -> None:
+        self.client = client
+        self.sent: dict[str, _Sent] = {}  # by event
+        self.backed_off: dict[str, _BackedOff] = {}  # by event; these are not on their way
+        self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
+        # What is not to be sent any more, and what the store was told of it. It may fail at that.
+        self._finished: dict[str, Callable[[str, str], None]] = {}
+        self._mailboxes = mailboxes
+        self._token = token
+        self._is_open = True
+        self._is_running = False
+        self._is_kicked = False
+        self._lock = threading.Lock()
+
+    def kick(self) -> None:
+        """Look for events to send, in the background: there is no thread while there is nothing to do."""
+        with self._lock:
+            self._is_kicked = True
+            if self._is_running or not self._is_open:
+                return
+            self._is_running = True
+        self._mailboxes.spawn(self._run)
+
+    def close(self) -> list[str]:
+        """Send no more. What is on its way counts as not delivered, whatever its client says from now on.
+
+        Return the ids of that.
+        """
+        self._is_open = False
+        unfinished = list(self._ack_ids)
+        for event_id in unfinished:
+            self.forget(event_id)
+        return unfinished
+
+    def forget(self, event_id: str) -> None:
+        """Wait no more for an acknowledgement of an event, and know nothing of it."""
+        self.end_attempt(event_id)
+        for ack_id in self._ack_ids.pop(event_id, ()):
+            self.client.forget(ack_id)
+
+    def end_attempt(self, event_id: str) -> None:
+        """Let an event be sent again at once. An acknowledgement of an earlier attempt still counts."""
+        self._finished.pop(event_id, None)
+        sent = self.sent.pop(event_id, None)
+        if sent is not None:
+            self._mailboxes.overdue.discard(sent)
+        backed_off = self.backed_off.pop(event_id, None)
+        if backed_off is not None:
+            backed_off.timer.discard(backed_off)
+
+    def back_off(self, sent: _Sent) -> None:
+        """End an attempt that failed; the next follows after a while, the longer the more there were."""
+        event_id = sent.event_id
+        if self.sent.get(event_id) is not sent:
+            return
+        del self.sent[event_id]
+        self._mailboxes.overdue.discard(sent)
+        timer = self._mailboxes.back_offs[min(sent.attempt, len(RETRY_SECONDS)) - 1]
+        self.backed_off[event_id] = backed_off = _BackedOff(self, event_id, timer)
+        timer.add(backed_off)
+        if len(self.backed_off) == MAX_BACKED_OFF:
+            log.warning(
+                "%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF
+            )
+        self.kick()
+
+    def _run(self) -> None:
+        while self._may_run():
+            try:
+                self._fill()
+            except (ClientGone, ClientTooSlow):
+                self._mailboxes.close(self._token, self.client)
+            except NoRoom:
+                pass  # the next acknowledgement makes some
+            except RelayError:
+                self._mailboxes.retries.add(self)
+            except Exception:
+                log.exception("a mailbox was not delivered")
+                self._mailboxes.retries.add(self)
+
+    def _may_run(self) -> bool:
+        with self._lock:
+            self._is_running = self._is_open and self._is_kicked
+            self._is_kicked = False
+            return self._is_running
+
+    def _fill(self) -> None:
+        """Send the oldest events, up to the client's window.
+
+        With a window of 1 order is strict: an event that waits for its next attempt holds up those behind it.
+        """
+        window = self.client.window
+        backed_off = len(self.backed_off)
+        if len(self.sent) >= window or backed_off >= (1 if window == 1 else MAX_BACKED_OFF):
+            return
+        store = self._mailboxes.store
+        told = list(self._finished)
+        known = {*told, *self.sent, *self.backed_off}
+        events = store.waiting(self._token, window + len(told) + backed_off, known)
+        # The store has done what it was told before it was asked, or it failed at it.
+        waiting = {event.call.id for event in events}
+        for event_id in told:
+            if event_id in waiting:
+                self._finished[event_id](self._token, event_id)
+                self._mailboxes.retries.add(self)
+            else:
+                self._finished.pop(event_id, None)
+        for event in events:
+            if not self._is_open or len(self.sent) >= window:
+                return
+            event_id = event.call.id
+            if event_id not in known:
+                self._send(event)
+
+    def _send(self, event: StoredEvent) -> None:
+        event_id = event.call.id
+        attempts = max(event.attempts, len(self._ack_ids.get(event_id, ())))
+        if attempts >= self._mailboxes.max_attempts:
+            self._set_aside(
+                event_id, f"SOCKET2ME_MAX_ATTEMPTS reached: an event was sent {attempts} times, and is set aside"
+            )
+            return
+        sent = self.sent[event_id] = _Sent(self, event_id, attempts + 1)
+        try:
+            on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
+            ack_id = self.client.send(event.call, on_ack, attempts + 1)
+        except EventTooLarge:
+            self._set_aside(
+                event_id, "CLIENT_QUEUE_LIMIT_BYTES bites: an event is too large for it, and is set aside"
+            )
+            return
+        except Exception:
+            self.sent.pop(event_id, None)
+            raise
+        self._ack_ids.setdefault(event_id, []).append(ack_id)
+        self._mailboxes.store.attempted(self._token, event_id)
+        self._mailboxes.overdue.add(sent)
+        self.client.flush()
+
+    def _set_aside(self, event_id: str, why: str) -> None:
+        self._finish(event_id, self._mailboxes.store.set_aside)
+        log.warning(why)
+        self._is_kicked = True  # there may be room for another
+
+    def _finish(self, event_id: str, tell: Callable[[str, str], None]) -> None:
+        self.forget(event_id)
+        self._finished[event_id] = tell
+        tell(self._token, event_id)
+
+    def _on_ack(self, sent: _Sent, mode: str, args: list[Any] | None) -> None:
+        if args is None or not self._is_open:
+            return  # it left; whoever detaches it closes this
+        event_id, outcome = sent.event_id, outcome_of(mode, args)
+        if isinstance(outcome, Rejected):
+            self.back_off(sent)
+            outcome = ClientLeft()  # to its caller it is the same: the event is kept
+        else:
+            self._finish(event_id, self._mailboxes.store.acknowledge)
+        self._mailboxes.settle(self._token, event_id, outcome)
+        self.kick()

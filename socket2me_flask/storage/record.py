@@ -1,0 +1,73 @@
+"""What a store keeps of a token."""
+
+from dataclasses import dataclass
+
+from ..relay.call import Call
+
+# What an event counts for beside its bytes.
+EVENT_BYTES = 200
+
+# A mailbox that holds no more may use the last tenth of what all may hold, so that a few cannot take all of it.
+SMALL_MAILBOX_BYTES = 65_536
+
+# How many bytes of events are read at once for their client, if there is more than one.
+MOST_WAITING_BYTES = 4_000_000
+
+# What a caller hears when: `notify`, OK once a live client was handed the event; `ack`, OK when the client
+# acknowledged it; `reply`, what the client's acknowledgement says.
+MODES = ("notify", "ack", "reply")
+
+
+def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
+    """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
+    return total_bytes if bytes_in_mailbox <= SMALL_MAILBOX_BYTES else total_bytes * 9 // 10
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token.
+
+    ttl_seconds: how long it lives after it was issued or refreshed.
+    expires_at: when that is over, in seconds since the epoch.
+    secret_hash: what is kept of its secret; None for a token that whoever knows it may use.
+    mode: what its callers hear when, unless its client says otherwise: one of `MODES`.
+    mailbox: whether events wait in a mailbox until they are acknowledged.
+    """
+
+    token: str
+    ttl_seconds: float
+    expires_at: float
+    secret_hash: bytes | None = None
+    mode: str = "notify"
+    mailbox: bool = False
+
+
+@dataclass
+class Counts:
+    """What has happened to the calls for a token."""
+
+    forwarded: int = 0
+    refused: int = 0
+    last_request_at: float | None = None
+
+    def __add__(self, newer: "Counts") -> "Counts":
+        return Counts(
+            self.forwarded + newer.forwarded,
+            self.refused + newer.refused,
+            self.last_request_at if newer.last_request_at is None else newer.last_request_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A call that waits in a mailbox, or was set aside.
+
+    attempts: how often it was sent to a client.
+    is_set_aside: whether it is sent no more, unless somebody asks for it.
+    size: what it counts for, in bytes.
+    """
+
+    call: Call
+    attempts: int
+    is_set_aside: bool
+    size: int

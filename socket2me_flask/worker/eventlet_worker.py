@@ -1,0 +1,167 @@
+"""The worker process: configuration, signals, start and end. Imports no eventlet before the fork."""
+
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.workers.base_async import AsyncWorker
+
+# How often the master's life is checked and gunicorn is told that this process is alive, in seconds.
+NOTIFY_SECONDS = 0.5
+
+# How long idle connections may stay open once everything in flight has been answered.
+IDLE_SECONDS = 1
+
+# How long a stop without a master may take: nobody would kill a worker that hangs.
+ORPHAN_SECONDS = 1
+
+
+class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no types
+    """A gunicorn worker whose connections are green threads.
+
+    It counts on gunicorn 27's `AsyncWorker`: `handle_request`, `notify`, and the life of `base.Worker`.
+    """
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse, in one line, a configuration that this worker cannot serve: gunicorn asks at the start."""
+        reason = None
+        if cfg.preload_app:
+            reason = "preload_app is not supported: the application is built in the worker, after the fork."
+        elif cfg.http_protocols != ["h1"]:
+            reason = "http_protocols is h1 only: HTTP/2 belongs to a proxy in front."
+        elif cfg.workers > 1 and not _store_is_shared():
+            reason = (
+                f"{cfg.workers} workers need SOCKET2ME_STORE_URL=redis://..., which they share; "
+                "with the memory and SQLite stores each would be a relay of its own."
+            )
+        if reason is not None:
+            sys.exit(f"socket2me: {reason}")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # By default a peer on this machine may set the scheme, SCRIPT_NAME and PATH_INFO by header. Nobody may; so
+        # gunicorn need not look, for each request, whether the peer is one of those who could.
+        self.cfg.set("secure_scheme_headers", {})
+        self.cfg.set("forwarder_headers", "")
+        self.cfg.set("forwarded_allow_ips", "*")
+        self.sockets: list[Any]
+        self._is_told_to_quit = False
+        self._wants_logs_reopened = False
+
+    def init_process(self) -> None:
+        # Until gunicorn sets the handlers up, those of its master would take a signal to stop and forget it.
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        signal.signal(signal.SIGQUIT, self.handle_quit)
+        signal.signal(signal.SIGINT, self.handle_quit)
+        # eventlet announces at import that it is in maintenance; docs/design.md records that decision. This is its
+        # own switch for the announcement.
+        os.environ["EVENTLET_TESTS"] = "1"
+        import eventlet
+        from eventlet import hubs
+        from eventlet.patcher import original
+
+        del os.environ["EVENTLET_TESTS"]
+        eventlet.monkey_patch()
+        hubs.use_hub()
+        # The sockets that gunicorn opened before the fork, as objects that nothing has patched.
+        unpatched = original("socket").socket
+        self.sockets = [unpatched(fileno=sock.sock.detach()) for sock in self.sockets]
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application, and start it if it is a relay."""
+        super().load_wsgi()
+        from ..errors import ConfigError
+        from .serving import Server
+
+        try:
+            self._server = Server(self)
+        except ConfigError as error:
+            print(f"socket2me: {error}", file=sys.stderr)
+            sys.exit(3)  # to gunicorn: no use to start a worker again
+        # What is here now stays as long as the process: the garbage collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    # Signals. A handler runs on whichever green thread is current, perhaps the hub's: it only takes note. The
+    # signal also wakes `run`, through the pipe that gunicorn sets up.
+
+    def handle_quit(self, sig: int, frame: object) -> None:
+        self.alive = False
+        self._is_told_to_quit = True
+
+    def handle_usr1(self, sig: int, frame: object) -> None:
+        self._wants_logs_reopened = True
+
+    def handle_abort(self, sig: int, frame: object) -> None:
+        """End: gunicorn has not heard of this process for its whole timeout. The log says where it hangs."""
+        faulthandler.dump_traceback()
+        super().handle_abort(sig, frame)
+
+    def run(self) -> None:
+        from .acceptor import Acceptor
+
+        acceptor = self._acceptor = Acceptor(self, self._server)
+        acceptor.start()
+        is_orphan = False
+        while self.alive and not is_orphan:
+            self.notify()
+            acceptor.wait_for_signal(self.PIPE[0], NOTIFY_SECONDS)
+            if self._wants_logs_reopened:
+                self._wants_logs_reopened = False
+                self.log.reopen_files()
+            is_orphan = os.getppid() != self.ppid
+        self.alive = False
+        if is_orphan:
+            self.log.error("The master process is gone: this one ends.")
+        if self._is_told_to_quit:
+            self.cfg.worker_int(self)
+            self._server.disconnect_clients()
+        else:
+            self.drain(ORPHAN_SECONDS if is_orphan else self.cfg.graceful_timeout)
+        acceptor.stop()
+        self._server.stop()
+
+    def drain(self, seconds: float) -> None:
+        """Answer what is in flight, disconnect the clients, stop accepting, then wait for idle connections.
+
+        Until the clients have left new connections are accepted: their calls are answered, if only by 503.
+        """
+        acceptor = self._acceptor
+        ends_at = time.monotonic() + seconds
+        draining = acceptor.spawn(self._server.drain)
+        self._wait_while(lambda: not draining.dead, ends_at)
+        acceptor.stop()
+        self._wait_while(lambda: acceptor.connections > 0, min(ends_at, time.monotonic() + IDLE_SECONDS))
+        self._server.close_idle()
+        self._wait_while(lambda: acceptor.connections > 0, ends_at)
+
+    def count_request(self) -> None:
+        """Count a request against `max_requests`."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+
+    def _wait_while(self, condition: Callable[[], bool], ends_at: float) -> None:
+        while condition() and not self._is_told_to_quit and time.monotonic() < ends_at:
+            self.notify()
+            time.sleep(0.02)  # which eventlet has patched
+
+
+def _store_is_shared() -> bool:
+    """Return whether workers of this configuration would share a store. A bad setting is reported elsewhere."""
+    from ..config import from_env
+    from ..errors import ConfigError
+
+    try:
+        url: str = from_env(os.environ).store_url
+    except ConfigError:
+        return True
+    return url.startswith("redis")
