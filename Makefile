@@ -11,7 +11,7 @@ URL = http://127.0.0.1:$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt $(wildcard requirements/*.txt) Makefile
 
-.PHONY: serve try-it test conformance lint fix bench yardstick chaos attack clean
+.PHONY: serve try-it test check coverage servers conformance lint fix bench yardstick chaos attack clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -24,13 +24,27 @@ try-it:
 	@echo '  $(BIN)/python examples/listen.py $(URL)/$$TOKEN &'
 	@echo '  curl --retry 3 -d hello=world $(URL)/v1/go/$$TOKEN'
 
-test: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules lint
+# Everything. Tests that need nginx or a Redis are skipped where they are not installed: `make servers` installs them.
+test: $(VENV)/.can-test $(if $(CI),$(VENV)/.has-servers) tests/js/node_modules lint
 	$(BIN)/pytest -n 4
+
+# What needs no server, in less than a minute.
+check: lint
+	$(BIN)/pytest -q -n 2 tests/unit
+
+# The lines that the tests reach, in the relay's processes too. Takes longer than `make test`.
+coverage: $(VENV)/.can-test tests/js/node_modules
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest -q -n 4
+	$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+# nginx, and redis-server where PyPI has none for this Python, from Debian. As root.
+servers: $(VENV)/.has-servers
 
 # The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.
 conformance: $(VENV)/.can-conform tests/js/node_modules
-	$(BIN)/pytest -q -n 2 tests/conformance tests/legacy tests/security/test_hostile_callers.py --junitxml=build/conformance.xml
-	@$(BIN)/python -m tests.conformance.table build/conformance.xml
+	$(BIN)/pytest -q -n 2 tests/live/conformance tests/live/legacy tests/live/security/test_hostile_callers.py --junitxml=build/conformance.xml
+	@$(BIN)/python -m tests.support.conformance_table build/conformance.xml
 
 lint: $(VENV)/.can-test
 	$(BIN)/ruff format --check -q
@@ -54,12 +68,12 @@ yardstick: .venv-yardstick/.done
 	@touch $@
 
 # Ten minutes of random faults. `$(BIN)/python -m tests.chaos --help` has the stores, `--faults` and `--seed`.
-chaos: $(VENV)/.can-test $(VENV)/.has-servers tests/js/node_modules
+chaos: $(VENV)/.can-test servers tests/js/node_modules
 	$(BIN)/python -m tests.chaos
 
 # A search for inputs that cost much, of three minutes. `make attack ARGS='--seconds 600 --seed 1'`.
 attack: $(VENV)/.can-test
-	$(BIN)/python -m tests.security.fuzz $(ARGS)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-yardstick tests/js/node_modules
@@ -83,8 +97,8 @@ $(VENV)/.can-conform: $(VENV)/.can-test
 	@$(BIN)/python -m pip install -q -e '.[conformance]' || echo 'Going on without the extra "conformance".'
 	@touch $@
 
-$(VENV)/.has-servers: $(VENV)/.can-test tests/servers.sh
-	@! sh tests/servers.sh $(BIN)/python || touch $@
+$(VENV)/.has-servers: $(VENV)/.can-test tests/support/servers.sh
+	@! sh tests/support/servers.sh $(BIN)/python || touch $@
 
 tests/js/node_modules: tests/js/package.json
 	cd tests/js && npm install --no-audit --no-fund --loglevel=error

@@ -34,9 +34,9 @@ from typing import Any
 import requests
 import socketio
 
-from .live import ROOT, Server, clean_environment, free_port, wait_until
-from .nginx import NGINX, Nginx
-from .redis_server import Redis
+from tests.support.nginx import NGINX, Nginx
+from tests.support.redis_server import Redis
+from tests.support.servers import ROOT, Server, clean_environment, free_port, wait_until
 
 STORES = ("memory", "sqlite", "redis", "cluster")
 RELAYS = 3  # of a cluster

@@ -15,9 +15,9 @@ from flask.testing import FlaskClient
 from socket2me_flask import create_app
 from socket2me_flask.storage import SQLiteStore
 from socket2me_flask.storage.redis import RedisStore
-
-from .live import ROOT, Server
-from .redis_server import Redis
+from tests.support.nginx import NGINX
+from tests.support.redis_server import Redis, redis_server_path
+from tests.support.servers import ROOT, Server
 
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -160,6 +160,15 @@ KNOWN_FAILURES = {
     "test_several_tokens_over_one_connection": "under load a client may be disconnected before it reads `replaced`",
     "test_half_heads_take_little_memory": "the bound on CPU time is exceeded on a busy machine",
 }
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers are missing, and how to get them."""
+    missing = [name for name, path in (("nginx", NGINX), ("redis-server", redis_server_path())) if path is None]
+    if missing:
+        terminalreporter.section("skipped")
+        terminalreporter.line(f"Not installed: {', '.join(missing)}. Tests that need them were skipped.")
+        terminalreporter.line("`make servers` installs them on Debian, as root.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,283 @@
+"""What goes wrong is one line that says what to do, with a status of its own: no traceback reaches a user."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import requests
+
+from socket2me import Client, NotHandled, RelayUnavailable
+from tests.support.library import listening, open_on, run, until_connected
+from tests.support.local_app import App, call
+from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
+
+
+@pytest.fixture
+def other_app():
+    """An app that is no relay: `body`, of `content_type`, is its answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(self.server.status)
+            self.send_header("Content-Type", self.server.content_type)
+            self.send_header("Content-Length", str(len(self.server.body)))
+            self.end_headers()
+            self.wfile.write(self.server.body)
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def fails(home, *arguments, status=1):
+    """Run a command that fails; return its one line on stderr, without `Error: `."""
+    result = run(home, *arguments, check=False)
+    assert (result.returncode, result.stdout) == (status, ""), result
+    usage, _, line = result.stderr.rpartition("Error: ")
+    assert "Traceback" not in usage
+    assert line.count("\n") == 1
+    return line.strip()
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        (200, "text/html", b"<html>hello</html>"),
+        (200, "application/json", b"{}"),
+        (200, "application/json", b"[1]"),
+        (404, "text/html", b"<html>not found</html>"),
+        (405, "application/json", b'{"error": "no"}'),
+        (500, "text/html", b"<html>broken</html>"),
+    ],
+)
+def test_a_server_that_is_no_relay(other_app, tmp_path, status, content_type, body):
+    """`listen` says so, and which address it is about; a relay that fails for now is waited for."""
+    other_app.status, other_app.content_type, other_app.body = status, content_type, body
+    if status == 500:
+        notices = []
+        client = Client(other_app.url, on_notice=notices.append)
+        with listening(client, print):
+            wait_until(lambda: notices, "it is waited for")
+        assert notices[0].why == "It answers 500: Internal Server Error"
+        return
+    line = fails(tmp_path, "listen", "3000", "--server", other_app.url)
+    assert other_app.url in line
+    assert "socket2me relay" in line
+    assert "<html>" not in line
+    assert not (tmp_path / "socket2me").exists()
+
+
+def test_a_kept_url_survives_a_wrong_server(relay, other_app, tmp_path):
+    """An app on the relay's port that answers 404 does not make `listen` ask for another URL."""
+    client = open_on(relay)
+    kept = {"server": other_app.url, "target": "http://localhost:3000"}
+    (tmp_path / "socket2me").mkdir()
+    tokens = tmp_path / "socket2me" / "tokens.json"
+    tokens.write_text(json.dumps([{**kept, "token": client.token, "secret": client.secret}]))
+    before = tokens.read_text()
+    other_app.status, other_app.content_type, other_app.body = 404, "text/html", b"<html>"
+    result = run(tmp_path, "listen", "3000", "--server", other_app.url, check=False)
+    assert result.returncode == 1
+    assert "Is http" in result.stderr
+    assert tokens.read_text() == before
+
+
+def test_https_to_a_relay_of_http(relay, tmp_path):
+    """`listen` says which address would be right, and ends."""
+    line = fails(tmp_path, "listen", "3000", "--server", relay.url.replace("http:", "https:"))
+    assert line == f"127.0.0.1:{relay.port} does not speak TLS. Is it {relay.url}?"
+
+
+def test_a_name_that_does_not_resolve(monkeypatch):
+    """At the first start it ends; once it was connected, it waits for the name to come back."""
+    with Server() as relay:
+        notices = []
+        client = open_on(relay, on_notice=notices.append)
+
+        def fail(*args, **options):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        with listening(client, print):
+            until_connected(relay, client)
+            monkeypatch.setattr(socket, "getaddrinfo", fail)
+            relay.stop()
+            wait_until(lambda: [n for n in notices if "does not resolve" in n.why], "it waits")
+            wait_until(lambda: len([n for n in notices if n.what == "unavailable"]) == 2, "it tries again")
+        with pytest.raises(RelayUnavailable, match=r"There is no host relay\.example"):
+            Client("http://relay.example", on_notice=print).listen(print)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["send", "x"], "The URL is like http://localhost:3000/hooks, and not x."),
+        (["listen", "99999", "--server", "http://x"], "99999 is no URL: Port out of range 0-65535."),
+        (["listen", "x:y", "--server", "http://x"], "The target is like http://localhost:3000/hooks, and not x:y."),
+        (["listen", "3000", "--server", "x"], "The relay's address is like https://relay.example, and not x."),
+        (
+            ["listen", "3000", "--server", "http://x:y"],
+            "The relay's address is like https://relay.example, and not http://x:y.",
+        ),
+        (["events", "show", "a/b"], "No relay keeps a request a/b for your URLs."),
+    ],
+)
+def test_what_makes_no_sense(tmp_path, arguments, line):
+    """The line names what was given."""
+    assert fails(tmp_path, *arguments) == line
+
+
+@pytest.mark.parametrize("secret", ["whsec_abc", "whsec_!!!!", "whsec_\udcff"])
+def test_a_signing_secret_that_is_no_base64(tmp_path, secret):
+    """Status 2, as for other options."""
+    line = fails(tmp_path, "send", "3000", "--sample", "standard", "--signing-secret", secret, status=2)
+    assert "--signing-secret: after whsec_ comes base64" in line
+
+
+@pytest.mark.parametrize("status", [400, 404, 503])
+def test_send_fails_where_the_url_does(tmp_path, app, status):
+    """It prints the answer and ends with status 1."""
+    app.answer = b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\nno" % status
+    result = run(tmp_path, "send", app.url, check=False)
+    assert (result.returncode, result.stdout) == (1, f"{status}\nno\n")
+
+
+def test_status_of_a_relay_without_urls(tmp_path):
+    """It says for which relay there is none."""
+    result = run(tmp_path, "status", "--server", "http://127.0.0.1:1")
+    assert result.stderr == "No URL is kept for http://127.0.0.1:1. `socket2me listen` asks for one.\n"
+
+
+def test_kept_tokens_that_are_damaged(tmp_path):
+    """Whatever the file holds, the line names it."""
+    (tmp_path / "socket2me").mkdir()
+    for text in ("{", "[1]", '[{"server": 1, "target": "", "token": "", "secret": null}]', "7"):
+        (tmp_path / "socket2me" / "tokens.json").write_text(text)
+        assert "tokens.json cannot be read; move it away to begin anew" in fails(tmp_path, "status")
+
+
+@pytest.mark.parametrize("target", ["{port}", "localhost:{port}", "127.0.0.1:{port}/hooks"])
+def test_a_target_without_a_scheme(relay, app, listen, target):
+    """A port, or a host and a port, are an app of http."""
+    command = listen(target=target.format(port=app.port))
+    assert call(relay, command.url, "/x")[0] == 200
+    assert app.expect().line.endswith("/x HTTP/1.1")
+
+
+def test_only_a_method(relay, app, listen):
+    """`--only GET` forwards each GET, as the help says."""
+    command = listen("--reply", "--only", "get")
+    assert call(relay, command.url, "/any/path", "GET")[0] == 200
+    assert call(relay, command.url, "", "GET")[0] == 200
+    assert call(relay, command.url, "/any/path", "POST")[0] == 404
+
+
+def test_nobody_reads_what_is_printed(relay, tmp_path):
+    """`listen | head -1` ends without a word, as after SIGTERM."""
+    with App() as app:
+        listener = subprocess.Popen(
+            [BIN / "socket2me", "listen", app.url, "--server", relay.url, "--json"],
+            env={**clean_environment(), "XDG_STATE_HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        url = next(event["url"] for event in map(json.loads, listener.stdout) if event["event"] == "url")
+        relay.giveaways.add(url.rpartition("/")[2])
+        listener.stdout.close()
+        requests.post(url, timeout=20)
+        try:
+            listener.wait(DEADLINE_SECONDS)
+        finally:
+            listener.kill()
+        with listener.stderr:
+            assert "Traceback" not in listener.stderr.read()
+
+
+def test_a_handler_that_fails_tells_its_caller_no_more_than_that(server):
+    """The text of `NotHandled` is for the caller, that of any other exception is not."""
+    errors = iter([NotHandled("not today"), KeyError("secret")])
+
+    def handle(request):
+        raise next(errors)
+
+    client = open_on(server)
+    with listening(client, handle):
+        until_connected(server, client)
+        bodies = [call(server, client.url)[::2] for _ in range(2)]
+    assert [status for status, _ in bodies] == [503, 503]
+    assert b"The client rejected this call: not today" in bodies[0][1]
+    assert b"secret" not in bodies[1][1]
+
+
+def test_a_folder_that_cannot_be_written(relay, listen, tmp_path):
+    """With --save the request is not lost: it is rejected, and the line says why."""
+    (tmp_path / "folder").write_text("no folder")
+    command = listen("--save", str(tmp_path / "folder" / "below"), target=f"http://127.0.0.1:{free_port()}")
+    assert call(relay, command.url)[0] == 202
+    assert command.expect("request")["remark"] == "It cannot be saved: Not a directory. The request comes again."
+
+
+# The URL is the same tomorrow, and one stuck request can be let go
+
+
+def inspect(relay, tmp_path):
+    (kept,) = json.loads((tmp_path / "socket2me" / "tokens.json").read_text())
+    headers = {"Authorization": f"Bearer {kept['secret']}"}
+    return requests.get(f"{relay.url}/v1/tokens/{kept['token']}", headers=headers, timeout=5).json()
+
+
+def test_a_url_lives_for_30_days_from_each_start_and_end(relay, listen, tmp_path):
+    """`listen` asks for the longest life, and refreshes the token when it starts and when it ends."""
+    command = listen()
+    first = inspect(relay, tmp_path)["expires_at"]
+    assert abs(command.terms["expires_at"] - command.terms["time"] - 30 * 86_400) < 600
+    command.end(signal.SIGTERM)
+    after_end = inspect(relay, tmp_path)["expires_at"]
+    listen().end()
+    after_another = inspect(relay, tmp_path)["expires_at"]
+    assert first < after_end < after_another
+
+
+def test_a_relay_that_allows_less(listen):
+    """It is asked for its own longest life."""
+    with Server(MAX_TTL_SECONDS=5000) as short:
+        terms = listen(server=short).terms
+    assert 4000 < terms["expires_at"] - terms["time"] <= 5001
+
+
+def test_events_are_listed_shown_retried_and_dropped(relay, app, listen, tmp_path):
+    """By id, whichever of the kept URLs it is of; what is unknown fails."""
+    app.close()
+    command = listen()
+    ids = [
+        json.loads(call(relay, command.url, f"/{n}?a=b", body=body)[2])["id"]
+        for n, body in enumerate([b"\x1bone", b"\0\xff"])
+    ]
+    listed = run(tmp_path, "events", "list").stdout.splitlines()
+    assert listed[0] == f"{command.url} -> {app.url}"
+    for line, event_id in zip(listed[1:], ids, strict=True):
+        assert re.fullmatch(rf"  {event_id}  (waiting|in flight)  tried \d+x  \d+ B  \d+ s ago", line)
+    shown = run(tmp_path, "events", "show", ids[0]).stdout
+    assert shown.startswith("POST /0?a=b\n")
+    assert shown.rstrip().endswith("\n\\x1bone")
+    assert "(2 B that are no text)" in run(tmp_path, "events", "show", ids[1]).stdout
+    with App(app.port) as back:
+        assert run(tmp_path, "events", "retry", ids[0]).stdout == f"{ids[0]} is sent again.\n"
+        assert back.expect().line.startswith("POST /")
+    assert run(tmp_path, "events", "drop", ids[1], check=False).returncode in (0, 1)  # it may have been handled
+    assert "No relay keeps a request" in fails(tmp_path, "events", "drop", ids[1])

@@ -1,0 +1,97 @@
+"""A client and a caller without a connection, for the relay in this process."""
+
+import threading
+
+from socket2me_flask.errors import ClientGone
+from socket2me_flask.limits import NoRate
+from socket2me_flask.relay.call import Call
+from socket2me_flask.relay.relay import Alone, Relay
+
+
+class FakeClient:
+    mode = "notify"
+    answering = None
+    window = 1
+    bounds_calls = False
+    has_room = True
+
+    def __init__(self):
+        self.sid = str(id(self))
+        self.calls = []
+        self.farewells = []
+        self.gone = False
+
+    def send(self, call, on_ack=None, attempt=None):
+        if self.gone:
+            raise ClientGone
+        self.calls.append(call.path)
+
+    def flush(self):
+        if self.gone:
+            raise ClientGone
+
+    def dismiss(self, farewell=None):
+        self.farewells.append(farewell)
+
+
+def relay_on(store, **options):
+    """Return a relay that waits for nothing, but for what `options` say."""
+    defaults = {
+        "hold_seconds": 0,
+        "max_held_requests": 10,
+        "max_held_requests_per_token": 10,
+        "max_held_bytes": 1000,
+        "ack_timeout_seconds": 0.05,
+        "reply_timeout_seconds": 0.05,
+        "mailbox_max_age_seconds": 10**12,
+        "mailboxes": None,
+        "peers": Alone(),
+        "rate": NoRate(),
+        "give_way": lambda: None,
+        "address_of": lambda call: call.address,
+    }
+    return Relay(store, **defaults | options)
+
+
+def call_for(token, path="", body=b"", headers=None, address=""):
+    return Call(token, "POST", path, "", headers or {}, body, received_at=0.0, address=address)
+
+
+def forward(relay, call):
+    relay.forward(call, relay.admit(call.token))
+
+
+class Caller(threading.Thread):
+    """A caller in a thread of its own, with what it heard."""
+
+    def __init__(self, relay, call):
+        super().__init__(daemon=True)
+        self.relay, self.call, self.heard = relay, call, None
+        self.start()
+
+    def run(self):
+        try:
+            forward(self.relay, self.call)
+            self.heard = "OK"
+        except Exception as error:
+            self.heard = error
+
+
+class AckClient(FakeClient):
+    mode = "ack"
+
+    def __init__(self):
+        super().__init__()
+        self.forgotten = []
+
+    def send(self, call, on_ack=None, attempt=None):
+        super().send(call)
+        self.on_ack = on_ack
+        return len(self.calls)
+
+    def forget(self, ack_id):
+        self.forgotten.append(ack_id)
+
+
+def call_of(token, body=b"", received_at=1.0):
+    return Call(token, "POST", "/a%20b", "q=1", {"x-a": "gr\xfc\xdfe"}, body, received_at, is_legacy=True)

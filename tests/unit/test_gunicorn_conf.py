@@ -1,0 +1,50 @@
+"""`gunicorn.conf.py`: what gunicorn makes of it."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.support.servers import ROOT, clean_environment, variables
+
+
+@pytest.fixture
+def config():
+    """Return gunicorn's own view of its settings, as text, for an environment."""
+
+    def config(**environment):
+        shown = subprocess.run(
+            ["gunicorn", "-k", "eventlet", "wsgi:app", "--print-config"],
+            cwd=ROOT,
+            env={**clean_environment(), **variables(environment)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        return dict(re.findall(r"^(\w+) += (.*)$", shown.stdout, re.MULTILINE))
+
+    return config
+
+
+def test_where_it_listens(config):
+    """On this machine only, unless BIND or a platform says otherwise."""
+    assert config()["bind"] == "['127.0.0.1:8000']"
+    assert config(PORT="9000")["bind"] == "['127.0.0.1:9000']"
+    assert config(PORT="9000", DYNO="web.1")["bind"] == "['0.0.0.0:9000']"
+    assert config(BIND="::1")["bind"] == "['[::1]:8000']"
+
+
+def test_one_process_whatever_the_platform_says(config):
+    """The memory store serves one process; Heroku sets WEB_CONCURRENCY to more."""
+    assert config(WEB_CONCURRENCY="4")["workers"] == "1"
+
+
+def test_gunicorn_has_room_above_the_cap_on_clients(config):
+    """Callers find a place when all clients are connected."""
+    assert int(config(MAX_CONNECTIONS="100")["worker_connections"]) > 1000
+
+
+def test_the_control_socket_is_off(config):
+    """Nobody administers the relay over a socket in the home folder."""
+    assert config()["control_socket_disable"] == "True"

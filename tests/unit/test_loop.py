@@ -1,0 +1,128 @@
+"""How connections are read: in turns, and all that has come, also where TLS has read ahead of the socket."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import eventlet
+import pytest
+
+from socket2me_flask.concurrency.loop import GreenLoop, ThreadLoop
+from socket2me_flask.engineio.websocket_connection import READ_BYTES, Connection
+from tests.support.servers import DEADLINE_SECONDS
+
+FRAME = b"\x81\x81" + bytes(4) + b"x"
+FRAMES = 2000  # less than a record of TLS, which has 16 KB, and more than one read
+
+
+class Owner:
+    """Counts messages."""
+
+    def __init__(self):
+        self.messages = 0
+        self.is_closed = False
+
+    def on_message(self, opcode, payload):
+        self.messages += 1
+
+    def on_limit(self, error):
+        pass
+
+    def on_closing(self, reason):
+        pass
+
+    def on_closed(self, reason):
+        self.is_closed = True
+
+
+class Tls:
+    """A socket that speaks TLS, and says that it would block as others do."""
+
+    def __init__(self, tls):
+        self._tls = tls
+
+    def recv(self, size):
+        try:
+            return self._tls.recv(size)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+
+    def __getattr__(self, name):
+        return getattr(self._tls, name)
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory):
+    """TLS for a server and for its client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(certificate)
+    client.check_hostname = False
+    return server, client
+
+
+@pytest.fixture(params=["plain", "tls"])
+def pair(request):
+    """The server's end of a connection, which does not block, and the client's."""
+    theirs, ours = socket.socketpair()
+    if request.param == "tls":
+        server, client = request.getfixturevalue("contexts")
+        shaken = []
+        shaking = threading.Thread(target=lambda: shaken.append(server.wrap_socket(theirs, server_side=True)))
+        shaking.start()
+        ours = client.wrap_socket(ours)
+        shaking.join()
+        theirs = Tls(shaken[0])
+    theirs.setblocking(False)
+    yield theirs, ours
+    ours.close()
+    theirs.close()
+
+
+def test_green_threads_read_all_that_has_come(pair):
+    """In several reads, although the socket of the later ones is not readable any more; a pause loses nothing."""
+    theirs, ours = pair
+    loop, owner = GreenLoop(), Owner()
+    connection = Connection(theirs, loop, loop.lock(), owner, max_message_bytes=1000)
+    assert isinstance(loop.attend(connection), StopIteration)
+    for rounds in range(1, 4):
+        ours.sendall(FRAME * FRAMES)
+        assert len(FRAME * FRAMES) > 2 * READ_BYTES
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while owner.messages < (rounds - 1) * FRAMES + 10:
+            assert time.monotonic() < deadline
+            eventlet.sleep(0)
+        connection.pause_reading(True)
+        eventlet.sleep(0)
+        connection.pause_reading(False)
+        while owner.messages < rounds * FRAMES:
+            assert time.monotonic() < deadline
+            eventlet.sleep(0.001)
+    connection.abort()
+    assert owner.is_closed
+
+
+def test_threads_read_all_that_has_come(pair):
+    """The same under `flask run`."""
+    theirs, ours = pair
+    loop, owner = ThreadLoop(), Owner()
+    connection = Connection(theirs, loop, loop.lock(), owner, max_message_bytes=1000)
+    server = threading.Thread(target=loop.attend, args=(connection,), daemon=True)
+    server.start()
+    ours.sendall(FRAME * FRAMES)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while owner.messages < FRAMES:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    connection.abort()
+    server.join(DEADLINE_SECONDS)

@@ -1,0 +1,362 @@
+"""The store in Redis and the peers that share it: what no other store has to do. In this process, but for Redis."""
+
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from socket2me_flask.cluster.rpc import Peers
+from socket2me_flask.concurrency.timeout_queue import Timer
+from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
+from socket2me_flask.relay.mailbox import Mailboxes
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage.redis import RedisStore
+from tests.support.fakes import AckClient, Caller, FakeClient, call_for, forward, relay_on
+from tests.support.servers import wait_until
+
+
+@pytest.fixture
+def open_store(open_redis, redis, clock):
+    """Return what opens a store by name, beside others on the same Redis; each has to hear before it gives up."""
+    opened = []
+
+    def open_store(name, **options):
+        opened.append(RedisStore(redis.url, clock, process=name, **options))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def stores(open_store):
+    """Two stores on one Redis, and a token whose client, `c`, is at the first."""
+    here, there = open_store("a"), open_store("b")
+    here.start()
+    there.start()
+    token = here.add(new_token(), 60).token
+    here.attach(token, "c", "ack")
+    return here, there, token
+
+
+def test_where_a_client_is_is_known_at_other_processes(stores):
+    """And its mode; at its own process calls are served without asking."""
+    here, there, token = stores
+    assert there.get(token)
+    route = there.routes[token]
+    assert (route.process, route.client, route.mode) == ("a", "c", "ack")
+    assert here.is_remembered(token)
+    assert here.routes == {}
+
+
+def test_a_detach_that_comes_late_changes_nothing(stores):
+    """Another client has come meanwhile, to another process or the same."""
+    here, there, token = stores
+    there.attach(token, "d", "notify")
+    here.detach(token, "c")
+    here.unlearn(token)  # nobody here listens to what it is told
+    assert here.get(token)
+    assert here.routes[token].client == "d"
+    here.attach(token, "e", "notify")
+    here.detach(token, "c")
+    there.unlearn(token)
+    assert there.get(token)
+    assert there.routes[token].client == "e"
+
+
+def test_a_client_whose_process_can_be_reached_again_is_where_it_was(stores):
+    """Its channel was away for a moment: whoever noticed that does not take its client away."""
+    here, there, token = stores
+    there.get(token)
+    route = there.routes[token]
+    assert there.correct(token, route, unless_alive=True)
+    assert (there.routes[token].process, there.routes[token].client) == ("a", "c")
+    here.close()
+    assert there.correct(token, route, unless_alive=True)
+    assert token not in there.routes
+
+
+def test_what_was_asked_before_there_was_news_is_not_remembered(stores, monkeypatch):
+    """The answer may be older than the news."""
+    here, _, token = stores
+    step = here._link.step
+
+    def with_news(*args):
+        found = step(*args)
+        here.unlearn(token)
+        return found
+
+    here.unlearn(token)
+    monkeypatch.setattr(here._link, "step", with_news)
+    assert here.get(token)
+    assert not here.is_remembered(token)
+    monkeypatch.undo()
+    assert here.get(token)
+    assert here.is_remembered(token)
+
+
+def test_news_of_one_token_is_no_news_of_another(stores, monkeypatch):
+    """However many come and go, what is asked of the others is remembered: they expire in time."""
+    here, _, token = stores
+    step = here._link.step
+
+    def with_news(*args):
+        found = step(*args)
+        here.unlearn("another")
+        return found
+
+    here.unlearn(token)
+    monkeypatch.setattr(here._link, "step", with_news)
+    assert here.attach(token, "d", "notify")
+    assert here.is_remembered(token)
+    assert here._questions == {}
+
+
+def test_a_process_whose_lease_had_ended_looks_after_its_clients(open_store):
+    """To others they were gone, though its channel was never away."""
+    store = open_store("a", lease_seconds=0.6)
+    gaps = []
+    store.channel.on_gap = lambda: gaps.append(1) or True
+    store.start()
+    time.sleep(0.1)  # at the start its channel is new, and so is its lease
+    gaps.clear()
+    store._link.call("DEL", "s2m:lease:a")
+    wait_until(lambda: gaps, "it is noticed")
+    assert store.channel.is_trusted
+
+
+def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
+    """The channel was cut twice; the first connection's gap took longer to close."""
+    store = open_store("a")
+    slow, opened = threading.Event(), []
+
+    def close_gap():
+        opened.append(1)
+        if len(opened) == 1:
+            slow.wait(10)
+        return True
+
+    store.channel.on_gap = close_gap
+    store._link.start()
+    store.channel.start(0)
+    wait_until(lambda: opened, "the first is being closed")
+    redis.client.client_kill_filter(_type="pubsub", skipme=True)
+    wait_until(lambda: store.channel.is_trusted, "the second is closed")
+    slow.set()
+    time.sleep(0.2)
+    assert store.channel.is_trusted
+
+
+def test_a_token_that_is_remembered_elsewhere_expires_to_the_instant(stores, clock):
+    """Whoever called it before hears 404 as everybody does."""
+    _, there, token = stores
+    assert there.peek(token)
+    clock.now += 61
+    assert there.peek(token) is None
+
+
+def test_expired_tokens_are_not_forgotten_while_redis_is_away(stores, clock, monkeypatch):
+    """The next sweep says that they have: their clients are still here."""
+    here, _, token = stores
+    clock.now += 61
+
+    def away(*args):
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here._link, "step", away)
+        with pytest.raises(StoreUnavailable):
+            here.pop_expired()
+    assert here.pop_expired() == [token]
+    assert here.pop_expired() == []
+
+
+def test_whoever_waits_longest_is_told(stores, redis):
+    """A process that waits for a moment does not end the wait of another."""
+    here, there, token = stores
+    here.detach(token, "c")
+    here.watch(token, 30)
+    there.watch(token, 1)
+    assert redis.client.pttl(f"s2m:waiting:{token}") > 20_000
+
+
+def test_a_message_arrives_whole_and_in_order_however_large(stores):
+    """One that is large goes another way, and the one after it does not overtake it."""
+    here, there, _ = stores
+    heard = []
+    there.channel.on_messages = heard.extend
+    for number in range(5):
+        here.channel.post("b", "gone", number)
+        here.channel.post("b", "answer", number, b"x" * 100_000)
+    here.channel.post("b", "notified", list(range(300)))
+    wait_until(lambda: len(heard) == 11, "all are heard")
+    assert [message[:2] for message in heard[:-1]] == [
+        [kind, number] for number in range(5) for kind in ("gone", "answer")
+    ]
+    assert heard[1][2] == b"x" * 100_000
+
+
+def test_whoever_writes_to_nobody_hears_of_it(stores):
+    """At once: there is no such process, or it is gone."""
+    here, _, _ = stores
+    lost = []
+    here.channel.on_lost = lambda messages, is_gone: lost.append((messages, is_gone))
+    here.channel.post("nobody", "gone", 1)
+    wait_until(lambda: lost, "it is told")
+    assert lost == [([("gone", 1)], True)]
+
+
+class Side:
+    """A process: a store, a relay and its peers. Its timers run when they are told to."""
+
+    def __init__(self, store, **options):
+        self.store = store
+        self.timers = []
+        peers = Peers(
+            store,
+            silence_seconds=1,
+            patience_seconds=0,
+            hold_seconds=0,
+            new_timer=self.new_timer,
+            gave_way=lambda: None,
+        )
+        mailboxes = Mailboxes(
+            store.mailboxes, redeliver_seconds=60, max_attempts=5, spawn=lambda do: do(), new_timer=self.new_timer
+        )
+        self.peers = peers
+        self.relay = relay_on(store, mailboxes=mailboxes, peers=peers, **options)
+        peers.serve(self.relay)
+        store.start()
+
+    def new_timer(self, seconds, action):
+        self.timers.append(Timer(0, action))
+        return self.timers[-1]
+
+    def run_timers(self):
+        for timer in self.timers:
+            timer.run(lambda: None)
+
+
+@pytest.fixture(params=[("va", "vb"), ("a", "b")], ids=["messages by name", "by position"])
+def sides(open_store, request):
+    """Two processes, and a token."""
+    sides = [Side(open_store(name)) for name in request.param]
+    return *sides, sides[0].store.add(new_token(), 60).token
+
+
+def test_nothing_is_left_of_calls_that_nobody_waits_for_any_more(sides):
+    """Neither with who asked, nor with who was to answer, nor with the client."""
+    here, there, token = sides
+    client = AckClient()
+    here.relay.attach(token, client)
+    for _ in range(3):
+        with pytest.raises(NotAcknowledged):
+            forward(there.relay, call_for(token))
+    wait_until(lambda: len(client.forgotten) == 3, "the client is not waited for")
+    assert here.peers._owed == here.peers.debts._due == there.peers._asked == there.peers.silences._due == {}
+
+
+def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeypatch):
+    """Whoever waited may be gone."""
+    here, there, token = sides
+    client = AckClient()
+    here.relay.attach(token, client)
+    monkeypatch.setattr(here.peers, "_heard", {**here.peers._heard, "forget": lambda *args: None})
+    with pytest.raises(NotAcknowledged):
+        forward(there.relay, call_for(token))
+    assert len(here.peers._owed) == 1
+    here.run_timers()
+    assert here.peers._owed == {}
+    assert client.forgotten == [1]
+
+
+def test_what_is_said_too_late_is_told_so(sides, monkeypatch):
+    """The caller was answered already; the other process waits for its client no more."""
+    here, there, token = sides
+    client = AckClient()
+    here.relay.attach(token, client)
+    slow = here.relay.take
+    monkeypatch.setattr(here.relay, "take", lambda calls: (time.sleep(0.3), slow(calls))[1])
+    there.peers.silences._seconds = 0
+    caller = partial(forward, there.relay, call_for(token))
+    monkeypatch.setattr(there.peers, "_ask", after(there.peers._ask, there.run_timers))
+    with pytest.raises(PeerSilent):
+        caller()
+    wait_until(lambda: client.forgotten == [1], "it is not waited for")
+    assert there.peers._asked == {}
+
+
+def after(do, then):
+    """Return what does the one, and then the other."""
+
+    def both(*args):
+        result = do(*args)
+        then()
+        return result
+
+    return both
+
+
+def test_two_clients_at_once_leave_one(sides):
+    """Even if Redis hears of the last before the first: who is displaced is looked up."""
+    here, there, token = sides
+    first, second, newest = FakeClient(), FakeClient(), FakeClient()
+    here.relay.attach(token, second)
+    here.store.attach(token, first.sid, "notify")  # as if it came earlier, and was late
+    there.relay.attach(token, newest)
+    wait_until(lambda: second.farewells, "it is sent away")
+    assert second.farewells == ["replaced"]
+    assert here.relay.clients() == []
+
+
+def test_a_call_to_a_token_that_ended_elsewhere_is_404(sides):
+    """Also where somebody remembers its client."""
+    here, there, token = sides
+    here.relay.attach(token, FakeClient())
+    forward(there.relay, call_for(token))
+    here.relay.delete(token)
+    with pytest.raises(UnknownToken):
+        forward(there.relay, call_for(token))
+
+
+def test_a_client_that_proves_to_be_gone_is_gone_for_all(sides):
+    """Its process says so, and nobody is told OK."""
+    here, there, token = sides
+    client = FakeClient()
+    here.relay.attach(token, client)
+    client.gone = True
+    with pytest.raises(Exception, match="No client is connected"):
+        forward(there.relay, call_for(token))
+    assert here.relay.clients() == []
+    assert not there.peers.is_connected(token)
+
+
+def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
+    """Their client came to another process, and nobody told."""
+    here, there = (Side(open_store(name), hold_seconds=20) for name in "ab")
+    token = here.store.add(new_token(), 60).token
+    there.peers._heard["arrived"] = lambda token: None
+    caller = Caller(there.relay, call_for(token))
+    wait_until(lambda: there.relay._held_requests.used == 1, "it is held")
+    here.relay.attach(token, FakeClient())
+    time.sleep(0.1)
+    assert caller.is_alive()
+    there.store.channel.on_trusted()
+    caller.join(5)
+    assert caller.heard == "OK"
+
+
+def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):
+    """Whatever goes wrong with one client, the next call of the same message is handed over."""
+    here, _, token = sides
+    broken, well, other = FakeClient(), FakeClient(), here.store.add(new_token(), 60).token
+    broken.send = lambda *args: 1 / 0
+    here.relay.attach(token, broken)
+    here.relay.attach(other, well)
+    first, second, third = here.relay.take([(call_for(each), None) for each in (token, other, new_token())])
+    assert first.status == 500
+    assert second.mode == "notify"
+    assert isinstance(third, ClientGone)
+    assert well.calls == [""]

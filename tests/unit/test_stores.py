@@ -1,0 +1,391 @@
+"""The contract of `TokenStore`, held against every store."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from socket2me_flask.errors import (
+    MailboxesFull,
+    MailboxFull,
+    TooManyTokens,
+    UnknownEvent,
+    UnknownToken,
+)
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage import MemoryStore, SQLiteStore, TokenRecord
+from socket2me_flask.storage.memory import SPARE_SECONDS
+from socket2me_flask.storage.record import MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
+from tests.support.fakes import call_of
+
+
+@pytest.fixture(params=["file", "redis"])
+def reopen(request):
+    """What opens a store that survives the process."""
+    return request.getfixturevalue(f"open_{request.param}")
+
+
+@pytest.fixture(params=["memory", "file", "redis"])
+def make_store(request, clock):
+    if request.param == "memory":
+        return partial(MemoryStore, clock)
+    return request.getfixturevalue(f"open_{request.param}")
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store()
+
+
+def test_a_token_lives_until_its_time_is_over(store, clock):
+    """Expiry is checked on read, and waits for no sweep. Redis's own clock goes on: 30 seconds suffice."""
+    token = new_token()
+    assert not store.get(token)
+    store.add(token, 60.5)
+    clock.now += 30.5
+    assert store.get(token)
+    clock.now += 30
+    assert not store.get(token)
+    assert not store.refresh(token)
+
+
+def test_a_token_lives_to_the_instant(clock):
+    """No fraction of a second is rounded away."""
+    store = MemoryStore(clock)
+    store.add(token := new_token(), 60.5)
+    clock.now += 60.4
+    assert store.get(token)
+    clock.now += 0.1
+    assert not store.get(token)
+
+
+def test_refresh_gives_a_token_its_whole_time_again(store, clock):
+    """A refreshed token lives as long as a new one; the sweep at its old time spares it."""
+    token = new_token()
+    store.add(token, 60)
+    clock.now += 50
+    assert store.refresh(token)
+    clock.now += 50
+    assert store.pop_expired() == []
+    assert store.get(token)
+    clock.now += 11
+    assert store.pop_expired() == [token]
+
+
+def test_refresh_of_an_unknown_token_is_refused(store):
+    """Refresh creates nothing."""
+    token = new_token()
+    assert not store.refresh(token)
+    assert not store.get(token)
+
+
+def test_expired_tokens_are_popped_once(store, clock):
+    """A sweep returns each expired token once, at the latest a second after it expired, and no live one."""
+    short, long = new_token(), new_token()
+    store.add(short, 10)
+    store.add(long, 1000)
+    clock.now += 9
+    assert store.pop_expired() == []
+    clock.now += 2
+    assert store.pop_expired() == [short]
+    assert store.pop_expired() == []
+    assert store.get(long)
+
+
+def test_a_popped_token_can_be_added_again(store, clock):
+    """Nothing of an expired token stays behind."""
+    token = new_token()
+    store.add(token, 10)
+    clock.now += 20
+    store.pop_expired()
+    store.add(token, 10)
+    assert store.get(token)
+    clock.now += 20
+    assert store.pop_expired() == [token]
+
+
+def test_a_record_says_what_was_kept(store, clock):
+    """Lifetime, end, secret and mode, also after a refresh."""
+    token = new_token()
+    record = store.add(token, 60, secret_hash=b"hash", mode="reply")
+    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply")
+    clock.now += 10
+    assert store.refresh(token) == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply")
+
+
+def test_a_removed_token_is_gone(store, clock):
+    """At once, once, and no sweep finds it."""
+    token, other = new_token(), new_token()
+    store.add(token, 60)
+    store.add(other, 60)
+    assert store.remove(token)
+    assert store.get(token) is None
+    assert not store.remove(token)
+    assert store.refresh(token) is None
+    clock.now += 61
+    assert store.pop_expired() == [other]
+    assert not store.remove(other)
+
+
+def test_the_number_of_tokens_has_a_bound(make_store, clock):
+    """The next one is refused; when one has gone, there is room."""
+    store = make_store(max_tokens=2)
+    store.add(new_token(), 10)
+    token = new_token()
+    store.add(token, 60)
+    with pytest.raises(TooManyTokens):
+        store.add(new_token(), 60)
+    clock.now += 12
+    store.pop_expired()
+    store.add(new_token(), 60)
+    store.remove(token)
+    store.add(new_token(), 60)
+
+
+def test_tokens_that_have_expired_take_no_place(make_store, clock):
+    """Whether or not they were swept; the sweep still hears of them."""
+    store = make_store(max_tokens=1)
+    first, second = new_token(), new_token()
+    store.add(first, 10)
+    clock.now += 12
+    store.add(second, 10)
+    assert store.pop_expired() == [first]
+    assert store.get(second)
+
+
+def test_ping_answers(store):
+    """A store that works says so by returning."""
+    store.ping()
+
+
+def test_the_work_of_a_sweep_follows_what_expired(clock):
+    """A sweep of the memory store touches what expired and nothing else, however many tokens live."""
+
+    class CountingBuckets(dict):
+        popped = 0
+
+        def pop(self, key, default=None):
+            type(self).popped += 1
+            return super().pop(key, default)
+
+        def __iter__(self):
+            raise AssertionError("a sweep walked over all buckets")
+
+        keys = values = items = __iter__
+
+    store = MemoryStore(clock)
+    store._buckets = CountingBuckets()
+    for number in range(10_000):
+        store.add(new_token(), 1000 + number % 500)
+    for _ in range(10):
+        store.add(new_token(), 5)
+    clock.now += 6
+    assert len(store.pop_expired()) == 10
+    assert CountingBuckets.popped == 1
+
+
+def test_refreshing_takes_no_memory(clock):
+    """However often it is done, and however long the tokens live: nobody bounds how often."""
+    store = MemoryStore(clock)
+    tokens = [new_token() for _ in range(10)]
+    for number, token in enumerate(tokens):
+        store.add(token, 100_000 + 1000 * number)
+    for _ in range(1000):
+        clock.now += 1
+        for token in tokens:
+            store.refresh(token)
+    assert len(store._buckets) <= len(tokens)
+    assert len(store._seconds) <= 2 * len(tokens) + SPARE_SECONDS + 1
+    clock.now += 105_000
+    assert sorted(store.pop_expired()) == sorted(tokens[:6])
+
+
+def test_tokens_survive_the_process(reopen, clock):
+    """As they were; what expired meanwhile is found by the next sweep, what was removed is gone."""
+    store = reopen()
+    record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True)
+    short = store.add(new_token(), 10)
+    gone = store.add(new_token(), 60)
+    store.remove(gone.token)
+    clock.now += 20
+    record = store.refresh(record.token)
+    store = reopen()
+    assert store.get(record.token) == record
+    assert store.get(short.token) is None
+    assert store.get(gone.token) is None
+    assert store.pop_expired() == [short.token]
+    assert reopen().pop_expired() == []
+
+
+def test_the_memory_store_keeps_no_mailboxes(clock):
+    """An event that is answered 202 has to survive the process."""
+    assert MemoryStore(clock).mailboxes is None
+
+
+@pytest.fixture
+def box(reopen):
+    """A store with a token that has a mailbox, and the token."""
+    store = reopen()
+    return store, store.add(new_token(), 60, mailbox=True).token
+
+
+def bytes_in(store):
+    """Return what all mailboxes hold, as it is counted."""
+    return store._size if isinstance(store, SQLiteStore) else int(store._link.call("GET", "s2m:bytes") or 0)
+
+
+def test_events_come_out_as_they_went_in(box):
+    """In order, field by field, and whole again after the process."""
+    store, token = box
+    calls = [call_of(token, bytes([number, 0, 255])) for number in range(3)]
+    for call in calls:
+        store.put(call)
+    waiting = store.waiting(token, 2)
+    assert [event.call for event in waiting] == calls[:2]
+    assert [(event.attempts, event.is_set_aside) for event in waiting] == [(0, False)] * 2
+    assert store.find(token, calls[2].id).call == calls[2]
+    assert [event.call.id for event in store.summary(token)] == [call.id for call in calls]
+    assert {event.call.body for event in store.summary(token)} == {b""}
+
+
+def test_large_events_are_not_all_read_at_once(box):
+    """Up to `MOST_WAITING_BYTES` and one more, however many are asked for; others when those are gone."""
+    store, token = box
+    calls = [call_of(token, bytes(MOST_WAITING_BYTES // 2)) for _ in range(5)]
+    for call in calls:
+        store.put(call)
+    assert [event.call.id for event in store.waiting(token, 100)] == [call.id for call in calls[:2]]
+    store.acknowledge(token, calls[0].id)
+    assert [event.call.id for event in store.waiting(token, 100)] == [call.id for call in calls[1:3]]
+
+
+def test_events_that_are_known_are_not_read_again(box):
+    """Of those only the state is returned, so that a look for new events costs what is new."""
+    store, token = box
+    calls = [call_of(token, bytes([number]) * 1_500_000) for number in range(4)]
+    for call in calls:
+        store.put(call)
+    known = {call.id for call in calls[:3]}
+    read_before = read_bytes()
+    found = store.waiting(token, 10, known)
+    assert [event.call.id for event in found] == [call.id for call in calls]
+    assert [event.call.body for event in found] == [b"", b"", b"", calls[3].body]
+    assert read_bytes() - read_before < 2_000_000
+
+
+def read_bytes():
+    """Return how many bytes this process has read, from files and sockets."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
+
+
+def test_events_survive_the_process(box, reopen):
+    """With their attempts and their state."""
+    store, token = box
+    calls = [call_of(token) for _ in range(3)]
+    for call in calls:
+        store.put(call)
+    store.attempted(token, calls[0].id)
+    store.set_aside(token, calls[1].id)
+    store.acknowledge(token, calls[2].id)
+    store = reopen()
+    assert [(e.call.id, e.attempts, e.is_set_aside) for e in store.summary(token)] == [
+        (calls[0].id, 1, False),
+        (calls[1].id, 0, True),
+    ]
+
+
+def test_an_event_that_was_set_aside_can_be_sent_again(box):
+    """In its old place, its attempts counted from the start."""
+    store, token = box
+    calls = [call_of(token) for _ in range(2)]
+    for call in calls:
+        store.put(call)
+    store.attempted(token, calls[0].id)
+    store.set_aside(token, calls[0].id)
+    assert [event.call for event in store.waiting(token, 5)] == calls[1:]
+    store.redeliver(token, calls[0].id)
+    assert [(event.call, event.attempts) for event in store.waiting(token, 5)] == [(call, 0) for call in calls]
+
+
+def test_events_are_found_by_their_own_token_only(box):
+    """Whoever has another secret sees nothing."""
+    store, token = box
+    other = store.add(new_token(), 60, mailbox=True).token
+    store.put(call := call_of(token))
+    for ask in (store.find, store.redeliver, store.delete):
+        with pytest.raises(UnknownEvent):
+            ask(other, call.id)
+    assert store.waiting(other, 5) == []
+    for ask in (store.find, store.redeliver, store.delete):
+        with pytest.raises(UnknownEvent):
+            ask(token, "bytes")
+    store.delete(token, call.id)
+    with pytest.raises(UnknownEvent):
+        store.find(token, call.id)
+    assert bytes_in(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error"),
+    [({"max_events": 2}, MailboxFull), ({"max_bytes": 2700}, MailboxFull), ({"total_bytes": 2700}, MailboxesFull)],
+)
+def test_mailboxes_have_bounds(reopen, bounds, error):
+    """What was kept stays; when it goes, there is room. The bounds hold after a restart."""
+    store = reopen(**bounds)
+    token = store.add(new_token(), 60, mailbox=True).token
+    calls = [call_of(token, b"x" * 1000) for _ in range(3)]
+    for call in calls[:2]:
+        store.put(call)
+    with pytest.raises(error):
+        store.put(calls[2])
+    store = reopen(**bounds)
+    with pytest.raises(error):
+        store.put(calls[2])
+    assert [event.call for event in store.waiting(token, 5)] == calls[:2]
+    store.acknowledge(token, calls[0].id)
+    store.put(calls[2])
+
+
+def test_large_mailboxes_leave_a_tenth_to_small_ones(reopen):
+    """Nobody fills all of it with a few tokens: one that holds up to 64 KB has room when no other has."""
+    store = reopen(total_bytes=10 * SMALL_MAILBOX_BYTES)
+    large, small = (store.add(new_token(), 60, mailbox=True).token for _ in range(2))
+    with pytest.raises(MailboxesFull):
+        for _ in range(10):
+            store.put(call_of(large, bytes(SMALL_MAILBOX_BYTES)))
+    assert 8 * SMALL_MAILBOX_BYTES < bytes_in(store) <= 9 * SMALL_MAILBOX_BYTES
+    store.put(call_of(small, bytes(SMALL_MAILBOX_BYTES - 1000)))
+    with pytest.raises(MailboxesFull):
+        store.put(call_of(small, bytes(1000)))
+
+
+def test_a_mailbox_ends_with_its_token(box, clock):
+    """However that ends."""
+    store, token = box
+    removed = store.add(new_token(), 1000, mailbox=True).token
+    for each in (token, removed):
+        store.put(call_of(each))
+    store.remove(removed)
+    clock.now += 61
+    assert store.pop_expired() == [token]
+    assert store.summary(removed) == store.summary(token) == []
+    assert bytes_in(store) == 0
+
+
+def test_old_events_are_dropped(box):
+    """By when they were received."""
+    store, token = box
+    for received_at in (1.0, 2.0, 3.0):
+        store.put(call_of(token, received_at=received_at))
+    assert store.drop_older(2.5) == 2
+    assert [event.call.received_at for event in store.summary(token)] == [3.0]
+
+
+def test_an_event_of_a_token_that_ended_is_not_kept(box):
+    """It may have ended while the body came: nobody would ever get it."""
+    store, token = box
+    store.remove(token)
+    with pytest.raises(UnknownToken):
+        store.put(call_of(token))
+    assert bytes_in(store) == 0
