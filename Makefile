@@ -7,7 +7,7 @@ PORT ?= 8000
 # Where `make serve` keeps tokens and mailboxes, unless SOCKET2ME_STORE_URL or REDIS_URL is set.
 STORE ?= relay.db
 
-URL = http://127.0.0.1:$(PORT)
+URL = http://$(or $(filter-out 0.0.0.0 ::,$(BIND)),127.0.0.1):$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt $(wildcard requirements/*.txt) Makefile
 

@@ -26,7 +26,6 @@ from harness import (
     post,
     use_load_core,
 )
-
 from tests.redis_server import Redis
 
 ROUNDS = 15

@@ -12,12 +12,17 @@
     print(client.open())
     client.listen(handle)
 
-Nothing of the relay is imported. The `socket2me` command (`cli.py`) is made of this.
+Nothing of the relay is imported, and what is named here when it is asked for. The `socket2me` command (`cli.py`) is
+made of this.
 """
 
-from .client import Client, Notice
-from .exceptions import ClientError, Displaced, NotHandled, RelayRefused, RelayUnavailable, TokenGone
-from .request import Reply, Request
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Client, Notice
+    from .exceptions import ClientError, Displaced, NotHandled, RelayRefused, RelayUnavailable, TokenGone
+    from .request import Reply, Request
 
 __all__ = [
     "Client",
@@ -31,3 +36,11 @@ __all__ = [
     "Request",
     "TokenGone",
 ]
+
+_MODULES = {"Client": "client", "Notice": "client", "Reply": "request", "Request": "request"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES.get(name, 'exceptions')}", __name__), name)

@@ -11,6 +11,7 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,19 +20,22 @@ import click
 from . import saved_requests
 from .backup import back_up
 from .client import MAX_PARALLEL, PARALLEL, Client, Notice
-from .exceptions import ClientError, Displaced, NotHandled, OutsideTarget, RelayRefused, TokenGone
-from .http_api import RelayApi, Token
+from .exceptions import BadArgument, ClientError, Displaced, NotHandled, OutsideTarget, RelayRefused, TokenGone
+from .http_api import RelayApi, Token, check_key, is_event_id
 from .local_forwarder import Forwarder, Pattern
 from .report import JsonReport, Terms, TextReport, printable, size_of, when
 from .request import Request
 from .samples import SAMPLES
 from .saved_tokens import Kept, KeptTokens
-from .target import Answer, Target
+from .target import Answer, Target, check_header
 
 _T = TypeVar("_T")
 
 # What `listen` ends with when another client took the stream.
 DISPLACED_STATUS = 3
+
+# What a command ends with after Ctrl-C, as shells have it; but `listen`, whose end that is.
+INTERRUPTED_STATUS = 128 + signal.SIGINT
 
 # How long the client may take to finish, to leave, and to renew its URL, after Ctrl-C.
 GOODBYE_SECONDS = 5
@@ -79,20 +83,74 @@ def _parse_header(context: click.Context, option: click.Parameter, texts: tuple[
     headers = []
     for text in texts:
         name, found, value = text.partition(":")
-        if not found or not name.strip() or not text.isprintable() or not text.isascii():
+        if not found or not name.strip():
             raise click.BadParameter(f"{text!r} is not like 'X-Name: value'")
         headers.append((name.strip(), value.strip()))
+        with _bad_parameter():
+            check_header(*headers[-1])
     return headers
+
+
+def _check_key(context: click.Context, option: click.Parameter, key: str | None) -> str | None:
+    with _bad_parameter():
+        if key is not None:
+            check_key(key)
+    return key
+
+
+@contextmanager
+def _bad_parameter() -> Iterator[None]:
+    """Have click name the parameter that makes no sense."""
+    try:
+        yield
+    except BadArgument as error:
+        raise click.BadParameter(printable(str(error))) from None
+
+
+def _parse_event_ids(context: click.Context, option: click.Parameter, given: str | tuple[str, ...]) -> Any:
+    for text in (given,) if isinstance(given, str) else given:
+        if not is_event_id(text):
+            raise click.BadParameter(
+                printable(f"{text!r} is no id of a request. `socket2me events list` shows those that there are.")
+            )
+    return given
+
+
+def _prepare_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
+    try:
+        if folder is not None:
+            saved_requests.prepare(folder)
+    except OSError as error:
+        raise click.BadParameter(
+            printable(f"nothing can be written to {folder}: {error.strerror or error}.")
+        ) from None
+    return folder
+
+
+class _Command(click.Command):
+    """A command whose arguments may prove to make no sense when it runs: then it ends with status 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BadArgument as error:
+            raise click.UsageError(printable(str(error)), context) from None
 
 
 class _Group(click.Group):
     """Commands whose errors are a line on stderr, and status 1; with `SOCKET2ME_DEBUG` set, a traceback."""
+
+    command_class = _Command
+    group_class = type
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except ClientError as error:
             raise click.ClickException(printable(str(error))) from None
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # another would end in a traceback, amid the exit
+            raise click.exceptions.Exit(INTERRUPTED_STATUS) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -144,6 +202,7 @@ def main() -> None:
     "--api-key",
     envvar="SOCKET2ME_API_KEY",
     show_envvar=True,
+    callback=_check_key,
     help="What the relay asks for before it gives tokens.",
 )
 @click.option("--reply", is_flag=True, help="Answer callers with what the app answers. Without: 200, once it has.")
@@ -176,7 +235,8 @@ def main() -> None:
 @click.option(
     "--save",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
+    callback=_prepare_folder,
     metavar="DIR",
     help="Write each request as a file for `socket2me replay`, and as a curl command.",
 )
@@ -208,7 +268,7 @@ def listen(
     The URL is kept in your folder for such things, and is the same the next time for the same TARGET and relay.
 
     Ends with status 0 after Ctrl-C or SIGTERM, 1 after an error, 2 if the command makes no sense, and 3 if another
-    client took the stream.
+    client took the stream. A second Ctrl-C or SIGTERM ends it at once, with status 130 or 143.
     """
     app = Target(target, timeout_seconds=timeout_seconds, headers=headers, is_insecure=insecure)
     report = JsonReport() if as_json else TextReport()
@@ -259,7 +319,7 @@ def _terms(client: Client, timeout_seconds: float) -> Terms:
 
 
 def _until_told(client: Client, forwarder: Forwarder) -> None:
-    """Listen until it fails, or until Ctrl-C or SIGTERM.
+    """Listen until it fails, or until Ctrl-C or SIGTERM. Another of these ends the process at once.
 
     In a thread of its own: python-engineio takes a KeyboardInterrupt for the error of a handler, and goes on.
     """
@@ -273,7 +333,13 @@ def _until_told(client: Client, forwarder: Forwarder) -> None:
             failed.append(error)
         has_ended.set()
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def interrupt(number: int, frame: object) -> None:
+        for each in _ENDING:
+            signal.signal(each, _exit_at_once)
+        raise KeyboardInterrupt
+
+    for number in _ENDING:
+        signal.signal(number, interrupt)
     threading.Thread(target=listen, daemon=True).start()
     try:
         has_ended.wait()
@@ -282,6 +348,13 @@ def _until_told(client: Client, forwarder: Forwarder) -> None:
         has_ended.wait(GOODBYE_SECONDS)
     if failed:
         raise failed[0]
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _exit_at_once(number: int, frame: object) -> None:
+    os._exit(128 + number)  # whatever the threads do: what was printed is flushed
 
 
 @main.command()
@@ -324,10 +397,20 @@ def send(url: str, sample: str, signing_secret: str, timeout_seconds: float, ins
 @main.command()
 @_of_server
 def status(server: str | None) -> None:
-    """Show the URLs that are kept, and what their relays say of each."""
+    """Show the URLs that are kept, and what their relays say of each.
+
+    Ends with status 0 if each relay answered, be it that a URL is gone, and 1 if one did not.
+    """
+    has_failed = False
     for kept, api, token in _kept_tokens(server):
         click.echo(printable(f"{api.url(token)} -> {kept.target}"))
-        click.echo(printable(f"  {_state(api, token)}"))
+        try:
+            state = _state(api, token)
+        except ClientError as error:
+            state, has_failed = str(error), True
+        click.echo(printable(f"  {state}"))
+    if has_failed:
+        raise SystemExit(1)
 
 
 def _kept_tokens(server: str | None) -> Iterator[tuple[Kept, RelayApi, Token]]:
@@ -341,7 +424,7 @@ def _kept_tokens(server: str | None) -> Iterator[tuple[Kept, RelayApi, Token]]:
         yield kept, RelayApi(kept.server), Token(kept.token, kept.secret)
 
 
-_event_ids = click.argument("event_ids", metavar="ID...", nargs=-1, required=True)
+_event_ids = click.argument("event_ids", metavar="ID...", nargs=-1, required=True, callback=_parse_event_ids)
 
 
 @main.group()
@@ -355,7 +438,11 @@ def events() -> None:
 @events.command("list")
 @_of_server
 def list_events(server: str | None) -> None:
-    """List the requests that are kept for each URL, oldest first: id, state, attempts, size, age."""
+    """List the requests that are kept for each URL, oldest first: id, state, attempts, size, age.
+
+    Ends with status 0 if each relay answered, and 1 if one did not.
+    """
+    has_failed = False
     for kept, api, token in _kept_tokens(server):
         click.echo(printable(f"{api.url(token)} -> {kept.target}"))
         try:
@@ -365,6 +452,7 @@ def list_events(server: str | None) -> None:
             continue
         except ClientError as error:
             click.echo(printable(f"  {error}"))
+            has_failed = has_failed or not (isinstance(error, RelayRefused) and error.code == "unknown_event")
             continue
         for event, state in sorted(listed, key=lambda each: float(each[0]["received_at"])):
             age = _age(time.time() - float(event["received_at"]))
@@ -372,11 +460,13 @@ def list_events(server: str | None) -> None:
             click.echo(f"  {event['id']}  {state.replace('_', ' ')}  tried {event['attempts']}x  {size}  {age}")
         if not listed:
             click.echo("  nothing is kept")
+    if has_failed:
+        raise SystemExit(1)
 
 
 @events.command("show")
 @_of_server
-@click.argument("event_id", metavar="ID")
+@click.argument("event_id", metavar="ID", callback=_parse_event_ids)
 def show_event(event_id: str, server: str | None) -> None:
     """Show a request whole. A body that is no text is only counted."""
     event = _with_event(server, event_id, RelayApi.event)
@@ -397,7 +487,10 @@ def show_event(event_id: str, server: str | None) -> None:
 @_of_server
 @_event_ids
 def retry_events(event_ids: tuple[str, ...], server: str | None) -> None:
-    """Send requests again at once, their attempts counted from the start."""
+    """Send requests again at once, their attempts counted from the start.
+
+    One that a listener has just now is not begun a second time: drop it, to end that.
+    """
     for event_id in event_ids:
         _with_event(server, event_id, RelayApi.redeliver)
         click.echo(f"{event_id} is sent again.")
@@ -407,7 +500,11 @@ def retry_events(event_ids: tuple[str, ...], server: str | None) -> None:
 @_of_server
 @_event_ids
 def drop_events(event_ids: tuple[str, ...], server: str | None) -> None:
-    """Delete requests. One that is in flight is not sent again, but an app that has it already is not stopped."""
+    """Delete requests.
+
+    One that is in flight is not sent again, and `listen` closes its connection to the app, which may have done its
+    work all the same.
+    """
     for event_id in event_ids:
         _with_event(server, event_id, RelayApi.drop)
         click.echo(f"{event_id} is dropped.")
@@ -439,7 +536,7 @@ def _with_event(server: str | None, event_id: str, do: Callable[[RelayApi, Token
                 unseen.append(str(error))
         except ClientError as error:
             unseen.append(str(error))
-    raise ClientError(" ".join([f"No relay keeps a request {printable(event_id)} for your URLs.", *unseen]))
+    raise ClientError(" ".join([f"No request {event_id} is in the mailbox of a URL of yours.", *unseen]))
 
 
 def _age(seconds: float) -> str:
@@ -457,8 +554,6 @@ def _state(api: RelayApi, token: Token) -> str:
         seen = api.inspect(token)
     except TokenGone:
         return "gone: it expired, or was deleted"
-    except ClientError as error:
-        return str(error)
     words = ["connected" if seen["connected"] else "not connected", f"{seen['forwarded']} requests taken"]
     words += [f"{count} {state.replace('_', ' ')}" for state, count in seen.get("events", {}).items()]
     return ", ".join([*words, f"lives until {when(float(seen['expires_at']))}"])

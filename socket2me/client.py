@@ -14,7 +14,7 @@ from typing import Any
 
 from .exceptions import ClientError, Displaced, NotHandled, RelayRefused, RelayUnavailable, TokenGone
 from .http_api import RelayApi, Token
-from .request import Reply, Request
+from .request import Cancellation, Reply, Request
 from .socketio_connection import Connection, Delivery, RelayOptions
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Client:
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # for what the handlers' threads share:
         self._busy = 0  # how many deliveries are being handled
-        self._running: set[str] = set()  # the events of a mailbox that are being handled
+        self._running: dict[str, Cancellation] = {}  # by event of a mailbox that is being handled
         self._handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
 
     @property
@@ -268,7 +268,8 @@ class Client:
     def _handle_now(self, handler: Handler, delivery: Delivery) -> None:
         options = delivery.connection.options
         try:
-            request = Request.from_event(delivery.event, self._deadline(delivery, options))
+            max_attempts = options.max_attempts if options is not None else None
+            request = Request.from_event(delivery.event, self._deadline(delivery, options), max_attempts)
         except NotHandled as error:
             log.error("a request is rejected: %s", error)
             self._reject(delivery, error, options)
@@ -280,7 +281,7 @@ class Client:
                 return
         elif not self._begin(request):
             if request.id in self._handled:
-                delivery.acknowledge()  # its caller was answered long ago
+                delivery.acknowledge()  # its caller was answered long ago, or it was dropped
             return
         try:
             reply = handler(request)
@@ -296,15 +297,23 @@ class Client:
             self._acknowledge(delivery, reply)
         finally:
             with self._lock:
-                self._running.discard(request.id)
+                self._running.pop(request.id, None)
 
     def _begin(self, request: Request) -> bool:
-        """Take note that an event of a mailbox is handled. Return False if it was, or is just now."""
+        """Take note that an event of a mailbox is handled. Return False if it was, is just now, or was dropped."""
         with self._lock:
             if request.id in self._running or request.id in self._handled:
                 return False
-            self._running.add(request.id)
+            self._running[request.id] = request.cancellation
             return True
+
+    def _on_dropped(self, event_id: str) -> None:
+        """Begin no more with an event that was dropped from its mailbox, and tell who handles it."""
+        with self._lock:
+            self._handled.append(event_id)
+            cancellation = self._running.get(event_id)
+        if cancellation is not None:
+            cancellation.set()
 
     def _acknowledge(self, delivery: Delivery, reply: Reply | None) -> None:
         if reply is None:
@@ -337,7 +346,9 @@ class Client:
         token = self._token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
-        connect = partial(Connection, self._api.server, token.token, on_delivery=workers.add)
+        connect = partial(
+            Connection, self._api.server, token.token, on_delivery=workers.add, on_dropped=self._on_dropped
+        )
         auth: dict[str, Any] = {"body": "raw"}
         if token.secret is not None:
             auth["secret"] = token.secret

@@ -7,6 +7,10 @@ class ClientError(Exception):
     """Something that the client cannot mend. Its text is for people."""
 
 
+class BadArgument(ClientError):
+    """An address, a key or a header is none. The command ends with status 2."""
+
+
 class Displaced(ClientError):
     """Another client connected with the same token, and the stream is its own now."""
 
@@ -61,6 +65,10 @@ class TargetSlow(NotHandled):
     """The local app took longer than it may."""
 
     status = 504
+
+
+class Dropped(NotHandled):
+    """The event was dropped from its mailbox while the local app had the request: nobody waits for its answer."""
 
 
 class OutsideTarget(Exception):

@@ -9,9 +9,18 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from .exceptions import ClientError, RelayRefused, RelayUnavailable, TokenGone, unreachable
+from .exceptions import BadArgument, RelayRefused, RelayUnavailable, TokenGone, unreachable
 
 _is_token = re.compile("[A-Za-z0-9_-]{1,128}").fullmatch
+
+# A key or a secret: what a header may hold without quotes (RFC 9110, section 5.5), and no space.
+_is_bearer = re.compile("[!-~]+").fullmatch
+
+# A host and a port without a scheme.
+_has_port = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):\d+/?", re.ASCII).fullmatch
+
+# An event's id: the name of the process that accepted it, and a number.
+_is_event_id = re.compile("[0-9a-z]{1,64}-[0-9a-f]{1,16}").fullmatch
 
 # How long the relay may take to answer, each time something is read from it.
 TIMEOUT_SECONDS = 10
@@ -37,6 +46,7 @@ class _Bearer(requests.auth.AuthBase):
     """A key or a secret. As a plain header, it would give way to what a `.netrc` says."""
 
     def __init__(self, key: str) -> None:
+        check_key(key)
         self._key = key
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -45,20 +55,28 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class RelayApi:
-    """The API of the relay at `server`, such as `https://relay.example`. Raises `ClientError` if that is no URL.
+    """The API of the relay at `server`, such as `https://relay.example`.
+
+    A host and a port are short for `https://`, those of this machine for `http://`. Raises `BadArgument` if that is
+    no URL, or the key no key.
 
     Each call raises `RelayUnavailable`, `RelayRefused`, or `TokenGone` for a token that the relay does not know.
     """
 
     def __init__(self, server: str, api_key: str | None = None) -> None:
+        given = server
+        if "://" not in server and (match := _has_port(server)) is not None:
+            server = f"{'http' if _is_here(match[1]) else 'https'}://{server}"
         try:
             parts = urlsplit(server)
-            is_address = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:
             is_address = False
         if not is_address or parts.path not in ("", "/"):
-            raise ClientError(f"The relay's address is like https://relay.example, and not {server}.")
+            raise BadArgument(f"The relay's address is like https://relay.example, and not {given}.")
         self.server = f"{parts.scheme}://{parts.netloc}"
+        if api_key is not None:
+            check_key(api_key)
         self._api_key = api_key
         self._http = requests.Session()
 
@@ -172,6 +190,22 @@ class RelayApi:
         if not code and answer.status_code != 400:
             message = f"Is {self.server} a socket2me relay? {message}"
         raise RelayRefused(message, code=code, status=answer.status_code)
+
+
+def check_key(text: str) -> None:
+    """Raise `BadArgument` unless a text may be a key or a secret. It is not part of what that says."""
+    if _is_bearer(text) is None:
+        raise BadArgument("This is no key or secret: those are printable ASCII characters, without spaces.")
+
+
+def is_event_id(text: str) -> bool:
+    """Say whether a text may be the id of an event."""
+    return _is_event_id(text) is not None
+
+
+def _is_here(host: str) -> bool:
+    """Say whether a host is this machine, by its name."""
+    return host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", host) is not None
 
 
 def _error_of(answer: requests.Response) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from . import saved_requests
-from .exceptions import NotHandled, OutsideTarget, TargetDown, TargetSlow
+from .exceptions import Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
 from .report import Report
 from .request import Reply, Request
 from .target import Answer, Target
@@ -68,7 +68,7 @@ class Forwarder:
         self._folder = folder
 
     def __call__(self, request: Request) -> Reply | None:
-        """Forward a request. Raises `NotHandled` if that should be tried again."""
+        """Forward a request. Raises `NotHandled` if that should be tried again, or nobody waits for it any more."""
         if self._only and not any(pattern.matches(request) for pattern in self._only):
             return self._refuse(request, "not forwarded: --only does not name it")
         started = time.perf_counter()
@@ -79,6 +79,11 @@ class Forwarder:
                 answer = self._target.send(request)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
+        except Dropped:
+            self._report.request(
+                request, None, time.perf_counter() - started, "Dropped: the app is not waited for."
+            )
+            raise
         except NotHandled as error:
             seconds = time.perf_counter() - started
             where = f"{self._target.origin}: " if isinstance(error, TargetDown | TargetSlow) else ""
@@ -113,6 +118,8 @@ class Forwarder:
 
 def _fate(request: Request, error: NotHandled) -> str:
     """Say what becomes of a request that was not handled, and what its caller receives."""
+    if request.is_last_attempt:
+        return f"It was the last attempt. `socket2me events retry {request.id}` has it sent again."
     if request.attempt is not None:
         return "The request comes again."
     if request.deadline is not None:

@@ -1,10 +1,41 @@
 """The request that a handler gets, and the reply that it may return."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from .exceptions import NotHandled
+
+
+class Cancellation:
+    """Whether the event of a request was dropped from its mailbox, and what is to be done then."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._callback: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        """Say so, to whoever handles the request."""
+        with self._lock:
+            self.is_set = True
+            if self._callback is not None:
+                self._callback()
+
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Have `callback` called, from any thread, if the event is dropped within this context."""
+        with self._lock:
+            self._callback = callback
+            if self.is_set:
+                callback()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callback = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +54,8 @@ class Request:
         attempt: how often it was sent from a mailbox, this time included; None if it was in none.
         deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
             a mailbox, for it not to be sent again. None if the relay does not tell.
+        max_attempts: how often an event of a mailbox is sent. None if the relay does not tell.
+        cancellation: whether the event was dropped from its mailbox meanwhile.
     """
 
     method: str
@@ -34,9 +67,13 @@ class Request:
     received_at: float = 0.0
     attempt: int | None = None
     deadline: float | None = field(default=None, compare=False)
+    max_attempts: float | None = field(default=None, compare=False)
+    cancellation: Cancellation = field(default_factory=Cancellation, compare=False, repr=False)
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any], deadline: float | None = None) -> "Request":
+    def from_event(
+        cls, event: Mapping[str, Any], deadline: float | None = None, max_attempts: float | None = None
+    ) -> "Request":
         """Return the request of a `request` event. Raises `NotHandled` if it is none with the bytes of its body."""
         body = event.get("body", b"")
         if not isinstance(body, bytes):
@@ -52,9 +89,15 @@ class Request:
                 received_at=float(event["received_at"]),
                 attempt=event.get("attempt"),
                 deadline=deadline,
+                max_attempts=max_attempts,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotHandled(f"The relay sent what is no request: {error!r}.") from None
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the relay does not send it again by itself, as far as it tells."""
+        return self.attempt is not None and self.max_attempts is not None and self.attempt >= self.max_attempts
 
     @property
     def target(self) -> str:

@@ -2,15 +2,22 @@
 
 import re
 import shlex
+import tempfile
 import time
 from pathlib import Path
 
 from .exceptions import ClientError, OutsideTarget
 from .request import Request
-from .target import Target
+from .target import Target, is_header_name
 
-_is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _FIRST_LINE = re.compile(rb"(\S+) (\S*) HTTP/1\.1").fullmatch
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder for `save`, if it is not there. Raises `OSError` if nothing can be written there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def save(folder: Path, request: Request, target: Target) -> Path:
@@ -62,7 +69,7 @@ def _curl(name: str, request: Request, target: Target) -> bytes:
     """
     url = target.origin + target.checked(request)
     # curl reads a header of another name from a file.
-    headers = [(name, value) for name, value in target.headers_for(request) if _is_name(name)]
+    headers = [(name, value) for name, value in target.headers_for(request) if is_header_name(name)]
     names = {name.lower() for name, _ in headers}
     options = ["--include", "--path-as-is", "--globoff", "--request", request.method]
     if request.method == "HEAD":

@@ -37,19 +37,24 @@ class RelayOptions:
     ack, reply: for the acknowledgement of a call, by mode. Then the relay answers its caller itself.
     redeliver: for that of an event of a mailbox. Then it is sent again.
     max_window: how many deliveries a client may ask for at once.
+    max_attempts: how often an event of a mailbox is sent; None where an older relay does not say.
     """
 
     ack_timeout_seconds: float
     reply_timeout_seconds: float
     redeliver_seconds: float
     max_window: float
+    max_attempts: float | None = None
 
     @classmethod
     def from_answer(cls, answer: Any) -> "RelayOptions | None":
         """Return what the payload of the answer says; None for a relay that says nothing, which is an older one."""
         told = answer.get("relay") if isinstance(answer, Mapping) else None
         try:
-            return cls(*(float(told[name]) for name in cls.__dataclass_fields__)) if told is not None else None
+            if told is None:
+                return None
+            known = {name: float(told[name]) for name in cls.__dataclass_fields__ if name in told}
+            return cls(**known)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -81,14 +86,21 @@ class Delivery:
 class Connection:
     """Connects, and calls `on_delivery` with each delivery in its order, until the connection ends.
 
-    That is called by the thread that reads: it must not block. Raises `RelayUnavailable`, `RelayRefused` or
+    `on_dropped` is called with the id of each event that was delivered and that the relay keeps no more. Both are
+    called by the thread that reads: they must not block. Raises `RelayUnavailable`, `RelayRefused` or
     `TokenGone`.
     """
 
     def __init__(
-        self, server: str, token: str, auth: dict[str, Any], on_delivery: Callable[[Delivery], None]
+        self,
+        server: str,
+        token: str,
+        auth: dict[str, Any],
+        on_delivery: Callable[[Delivery], None],
+        on_dropped: Callable[[str], None],
     ) -> None:
         self._on_delivery = on_delivery
+        self._on_dropped = on_dropped
         self._refusal: dict[str, Any] = {}
         self._incomplete: Any = None  # a packet whose attachments are still to come
         self.options: RelayOptions | None = None
@@ -159,8 +171,12 @@ class Connection:
         return True
 
     def _on_event(self, decoded: Any) -> None:
-        if decoded.namespace == self._namespace and decoded.data[0] == "request":
+        if decoded.namespace != self._namespace:
+            return
+        if decoded.data[0] == "request":
             self._on_delivery(Delivery(self, decoded.data[1], decoded.id))
+        elif decoded.data[0] == "dropped":
+            self._on_dropped(str(decoded.data[1]))
 
     def _on_refused(self, reason: Any = None) -> None:
         self._refusal = reason if isinstance(reason, dict) else {"message": reason}

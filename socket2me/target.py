@@ -12,11 +12,12 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote, unquote, urlsplit
 
-from .exceptions import ClientError, OutsideTarget, TargetDown, TargetSlow, reason_of
+from .exceptions import BadArgument, Dropped, OutsideTarget, TargetDown, TargetSlow, reason_of
 from .request import Request
 
 # What is read of an answer. The relay takes 256 KB from a client, which base64 may make of this.
@@ -58,7 +59,8 @@ class Target:
         is_insecure: whether any certificate will do.
 
     `http://` may be left out, and the host too: `3000` is `http://localhost:3000`. Several threads may send at
-    once; connections are kept. Raises `ClientError` where the URL is no such URL; `what` is the word for it.
+    once; connections are kept. Raises `BadArgument` where the URL is no such URL, `what` being the word for it, or
+    where a header is none.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Target:
         url: str,
         *,
         timeout_seconds: float,
-        headers: Iterable[tuple[str, str]] = (),
+        headers: Collection[tuple[str, str]] = (),
         is_insecure: bool = False,
         what: str = "target",
     ) -> None:
@@ -79,11 +81,17 @@ class Target:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ClientError(f"{given} is no URL: {error}.") from None
+            raise BadArgument(f"{given} is no URL: {error}.") from None
+        if port == 0:
+            raise BadArgument(f"{given} is no URL: no app listens on port 0.")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"The {what} is like http://localhost:3000/hooks, and not {given}.")
+            raise BadArgument(f"The {what} is like http://localhost:3000/hooks, and not {given}.")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ClientError(f"The {what} has a host, a port and a path, and nothing else: not {given}.")
+            raise BadArgument(f"The {what} has a host, a port and a path, and nothing else: not {given}.")
+        if not _is_host(parts.netloc):
+            raise BadArgument(f"The host of the {what} has characters that no host has: {given}.")
+        for header in headers:
+            check_header(*header)
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.path = parts.path.rstrip("/")
         self._host = parts.netloc
@@ -105,7 +113,7 @@ class Target:
         """Send a request and return what the app answers; a redirect is an answer.
 
         An answer may take as long as the timeout, or until the request's deadline if that is sooner.
-        Raises `OutsideTarget`, `TargetDown` or `TargetSlow`.
+        Raises `OutsideTarget`, `TargetDown`, `TargetSlow`, or `Dropped` if the request is cancelled meanwhile.
         """
         target = self.checked(request)
         started = time.monotonic()
@@ -115,13 +123,16 @@ class Target:
         except IndexError:
             connection = self._new_connection()
         try:
-            answer = self._exchange(connection, request, target, deadline)
+            with request.cancellation.calling(partial(_break_off, connection)):
+                answer = self._exchange(connection, request, target, deadline)
         except TimeoutError:
             connection.close()
-            raise TargetSlow(f"no answer within {deadline - started:.3g} s.") from None
+            raise TargetSlow(f"no answer within {deadline - started:.3g} s, but it may be handled.") from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise TargetDown(f"{reason_of(error).rstrip('.')}.") from None
+            if request.cancellation.is_set:
+                raise Dropped("it was dropped from its mailbox.") from None
+            raise TargetDown(self._why(error)) from None
         self._idle.append(connection)
         return answer
 
@@ -153,6 +164,13 @@ class Target:
         # Bytes beyond ASCII, which HTTP does not allow there.
         return quote(target if target.startswith("/") else f"/{target}", safe=_PRINTED)
 
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not one that this machine trusts: {error.verify_message.rstrip('.')}."
+        if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+            return f"it does not speak TLS. Is it http://{self._host}?"
+        return f"{reason_of(error).rstrip('.')}."
+
     def _exchange(
         self, connection: http.client.HTTPConnection, request: Request, target: str, deadline: float
     ) -> Answer:
@@ -161,6 +179,8 @@ class Target:
         connection.timeout = _left(deadline)
         if connection.sock is None:
             connection.connect()
+        if request.cancellation.is_set:
+            raise ConnectionAbortedError
         sock = connection.sock
         sock.settimeout(_left(deadline))
         connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
@@ -188,6 +208,34 @@ class Target:
 
 # A host and a port, with a path or without one, as in a URL without its scheme.
 _has_port = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):\d+(?:[/?#].*)?", re.DOTALL).fullmatch
+
+
+# What OpenSSL calls it when what came is not TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
+
+# RFC 3986, section 3.2.2, as far as the host of an app or a relay goes.
+_is_host = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]+", re.ASCII).fullmatch
+
+# RFC 9110, section 5.6.2.
+is_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+
+
+def check_header(name: str, value: str) -> None:
+    """Raise `BadArgument` unless this header can be set on a request."""
+    if is_header_name(name) is None:
+        raise BadArgument(f"{name!r} is not the name of a header.")
+    if not (value.isascii() and value.isprintable()):
+        raise BadArgument(f"The value of {name} has characters that are not printable ASCII.")
+    if name.lower() in _NOT_FORWARDED and name.lower() != "host":
+        raise BadArgument(f"{name} is a header of a connection, which `listen` sets itself.")
+
+
+def _break_off(connection: http.client.HTTPConnection) -> None:
+    """Have whoever waits for the app wait no more."""
+    if connection.sock is not None:
+        with contextlib.suppress(OSError):
+            # Not the method of a TLS socket, which would take the TLS away from whoever reads.
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
 
 def _left(deadline: float) -> float:

@@ -189,7 +189,9 @@ class EventDropped(RelayError):
 
     status = 410
     code = "event_dropped"
-    message = "This call was dropped from the mailbox by its owner. If it was being handled, that was not stopped."
+    message = (
+        "This call was dropped from the mailbox by its owner. It is not sent again, and may have been handled."
+    )
 
 
 class EventTooLarge(RelayError):

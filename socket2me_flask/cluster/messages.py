@@ -37,7 +37,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     # Mailboxes.
     "kick": ("token", "client"),
     "left": ("token",),
-    "dropped": ("token", "event_id"),
+    "deleted": ("token", "event_id"),
+    "retried": ("token", "event_id"),
+    "dropped": ("token", "event_id"),  # either of these, as the release before says it
     "settled": ("token", "event_id", "outcome"),
     "in_flight": ("process", "number", "token"),
     "answer": ("number", "value"),
@@ -45,6 +47,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "beat": ("sent_at",),
     "large": ("key",),
 }
+
+# The kinds that the release before knows by another name, and that.
+FORMER = {"deleted": "dropped", "retried": "dropped"}
 
 _GET = {kind: itemgetter(*names) for kind, names in FIELDS.items()}
 
@@ -61,7 +66,7 @@ def to_wire(process: str, message: Message) -> list[Any]:
         return [kind, dict(zip(names, values, strict=True))]
     if names[-1] == "outcome":
         values[-1] = _to_list(values[-1])
-    return [kind, *values]
+    return [FORMER.get(kind, kind), *values]
 
 
 def from_wire(message: Any) -> list[Any] | None:
@@ -90,9 +95,14 @@ def from_wire(message: Any) -> list[Any] | None:
 
 
 def lua_table() -> str:
-    """Return `FIELDS` and `READS_NAMES` as Lua."""
+    """Return `FIELDS`, `FORMER` and `READS_NAMES` as Lua."""
     kinds = (f"{kind}={{{','.join(map(repr, names))}}}" for kind, names in FIELDS.items())
-    return f"local READS_NAMES = {READS_NAMES!r}\nlocal FIELDS = {{{','.join(kinds)}}}\n"
+    former = (f"{kind}={name!r}" for kind, name in FORMER.items())
+    return (
+        f"local READS_NAMES = {READS_NAMES!r}\n"
+        f"local FIELDS = {{{','.join(kinds)}}}\n"
+        f"local FORMER = {{{','.join(former)}}}\n"
+    )
 
 
 def _to_list(outcome: dict[str, Any]) -> list[Any]:

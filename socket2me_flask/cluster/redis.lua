@@ -17,7 +17,7 @@
 -- and of each process s2m:lease:P, which expires unless it beats, and its channel s2m:process:P.
 --
 -- Relays of several versions may share all of this. A field of a hash, of an entry of the stream or of a packed state
--- that a version does not know is passed over, and left as it is. FIELDS and READS_NAMES come from wire.py.
+-- that a version does not know is passed over, and left as it is. FIELDS, FORMER and READS_NAMES come from wire.py.
 
 local call = redis.call
 local steps = {}
@@ -37,7 +37,7 @@ end
 
 -- Send a process a message in the form that it reads (wire.py). Returns whether it was heard.
 local function post(process, kind, ...)
-  local values, message = {...}, {kind, ...}
+  local values, message = {...}, {FORMER[kind] or kind, ...}
   if string.sub(process, 1, 1) == READS_NAMES then
     local fields = {}
     for at, name in ipairs(FIELDS[kind]) do fields[name] = values[at] end
@@ -320,7 +320,7 @@ function steps.redeliver(token, id, process)
   event.aside, event.attempts = 0, 0
   keep_state(token, id, event)
   call('ZADD', 's2m:due:' .. token, event.number, id)
-  post_to_owner(token, process, 'dropped', token, id)
+  post_to_owner(token, process, 'retried', token, id)
   return 1
 end
 
@@ -329,7 +329,7 @@ function steps.acknowledge(token, id)
 end
 
 function steps.delete(token, id, process)
-  post_to_owner(token, process, 'dropped', token, id)
+  post_to_owner(token, process, 'deleted', token, id)
   return drop_event(token, id)
 end
 

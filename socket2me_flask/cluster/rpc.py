@@ -86,6 +86,8 @@ class Peers(Alone):
             "ended": self._on_ended,
             "kick": self._on_kick,
             "left": mailboxes.let_go,
+            "deleted": mailboxes.dropped,
+            "retried": mailboxes.retried,
             "dropped": mailboxes.forget,
             "settled": self._on_settled,
             "in_flight": self._on_in_flight,

@@ -5,6 +5,7 @@ waits in the outbox, whose size has a bound.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -84,9 +85,11 @@ class Session:
         "_inbox",
         "_inbox_space",
         "_is_corked",
+        "_lost_from",
         "_outbox",
         "_outbox_bytes",
         "_poll",
+        "_sent_packets",
         "address",
         "codec",
         "connection",
@@ -114,6 +117,8 @@ class Session:
         self._engine = engine
         self._outbox = _NOTHING
         self._outbox_bytes = 0
+        self._sent_packets = 0  # how many have left the outbox for the client
+        self._lost_from = math.inf  # the number of the first that the client will not be sent
         self._counted_bytes = 0  # what the engine counts as waiting for this client
         self._inbox: deque[Packet | None] | None = None  # None in it: the session has ended
         self._inbox_space: threading.Event | None = None  # while a POST waits for space in it
@@ -122,8 +127,11 @@ class Session:
 
     # To the client
 
-    def send(self, packets: Sequence[Packet]) -> None:
-        """Queue an event; `flush` sends it. Raises `SessionClosed`, or what says why not."""
+    def send(self, packets: Sequence[Packet]) -> int:
+        """Queue an event; `flush` sends it. Raises `SessionClosed`, or what says why not.
+
+        Return the number by which `has_lost` knows it.
+        """
         size = sum([len(packet.data) for packet in packets])
         with self.lock:
             if not self.state.is_open:
@@ -137,6 +145,11 @@ class Session:
             if waiting + size > FAIR_BYTES and not self._engine.queued.has_room(self.address, size):
                 raise OutboxFull if waiting > FAIR_BYTES else EngineFull
             self._queue(packets, size)
+            return self._sent_packets + len(self._outbox)
+
+    def has_lost(self, number: int) -> bool:
+        """Say whether the session ended before an event was sent. Otherwise it was, or the last polls bring it."""
+        return number >= self._lost_from
 
     def flush(self) -> None:
         """Send what is queued, as far as the client takes it. Raises `SessionClosed` if it proves to be gone."""
@@ -191,13 +204,20 @@ class Session:
             if self._poll is not None:
                 self._poll.set()
         elif not self.connection.unsent_bytes:
-            self.connection.write(self.codec.encode_frames(self._take_all()))
+            packets = self._take_all()
+            self.connection.write(self.codec.encode_frames(packets))
+            self._sent_packets += len(packets)  # if the write failed, they are lost already
             self._count()
 
     def _take_all(self) -> list[Packet]:
         packets, self._outbox = self._outbox, _NOTHING
         self._outbox_bytes = 0
         return packets
+
+    def _drop_all(self) -> None:
+        """Send nothing of what is queued, or is queued from now on."""
+        self._lost_from = min(self._lost_from, self._sent_packets + 1)
+        self._take_all()
 
     def _queue(self, packets: Sequence[Packet], size: int) -> None:
         if self._outbox is _NOTHING:
@@ -252,6 +272,7 @@ class Session:
             packets = self._outbox[:count]
             self._outbox = self._outbox[count:] or _NOTHING
             self._outbox_bytes -= size
+            self._sent_packets += count
             self._count()
             if _PING in packets:
                 self._drains_before_ping = 0
@@ -423,7 +444,7 @@ class Session:
         """End the session: its connection was closed because of what the client sent."""
         with self.lock:
             if self._close(reason):
-                self._take_all()
+                self._drop_all()
                 self._count()
 
     def on_closed(self, reason: str) -> None:
@@ -462,7 +483,7 @@ class Session:
             self._give_up_upgrade()
             self._leave_open(reason)
             self._fire(Event.ENDED)
-            self._take_all()
+            self._drop_all()
             if is_polled and last is not None:
                 self._queue([last], len(last.data))
             if self.connection is not None:

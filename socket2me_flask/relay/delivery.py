@@ -23,6 +23,7 @@ class Client(Protocol):
     window: how many events of a mailbox may be on their way to it.
     answering: what is known of whether it answers calls to `/go`; None before the first.
     bounds_calls: whether its window is of its own choice, and so holds for calls without a mailbox as well.
+    number: of the call that was queued last, for `has_lost`.
     """
 
     sid: str
@@ -30,6 +31,7 @@ class Client(Protocol):
     window: int
     answering: "Answering | None"
     bounds_calls: bool
+    number: int
 
     @property
     def has_room(self) -> bool:
@@ -48,6 +50,12 @@ class Client(Protocol):
 
     def flush(self) -> None:
         """Send what is queued. Raises `ClientGone` if the client proves to have left."""
+
+    def has_lost(self, number: int) -> bool:
+        """Say of a client that left whether it was not sent a call. Otherwise it may have received it."""
+
+    def tell_dropped(self, event_id: str) -> None:
+        """Send the client a `dropped` event: nobody waits for an acknowledgement of this one any more."""
 
     def dismiss(self, farewell: str | None = None) -> None:
         """Disconnect the client; `farewell` is an event that it hears first."""

@@ -38,6 +38,9 @@ RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
 # How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.
 MAX_BACKED_OFF = 64
 
+# Of how many events that were set aside an acknowledgement still counts while their client is connected.
+MAX_DEAD = 64
+
 
 class Mailboxes:
     """What is delivered from mailboxes, and who waits to hear of it.
@@ -140,15 +143,26 @@ class Mailboxes:
         An acknowledgement of an earlier attempt still counts.
         """
         self.store.redeliver(token, event_id)
+        self.retried(token, event_id)
+
+    def retried(self, token: str, event_id: str) -> None:
+        """Send an event again at once that the store has as new."""
         outlet = self._outlets.get(token)
         if outlet is not None:
-            outlet.end_attempt(event_id)
+            outlet.start_again(event_id)
             outlet.kick()
 
     def delete(self, token: str, event_id: str) -> None:
         """Drop an event, whatever its state. Raises `UnknownEvent` or `StoreUnavailable`."""
         self.store.delete(token, event_id)
         self.settle(token, event_id, EventDropped())
+        self.dropped(token, event_id)
+
+    def dropped(self, token: str, event_id: str) -> None:
+        """Know nothing of an event any more that was dropped from the store, and tell a client that has it."""
+        outlet = self._outlets.get(token)
+        if outlet is not None and outlet.awaits(event_id):
+            outlet.client.tell_dropped(event_id)
         self.forget(token, event_id)
 
     def forget(self, token: str, event_id: str) -> None:
@@ -212,6 +226,8 @@ class _Outlet:
         self.sent: dict[str, _Sent] = {}  # by event
         self.backed_off: dict[str, _BackedOff] = {}  # by event; these are not on their way
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
+        self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may not know yet
+        self._dead: dict[str, None] = {}  # those of them that were set aside after their last attempt, oldest first
         # What is not to be sent any more, and what the store was told of it. It may fail at that.
         self._finished: dict[str, Callable[[str, str], None]] = {}
         self._mailboxes = mailboxes
@@ -241,15 +257,24 @@ class _Outlet:
             self.forget(event_id)
         return unfinished
 
+    def awaits(self, event_id: str) -> bool:
+        """Say whether the client has an event that it did not acknowledge."""
+        return event_id in self._ack_ids
+
     def forget(self, event_id: str) -> None:
         """Wait no more for an acknowledgement of an event, and know nothing of it."""
-        self.end_attempt(event_id)
+        self.start_again(event_id)
         for ack_id in self._ack_ids.pop(event_id, ()):
             self.client.forget(ack_id)
 
-    def end_attempt(self, event_id: str) -> None:
+    def start_again(self, event_id: str) -> None:
         """Let an event be sent again at once. An acknowledgement of an earlier attempt still counts."""
+        self._attempts.pop(event_id, None)
         self._finished.pop(event_id, None)
+        self._dead.pop(event_id, None)
+        self._end_attempt(event_id)
+
+    def _end_attempt(self, event_id: str) -> None:
         sent = self.sent.pop(event_id, None)
         if sent is not None:
             self._mailboxes.overdue.discard(sent)
@@ -258,9 +283,16 @@ class _Outlet:
             backed_off.timer.discard(backed_off)
 
     def back_off(self, sent: _Sent) -> None:
-        """End an attempt that failed; the next follows after a while, the longer the more there were."""
+        """End an attempt that failed; the next follows after a while, the longer the more there were.
+
+        After the last one, the event is set aside.
+        """
         event_id = sent.event_id
         if self.sent.get(event_id) is not sent:
+            return
+        if sent.attempt >= self._mailboxes.max_attempts:
+            self._bury(event_id, sent.attempt)
+            self.kick()
             return
         del self.sent[event_id]
         self._mailboxes.overdue.discard(sent)
@@ -323,36 +355,47 @@ class _Outlet:
 
     def _send(self, event: StoredEvent) -> None:
         event_id = event.call.id
-        attempts = max(event.attempts, len(self._ack_ids.get(event_id, ())))
+        attempts = max(event.attempts, self._attempts.get(event_id, 0))
         if attempts >= self._mailboxes.max_attempts:
-            self._set_aside(
-                event_id, f"SOCKET2ME_MAX_ATTEMPTS reached: an event was sent {attempts} times, and is set aside"
-            )
+            self._bury(event_id, attempts)
             return
         sent = self.sent[event_id] = _Sent(self, event_id, attempts + 1)
         try:
             on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
-            self._set_aside(
-                event_id, "CLIENT_QUEUE_LIMIT_BYTES bites: an event is too large for it, and is set aside"
-            )
+            self._finish(event_id, self._mailboxes.store.set_aside)
+            log.warning("CLIENT_QUEUE_LIMIT_BYTES bites: an event is too large for it, and is set aside")
+            self._is_kicked = True  # there may be room for another
             return
         except Exception:
             self.sent.pop(event_id, None)
             raise
-        self._ack_ids.setdefault(event_id, []).append(ack_id)
+        ack_ids = self._ack_ids.setdefault(event_id, [])
+        ack_ids.append(ack_id)
+        if len(ack_ids) > self._mailboxes.max_attempts:  # it was sent again on request
+            self.client.forget(ack_ids.pop(0))
+        self._attempts[event_id] = attempts + 1
         self._mailboxes.store.attempted(self._token, event_id)
         self._mailboxes.overdue.add(sent)
         self.client.flush()
 
-    def _set_aside(self, event_id: str, why: str) -> None:
-        self._finish(event_id, self._mailboxes.store.set_aside)
-        log.warning(why)
+    def _bury(self, event_id: str, attempts: int) -> None:
+        """Set an event aside after its last attempt. If it is acknowledged after all, that still counts."""
+        log.warning("SOCKET2ME_MAX_ATTEMPTS bites: an event was sent %d times, and is set aside", attempts)
+        self._end_attempt(event_id)
+        if event_id in self._ack_ids:
+            self._dead[event_id] = None
+            if len(self._dead) > MAX_DEAD:
+                self.forget(next(iter(self._dead)))
+        self._tell_store(event_id, self._mailboxes.store.set_aside)
         self._is_kicked = True  # there may be room for another
 
     def _finish(self, event_id: str, tell: Callable[[str, str], None]) -> None:
         self.forget(event_id)
+        self._tell_store(event_id, tell)
+
+    def _tell_store(self, event_id: str, tell: Callable[[str, str], None]) -> None:
         self._finished[event_id] = tell
         tell(self._token, event_id)
 

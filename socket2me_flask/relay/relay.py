@@ -385,13 +385,20 @@ class Relay:
         if client is not None:
             try:
                 handed = _hand(call, client)
-                # Others have their turn here; what they queue for this client goes out in one piece with it.
-                self._give_way()
-                client.flush()
-                return self._answer(call, handed)
             except ClientGone:
                 self.detach(call.token, client)
-        elif (elsewhere := self._peers.hand(call)) is not None:
+                return self._answer(call, self._hold(call))
+            number = client.number
+            # Others have their turn here; what they queue for this client goes out in one piece with it.
+            self._give_way()
+            try:
+                client.flush()
+            except ClientGone:
+                self.detach(call.token, client)
+                if client.has_lost(number):
+                    return self._answer(call, self._hold(call))
+            return self._answer(call, handed)
+        if (elsewhere := self._peers.hand(call)) is not None:
             return self._answer(call, elsewhere)
         return self._answer(call, self._hold(call))
 

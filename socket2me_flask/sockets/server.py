@@ -90,8 +90,8 @@ class SocketClient(Member):
     """One client on one namespace: what `relay.Client` asks for."""
 
     __slots__ = (
-        *("_acks", "_has_left", "_last_ack_id", "_sockets"),
-        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "window"),
+        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets"),
+        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "number", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
@@ -108,6 +108,8 @@ class SocketClient(Member):
         self._acks: dict[int, OnAck] | None = None  # who waits for which
         self._last_ack_id = 0
         self._has_left = False
+        self._carrier: Session | None = None  # what carried the last call
+        self.number = 0
 
     @property
     def token(self) -> str:
@@ -121,7 +123,8 @@ class SocketClient(Member):
         ack_id = None if on_ack is None else self._await(on_ack)
         try:
             event = request_event(call, raw=self.is_raw, attempt=attempt)
-            session.send(event_packets(self.namespace, event, ack_id))
+            self.number = session.send(event_packets(self.namespace, event, ack_id))
+            self._carrier = session
         except SessionClosed:
             self.forget(ack_id)
             raise ClientGone from None
@@ -176,6 +179,12 @@ class SocketClient(Member):
         except SessionClosed:
             raise ClientGone from None
 
+    def has_lost(self, number: int) -> bool:
+        return self._carrier is None or self._carrier.has_lost(number)
+
+    def tell_dropped(self, event_id: str) -> None:
+        self._say("dropped", event_id)
+
     def dismiss(self, farewell: str | None = None) -> None:
         self.leave()
         if farewell is not None:
@@ -197,10 +206,11 @@ class SocketClient(Member):
     def _session(self) -> Session | None:
         return self._sockets.engine.sessions.get(self.transport_id)
 
-    def _say(self, event: str) -> None:
+    def _say(self, *event: str) -> None:
         session = self._session()
         if session is not None:
-            session.send_control(Packet(f'42{self.namespace},["{event}"]'.encode()))
+            words = json.dumps(event, separators=(",", ":"))
+            session.send_control(Packet(f"42{self.namespace},{words}".encode()))
 
 
 class Sockets:
@@ -477,7 +487,8 @@ def _has_green_threads() -> bool:
 def _packet_class(settings: Settings, register: Register[SocketClient]) -> type:
     """Return python-socketio's packet, whose CONNECT answer has the member `relay` beside `sid` for some clients.
 
-    A client that names an option in `auth` learns from it how long the relay waits for it, and that it may reject.
+    A client that names an option in `auth` learns from it how long the relay waits for it, how often it sends an
+    event, and that it may reject.
     Others get what protocol 5 lists, and nothing else. Clients of protocol 4 are sent no payload.
     """
     relay = {
@@ -485,6 +496,7 @@ def _packet_class(settings: Settings, register: Register[SocketClient]) -> type:
         "reply_timeout_seconds": settings.reply_timeout_seconds,
         "redeliver_seconds": settings.redeliver_seconds,
         "max_window": settings.max_window,
+        "max_attempts": settings.max_attempts,
     }
 
     class RelayPacket(packet.Packet):  # type: ignore[misc]  # which has no types

@@ -200,6 +200,7 @@ def test_what_is_in_flight_is_seen_at_another_process(pair):
         assert events(pair.other, made)["in_flight"] == [request["id"]]
         url = f"{pair.other.url}/v1/tokens/{made['token']}/events/{request['id']}"
         assert requests.delete(url, headers=bearer(made), timeout=5).status_code == 204
+        assert client.receive() == f'42/{made["token"]},["dropped","{request["id"]}"]'
         ack_id, second = client.event()
         assert second["id"] != request["id"]
         client.acknowledge(ack_id)

@@ -201,6 +201,7 @@ def test_a_client_learns_how_long_the_relay_waits(server):
         "reply_timeout_seconds": PATIENCE_SECONDS,
         "redeliver_seconds": PATIENCE_SECONDS,
         "max_window": 100,
+        "max_attempts": 2,
     }
 
 
@@ -661,8 +662,44 @@ def test_the_next_event_follows_one_that_is_deleted_on_its_way(server, made):
         assert requests.post(f"{url}/{ids[0]}/redeliver", headers=bearer(made), timeout=5).status_code == 202
         assert client.event()[1]["id"] == ids[0]
         assert requests.delete(f"{url}/{ids[0]}", headers=bearer(made), timeout=5).status_code == 204
+        assert client.receive() == f'42/{made["token"]},["dropped","{ids[0]}"]'
         assert client.event()[1]["id"] == ids[1]
         assert time.monotonic() - started < PATIENCE_SECONDS
+
+
+def test_a_client_is_told_of_what_it_has_and_no_other(server, made):
+    """An event that is dropped while it waits is none of its business."""
+    ids = [server.go(made["token"]).json()["id"] for _ in range(3)]
+    url = f"{getattr(server, 'other', server).url}/v1/tokens/{made['token']}/events"
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        assert client.event()[1]["id"] == ids[0]
+        for event_id in (ids[1], ids[0]):
+            assert requests.delete(f"{url}/{event_id}", headers=bearer(made), timeout=5).status_code == 204
+        assert client.receive() == f'42/{made["token"]},["dropped","{ids[0]}"]'
+        assert client.event()[1]["id"] == ids[2]
+
+
+@pytest.mark.parametrize("is_rejected", [True, False])
+def test_after_the_last_attempt_there_is_no_back_off(server, made, is_rejected):
+    """An event is set aside at once, and so the next is sent; a late acknowledgement counts even then."""
+    bad, good = (server.go(made["token"]).json()["id"] for _ in range(2))
+    with Acknowledging(server, made["token"], secret=made["secret"]) as client:
+        acks = []
+        for attempt in (1, 2):
+            ack_id, request = client.event()
+            assert (request["id"], request["attempt"]) == (bad, attempt)
+            acks.append(ack_id)
+            if is_rejected:
+                client.acknowledge(ack_id, "reject")
+        last = time.monotonic()
+        ack_id, request = client.event()
+        assert request["id"] == good
+        assert time.monotonic() - last < RETRY_SECONDS[1] + (0 if is_rejected else PATIENCE_SECONDS)
+        assert events(server, made) == {"waiting": [], "in_flight": [good], "set_aside": [bad]}
+        client.acknowledge(ack_id)
+        if not is_rejected:
+            client.acknowledge(acks[0])
+            wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 
 
 def test_an_event_that_is_dropped_while_its_caller_waits_is_not_called_kept(server, made):
@@ -694,14 +731,17 @@ def test_a_token_that_is_deleted_while_its_callers_wait_keeps_nothing(server, ma
 
 def test_an_acknowledgement_of_an_earlier_attempt_counts_after_a_retry(server, made):
     """An event that is sent again on request while it is handled is not handled twice."""
-    url = f"{server.url}/v1/tokens/{made['token']}/events"
+    url = f"{getattr(server, 'other', server).url}/v1/tokens/{made['token']}/events"
     with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(1) as pool:
         caller = pool.submit(server.go, made["token"])
         ack_id, request = client.event()
-        answer = requests.post(f"{url}/{request['id']}/redeliver", headers=bearer(made), timeout=5)
-        assert answer.status_code == 202
-        assert client.event()[1]["id"] == request["id"]
-        client.acknowledge(ack_id)
+        for _ in range(3):  # more than MAX_ATTEMPTS: they are counted from the start
+            answer = requests.post(f"{url}/{request['id']}/redeliver", headers=bearer(made), timeout=5)
+            assert answer.status_code == 202
+            again_ack_id, again = client.event()
+            assert (again["id"], again["attempt"]) == (request["id"], 1)
+            ack_id, again_ack_id = again_ack_id, ack_id
+        client.acknowledge(again_ack_id)
         assert caller.result().status_code == 200
         wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 

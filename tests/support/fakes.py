@@ -14,6 +14,7 @@ class FakeClient:
     window = 1
     bounds_calls = False
     has_room = True
+    number = 0
 
     def __init__(self):
         self.sid = str(id(self))
@@ -29,6 +30,9 @@ class FakeClient:
     def flush(self):
         if self.gone:
             raise ClientGone
+
+    def has_lost(self, number):
+        return True
 
     def dismiss(self, farewell=None):
         self.farewells.append(farewell)

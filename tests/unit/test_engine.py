@@ -15,7 +15,7 @@ from socket2me_flask.engineio.session import (
     POLL_PACKETS,
     WORK_PACKETS,
 )
-from socket2me_flask.engineio.state import CLOSED, POLLING
+from socket2me_flask.engineio.state import CLOSED, POLLING, WEBSOCKET
 from tests.support.engines import make_engine, opened
 
 
@@ -81,6 +81,55 @@ def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
     while engine.scheduled:
         engine.scheduled.pop().work()
     assert heard[handled:] == ["the end"]
+
+
+class Wire:
+    """What a session needs of a connection. Writing ends the session once it `is_broken`."""
+
+    unsent_bytes = 0
+
+    def __init__(self, session):
+        self.session, self.written, self.is_broken = session, b"", False
+
+    def write(self, data):
+        if self.is_broken:
+            self.session.abort()
+        else:
+            self.written += data
+
+    def abort(self):
+        pass
+
+    def pause_reading(self, paused):
+        pass
+
+    def close(self, code, last=b""):
+        self.written += last
+
+
+def test_whether_an_event_was_sent_is_known_after_the_end(engine):
+    """By its number: what was written or polled before was, what waited or was written in vain was not."""
+    for end in ("abort", "on_closing", "close", "write"):
+        session = opened(engine, end)
+        session.state, session.connection = WEBSOCKET, Wire(session)
+        first = session.send([event()])
+        session.flush()
+        second = session.send([event(), event()])
+        if end == "write":
+            session.connection.is_broken = True
+            with pytest.raises(SessionClosed):
+                session.flush()
+        elif end == "on_closing":
+            session.on_closing("the client closed")
+        else:
+            getattr(session, end)("the end")
+        assert not session.has_lost(first)
+        assert session.has_lost(second) is (end != "close")
+    session = opened(engine)
+    numbers = [session.send([event()]) for _ in range(POLL_PACKETS + 1)]
+    session.take_for_poll()
+    session.abort()
+    assert [session.has_lost(number) for number in numbers] == [False] * POLL_PACKETS + [True]
 
 
 def test_acknowledgements_that_came_before_the_end_are_handled(session, engine):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from socket2me_flask.concurrency.timeout_queue import Timer
-from socket2me_flask.relay.mailbox import Mailboxes
+from socket2me_flask.relay.mailbox import MAX_DEAD, Mailboxes
 from socket2me_flask.storage import SQLiteStore
 from tests.support.fakes import AckClient, call_for, relay_on
 from tests.support.servers import wait_until
@@ -64,3 +64,36 @@ def test_a_late_detach_leaves_the_successor_its_events(relay, record):
     relay.detach(record.token, first)
     relay.forward(call_for(record.token, "/a"), record)
     wait_until(lambda: second.calls == ["/a"], "it is delivered")
+
+
+def test_what_is_known_of_events_that_were_set_aside_has_a_bound(relay, record):
+    """A client that acknowledges nothing, for ever: an acknowledgement of the oldest is waited for no more."""
+    mailboxes, client = relay.mailboxes, AckClient()
+    mailboxes.max_attempts = 1
+    relay.attach(record.token, client)
+    outlet = mailboxes._outlets[record.token]
+    for number in range(MAX_DEAD + 2):
+        mailboxes.store.put(call_for(record.token, f"/{number}"))
+        outlet.kick()
+        (sent,) = wait_until(lambda: list(outlet.sent.values()), "it is sent")
+        wait_until(lambda n=number: len(outlet._ack_ids) >= min(n, MAX_DEAD) + 1, "the client has it")
+        sent.give_up()
+    assert len(outlet._dead) == len(outlet._ack_ids) == len(outlet._attempts) == MAX_DEAD
+    assert client.forgotten == [1, 2]
+
+
+def test_an_event_that_is_retried_for_ever_has_a_bound(relay, record):
+    """Of as many attempts as MAX_ATTEMPTS an acknowledgement is waited for."""
+    client = AckClient()
+    relay.attach(record.token, client)
+    call = call_for(record.token)
+    relay.mailboxes.store.put(call)
+    for number in range(1, 9):
+        relay.mailboxes.kick(record.token)
+        wait_until(lambda n=number: len(client.calls) == n, "it is sent")
+        wait_until(lambda: relay.mailboxes.in_flight(record.token), "it is on its way")
+        wait_until(lambda: not relay.mailboxes._outlets[record.token]._is_running, "it is done")
+        relay.mailboxes.redeliver(record.token, call.id)
+    wait_until(lambda: len(client.forgotten) >= 3, "the oldest are forgotten")
+    assert client.forgotten[:3] == [1, 2, 3]
+    assert len(relay.mailboxes._outlets[record.token]._ack_ids[call.id]) <= 5

@@ -6,6 +6,7 @@ import limits
 import pytest
 
 from socket2me_flask.errors import (
+    ClientLeft,
     NobodyConnected,
     ShuttingDown,
     StoreUnavailable,
@@ -297,6 +298,45 @@ def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_r
     relay.attach(token, client)
     forward(relay, call_for(token, "/a"))
     assert order == [["/a", "/other"]]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_call_whose_client_leaves_before_the_dispatch(make_relay, token, is_lost):
+    """If it went out with what another caller flushed, it is delivered, and to nobody else; else to the next."""
+    relay, first, second = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
+    first.number = 7
+    first.has_lost = lambda number: (number == 7) is is_lost
+
+    def leave():
+        first.gone, first.number = True, 8
+        relay.detach(token, first)
+        relay.attach(token, second)
+
+    relay._give_way = leave
+    relay.attach(token, first)
+    forward(relay, call_for(token, "/a"))
+    assert (first.calls, second.calls) == (["/a"], ["/a"] if is_lost else [])
+
+
+def test_a_call_that_was_sent_to_a_client_that_left_is_not_called_undelivered(make_relay, token):
+    """Its caller receives what the acknowledgement says, here that the client left; nobody waits for another."""
+    relay, client = make_relay(hold_seconds=LONG), FakeClient()
+    client.mode = "ack"
+    client.has_lost = lambda number: False
+    awaited = []
+
+    def send(call, on_ack=None, attempt=None):
+        awaited.append(on_ack)
+        return 1
+
+    def leave():
+        client.gone = True
+        awaited[0](None)
+
+    client.send, client.forget, relay._give_way = send, print, leave
+    relay.attach(token, client)
+    with pytest.raises(ClientLeft):
+        forward(relay, call_for(token, "/a"))
 
 
 def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog):

@@ -1,12 +1,18 @@
 """What callers are told and what happened agree, however many come at once and however slow the app is."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 
 import pytest
 
-from tests.support.local_app import OK, call
+from tests.live.client.conftest import Command
+from tests.support.library import run
+from tests.support.local_app import OK, App, call
+from tests.support.servers import Server, wait_until
 
 
 def burst(server, url, count):
@@ -136,3 +142,93 @@ def test_what_is_being_handled_is_answered_when_listen_ends(any_relay, app, list
     assert command.end()[0] == 0
     caller.join()
     assert told == [200]
+
+
+def test_a_request_that_is_dropped_is_let_go(relay, app, listen, tmp_path):
+    """`events drop` of one that the app has had for long: its connection is closed, the next goes to the app."""
+    may_end = threading.Event()
+    app.answer = lambda received: may_end.wait(20) and OK if "stuck" in received.line else OK
+    command = listen("--parallel", "1")
+    told = []
+    callers = [
+        threading.Thread(target=lambda path=path: told.append(call(relay, command.url, path)[0]))
+        for path in ("/stuck", "/next")
+    ]
+    callers[0].start()
+    event_id = command.expect("slow")["id"]
+    callers[1].start()
+    assert run(tmp_path, "events", "drop", event_id).stdout == f"{event_id} is dropped.\n"
+    dropped, answered = command.expect("request"), command.expect("request")
+    may_end.set()
+    for caller in callers:
+        caller.join()
+    assert (dropped["path"], dropped["status"]) == ("/stuck", None)
+    assert dropped["remark"] == "Dropped: the app is not waited for."
+    assert (answered["path"], answered["status"]) == ("/next", 200)
+    assert sorted(told) == [200, 410]
+
+
+def test_the_last_attempt_is_called_that(app, listen, tmp_path):
+    """The line does not promise another, and says how to have one; the event is set aside at once."""
+    app.answer = None
+    url = f"sqlite:///{tmp_path}/relay.db"
+    with Server(STORE_URL=url, MAX_ATTEMPTS=2) as relay:
+        command = listen(server=relay)
+        assert call(relay, command.url)[0] == 202
+        first, last = command.expect("request"), command.expect("request")
+        retry = f"socket2me events retry {last['id']}"
+        assert first["remark"].endswith("The request comes again.")
+        assert last["remark"].endswith(f"It was the last attempt. `{retry}` has it sent again.")
+        assert "set aside  tried 2x" in run(tmp_path, "events", "list").stdout
+        app.answer = OK
+        run(tmp_path, *retry.split()[1:])
+        again = command.expect("request")
+        assert (again["id"], again["attempt"], again["status"]) == (last["id"], 1, 200)
+        command.end()
+
+
+@pytest.mark.parametrize(("sig", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_listen_at_once(relay, app, listen, sig, status):
+    """While it waits for the app: with the status that shells have for it, and without a word."""
+    may_end = threading.Event()
+    app.answer = lambda received: may_end.wait(20) and OK
+    command = listen()
+    caller = threading.Thread(target=call, args=[relay, command.url])
+    caller.start()
+    app.expect()
+    # Again and again: two of a kind are one where the first was not taken yet.
+    wait_until(lambda: command.process.poll() is not None or command.process.send_signal(sig), "it ends")
+    assert command.wait() == (status, "")
+    may_end.set()
+    caller.join()
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "socket2me.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from socket2me.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_command_is_loaded():
+    """The signal ends the process, without a traceback."""
+    result = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, b"")
+
+
+def test_ctrl_c_ends_other_commands(tmp_path):
+    """`send` that waits for an answer: status 130, without a word."""
+    with App() as app:
+        may_end = threading.Event()
+        app.answer = lambda received: may_end.wait(20) and OK
+        command = Command(tmp_path, "send", app.url)
+        app.expect()
+        assert command.end() == (130, "")
+        may_end.set()

@@ -10,8 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from click.testing import CliRunner
 
 from socket2me import Client, NotHandled, RelayUnavailable
+from socket2me.cli import main
+from socket2me.exceptions import BadArgument
+from socket2me.http_api import RelayApi, Token
 from tests.support.library import listening, open_on, run, until_connected
 from tests.support.local_app import App, call
 from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
@@ -133,12 +137,61 @@ def test_a_name_that_does_not_resolve(monkeypatch):
             ["listen", "3000", "--server", "http://x:y"],
             "The relay's address is like https://relay.example, and not http://x:y.",
         ),
-        (["events", "show", "a/b"], "No relay keeps a request a/b for your URLs."),
+        (
+            ["listen", "3000", "--server", "x:0"],
+            "The relay's address is like https://relay.example, and not x:0.",
+        ),
+        (["listen", "0", "--server", "http://x"], "0 is no URL: no app listens on port 0."),
+        (
+            ["listen", "http://a b/", "--server", "http://x"],
+            "The host of the target has characters that no host has: http://a b/.",
+        ),
+        *[
+            (["listen", "3000", "--server", "http://x", "--header-add", header], f"'--header-add': {line}")
+            for header, line in (
+                ("X Y: 1", "'X Y' is not the name of a header."),
+                ("X-Y: \xe9", "The value of X-Y has characters that are not printable ASCII."),
+                ("Content-Length: 3", "Content-Length is a header of a connection, which `listen` sets itself."),
+                ("nonsense", "'nonsense' is not like 'X-Name: value'"),
+            )
+        ],
+        *[
+            (
+                ["listen", "3000", "--server", "http://x", "--api-key", key],
+                "This is no key or secret: those are printable ASCII characters, without spaces.",
+            )
+            for key in ("schl\xfcssel", "\u65e5\u672c", "a\nb", "a b", "\udcff")
+        ],
+        *[
+            (
+                ["events", do, text],
+                f"{text!r} is no id of a request. `socket2me events list` shows those that there are.",
+            )
+            for do, text in (("show", "a/b"), ("retry", ""), ("drop", "x\ny"))
+        ],
     ],
 )
 def test_what_makes_no_sense(tmp_path, arguments, line):
-    """The line names what was given."""
-    assert fails(tmp_path, *arguments) == line
+    """The line says what, and the status is 2."""
+    result = CliRunner().invoke(main, arguments, env={"XDG_STATE_HOME": str(tmp_path)})
+    assert result.exit_code == 2
+    usage, _, error = result.output.partition("Error: ")
+    assert usage.startswith("Usage: main ")
+    assert error.endswith(f"{line}\n")
+
+
+def test_a_folder_for_requests_that_is_none(tmp_path):
+    """`listen --save` says so before it asks the relay for anything."""
+    (tmp_path / "file").write_text("no folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/folder"):
+        line = fails(tmp_path, "listen", "3000", "--server", "http://x", "--save", str(folder), status=2)
+        assert f"nothing can be written to {folder}: " in line
+
+
+def test_a_secret_that_is_none(tmp_path):
+    """In the file of tokens, which anybody may have edited, or in a program."""
+    with pytest.raises(BadArgument):
+        RelayApi("http://127.0.0.1:1").refresh(Token("t", "\u65e5"))
 
 
 @pytest.mark.parametrize("secret", ["whsec_abc", "whsec_!!!!", "whsec_\udcff"])
@@ -162,6 +215,18 @@ def test_status_of_a_relay_without_urls(tmp_path):
     assert result.stderr == "No URL is kept for http://127.0.0.1:1. `socket2me listen` asks for one.\n"
 
 
+def test_status_of_a_relay_that_does_not_answer(relay, tmp_path):
+    """`status` and `events list` end with status 1; that a URL is gone is an answer."""
+    kept = {"target": "http://localhost:3000", "token": "t", "secret": "s2m_x"}
+    (tmp_path / "socket2me").mkdir()
+    away = f"http://127.0.0.1:{free_port()}"
+    for server, status, text in ((away, 1, "Connection refused"), (relay.url, 0, "gone: it expired")):
+        (tmp_path / "socket2me" / "tokens.json").write_text(json.dumps([{**kept, "server": server}]))
+        for command in (["status"], ["events", "list"]):
+            result = run(tmp_path, *command, check=False)
+            assert (result.returncode, result.stderr, text in result.stdout) == (status, "", True)
+
+
 def test_kept_tokens_that_are_damaged(tmp_path):
     """Whatever the file holds, the line names it."""
     (tmp_path / "socket2me").mkdir()
@@ -176,6 +241,21 @@ def test_a_target_without_a_scheme(relay, app, listen, target):
     command = listen(target=target.format(port=app.port))
     assert call(relay, command.url, "/x")[0] == 200
     assert app.expect().line.endswith("/x HTTP/1.1")
+
+
+def test_a_relay_without_a_scheme(relay, tmp_path):
+    """A host and a port of this machine are http; of any other, https."""
+    assert RelayApi(f"127.0.0.1:{relay.port}").server == relay.url
+    assert RelayApi("[::1]:8000/").server == "http://[::1]:8000"
+    assert RelayApi("relay.example:8443").server == "https://relay.example:8443"
+    result = run(tmp_path, "status", "--server", f"127.0.0.1:{relay.port}")
+    assert result.stderr == f"No URL is kept for {relay.url}. `socket2me listen` asks for one.\n"
+
+
+def test_https_to_an_app_of_http(relay, tmp_path):
+    """`send` says which URL would be right."""
+    line = fails(tmp_path, "send", f"https://127.0.0.1:{relay.port}/x")
+    assert line == f"https://127.0.0.1:{relay.port}: it does not speak TLS. Is it http://127.0.0.1:{relay.port}?"
 
 
 def test_only_a_method(relay, app, listen):
@@ -225,9 +305,12 @@ def test_a_handler_that_fails_tells_its_caller_no_more_than_that(server):
 
 
 def test_a_folder_that_cannot_be_written(relay, listen, tmp_path):
-    """With --save the request is not lost: it is rejected, and the line says why."""
-    (tmp_path / "folder").write_text("no folder")
-    command = listen("--save", str(tmp_path / "folder" / "below"), target=f"http://127.0.0.1:{free_port()}")
+    """With --save the request is not lost if that fails later: it is rejected, and the line says why."""
+    folder = tmp_path / "folder" / "below"
+    command = listen("--save", str(folder), target=f"http://127.0.0.1:{free_port()}")
+    folder.rmdir()
+    folder.parent.rmdir()
+    folder.parent.write_text("no folder")
     assert call(relay, command.url)[0] == 202
     assert command.expect("request")["remark"] == "It cannot be saved: Not a directory. The request comes again."
 
@@ -280,4 +363,4 @@ def test_events_are_listed_shown_retried_and_dropped(relay, app, listen, tmp_pat
         assert run(tmp_path, "events", "retry", ids[0]).stdout == f"{ids[0]} is sent again.\n"
         assert back.expect().line.startswith("POST /")
     assert run(tmp_path, "events", "drop", ids[1], check=False).returncode in (0, 1)  # it may have been handled
-    assert "No relay keeps a request" in fails(tmp_path, "events", "drop", ids[1])
+    assert fails(tmp_path, "events", "drop", ids[1]) == f"No request {ids[1]} is in the mailbox of a URL of yours."

@@ -1,0 +1,16 @@
+"""The entry of the `socket2me` command. To load its parts takes a moment, in which Ctrl-C may come."""
+
+import signal
+
+
+def main() -> None:
+    """Run the command. Ctrl-C ends it without a traceback from the start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from socket2me.cli import main as command
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command()
+
+
+if __name__ == "__main__":
+    main()
