@@ -18,13 +18,15 @@ class FakeClient:
 
     def __init__(self):
         self.sid = str(id(self))
-        self.calls = []
+        self.received = []
+        self.calls = []  # their paths
         self.farewells = []
         self.gone = False
 
     def send(self, call, on_ack=None, attempt=None):
         if self.gone:
             raise ClientGone
+        self.received.append(call)
         self.calls.append(call.path)
 
     def flush(self):

@@ -7,33 +7,12 @@ import pytest
 from socket2me_flask import create_app, get_services
 from socket2me_flask.errors import ConfigError, StoreUnavailable
 from socket2me_flask.relay.tokens import is_token, new_token
-
-
-class Recorder:
-    """A client that keeps the calls that it gets."""
-
-    sid = "recorder"
-    mode = "notify"
-    window = 1
-    bounds_calls = False
-    has_room = True
-
-    def __init__(self):
-        self.calls = []
-
-    def send(self, call):
-        self.calls.append(call)
-
-    def flush(self):
-        pass
-
-    def dismiss(self, farewell=None):
-        pass
+from tests.support.fakes import FakeClient
 
 
 @pytest.fixture
 def recorder(app, http):
-    recorder = Recorder()
+    recorder = FakeClient()
     recorder.token = http.get("/v1/new").text
     get_services(app).relay.attach(recorder.token, recorder)
     return recorder
@@ -101,7 +80,7 @@ def test_go_forwards_and_answers_ok(http, recorder):
     """The client gets the call, the caller OK."""
     answer = http.post(f"/v1/go/{recorder.token}/a%20b//c?x=%20y", data=b"\x00hello", content_type="image/png")
     assert (answer.status_code, answer.text, answer.mimetype) == (200, "OK", "text/plain")
-    (call,) = recorder.calls
+    (call,) = recorder.received
     assert (call.method, call.path, call.query, call.body) == ("POST", "/a%20b//c", "x=%20y", b"\x00hello")
 
 
@@ -112,14 +91,14 @@ def test_go_takes_every_method_on_every_path(http, recorder, method, tail):
     answer = http.open(f"/v1/go/{recorder.token}{tail}", method=method)
     assert answer.status_code == 200
     assert answer.text == ("" if method == "HEAD" else "OK")
-    assert [(call.method, call.path) for call in recorder.calls] == [(method, tail)]
+    assert [(call.method, call.path) for call in recorder.received] == [(method, tail)]
 
 
 def test_go_that_asks_for_an_upgrade_is_forwarded_like_any_other(http, recorder):
     """No header changes what a call is; a failed one is answered in the same shape."""
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
     assert http.get(f"/v1/go/{recorder.token}", headers=upgrade).status_code == 200
-    assert recorder.calls[0].headers["upgrade"] == "websocket"
+    assert recorder.received[0].headers["upgrade"] == "websocket"
     assert http.get(f"/v1/go/{new_token()}", headers=upgrade).json["error"]["code"] == "unknown_token"
 
 
@@ -128,7 +107,7 @@ def test_go_by_a_percent_encoded_token(http, recorder):
     path = f"/v1/go/%{ord(recorder.token[0]):02X}{recorder.token[1:]}/x%2Fy"
     answer = http.post(path, environ_overrides={"RAW_URI": path})
     assert answer.status_code == 200
-    assert recorder.calls[0].path == "/x%2Fy"
+    assert recorder.received[0].path == "/x%2Fy"
 
 
 def test_go_with_nobody_connected(http):
@@ -144,7 +123,7 @@ def test_a_body_over_the_limit(app, http, recorder):
     limit = get_services(app).settings.max_body_bytes
     answer = http.post(f"/v1/go/{recorder.token}", data=b"x" * (limit + 1))
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "body_too_large")
-    assert recorder.calls == []
+    assert recorder.received == []
     assert http.post(f"/v1/go/{recorder.token}", data=b"x" * limit).status_code == 200
 
 
@@ -153,14 +132,14 @@ def test_a_body_with_a_length_and_in_chunks(http, recorder):
     both = {"CONTENT_LENGTH": "3", "HTTP_TRANSFER_ENCODING": "chunked"}
     answer = http.post(f"/v1/go/{recorder.token}", data=b"hello", environ_overrides=both)
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "incomplete_body")
-    assert recorder.calls == []
+    assert recorder.received == []
 
 
 def test_a_body_that_ends_early(http, recorder):
     """400, and the client hears nothing of half a body."""
     answer = http.post(f"/v1/go/{recorder.token}", data=b"x" * 10, environ_overrides={"CONTENT_LENGTH": "11"})
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "incomplete_body")
-    assert recorder.calls == []
+    assert recorder.received == []
 
 
 @pytest.mark.parametrize(
