@@ -112,8 +112,9 @@ local function drop_mailbox(token)
   return #ids
 end
 
-local function drop_token(token)
-  call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token, 's2m:callers:' .. token)
+local function drop_token(token, asking)
+  post_to_all('s2m:callers:' .. token, asking, 'ended', token)
+  call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token)
   call('ZREM', 's2m:tokens', token)
   return drop_mailbox(token)
 end
@@ -163,7 +164,7 @@ function steps.remove(token, process)
   if not exists(token) then return 0 end
   post_to_owner(token, process, 'ended', token)
   post_to_all('s2m:waiting:' .. token, process, 'ended', token)
-  drop_token(token)
+  drop_token(token, process)
   return 1
 end
 

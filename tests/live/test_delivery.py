@@ -717,8 +717,6 @@ def test_an_event_that_is_dropped_while_its_caller_waits_is_not_called_kept(serv
 
 def test_a_token_that_is_deleted_while_its_callers_wait_keeps_nothing(server, made):
     """They receive 404: the mailbox is gone with its token."""
-    if isinstance(server, Pair):
-        pytest.skip("a caller at another relay receives 202: docs/delivery.md says so")
     with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(2) as pool:
         callers = [pool.submit(server.go, made["token"]) for _ in range(2)]
         client.event()
