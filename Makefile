@@ -67,9 +67,9 @@ yardstick: .venv-yardstick/.done
 	@.venv-yardstick/bin/python -m pip install -q 'gunicorn_h1c>=0.6.10,<0.7' || echo 'No C compiler: going on without it.'
 	@touch $@
 
-# Ten minutes of random faults. `$(BIN)/python -m tests.chaos --help` has the stores, `--faults` and `--seed`.
+# Ten minutes of random faults, to each store and a cluster. `make chaos ARGS='--store cluster --faults 100 --seed 7'`.
 chaos: $(VENV)/.can-test servers tests/js/node_modules
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 # A search for inputs that cost much, of three minutes. `make attack ARGS='--seconds 600 --seed 1'`.
 attack: $(VENV)/.can-test

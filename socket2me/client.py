@@ -51,8 +51,9 @@ REMEMBERED_EVENTS = 100
 # How long a client that is closed waits for the handlers that run.
 FINISH_SECONDS = 2
 
-# The longest wait before another attempt.
-MAX_BACK_OFF_SECONDS = 30
+# The longest wait before another attempt: `reconnectionDelayMax` of Socket.IO's own clients. So a client is back
+# within 10 s of its relay.
+MAX_BACK_OFF_SECONDS = 5
 
 
 @dataclass(frozen=True)

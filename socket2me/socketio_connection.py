@@ -26,8 +26,8 @@ _library_log.setLevel(logging.ERROR)
 # How long the relay may take to accept a connection.
 CONNECT_TIMEOUT_SECONDS = 10
 
-# Socket.IO packets: the answer to a connect, and events without and with attachments.
-_CONNECT, _EVENTS = "0", ("2", "5")
+# Socket.IO packets: the two answers to a connect, and events without and with attachments.
+_CONNECT, _CONNECT_ERROR, _EVENTS = "0", "4", ("2", "5")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class Connection:
         self._on_delivery = on_delivery
         self._on_dropped = on_dropped
         self._refusal: dict[str, Any] = {}
+        self._is_accepted = False
+        self._answered = threading.Event()  # it is accepted or refused, or has ended
         self._incomplete: Any = None  # a packet whose attachments are still to come
         self.options: RelayOptions | None = None
         self.started = threading.Event()  # set by whoever made this: handlers may begin
@@ -120,10 +122,16 @@ class Connection:
         self._socketio.on("connect_error", self._on_refused, namespace=namespace)
         self._socketio.on("disconnect", self._on_end, namespace=namespace)
         try:
-            self._socketio.connect(server, namespaces=[namespace], auth=auth, wait_timeout=CONNECT_TIMEOUT_SECONDS)
+            # It would wait its whole time for a connection that has ended.
+            self._socketio.connect(server, namespaces=[namespace], auth=auth, wait=False)
         except (socketio.exceptions.ConnectionError, ValueError) as error:
             self.close()
             raise self._error(server, error) from None
+        self._answered.wait(CONNECT_TIMEOUT_SECONDS)
+        if not self._is_accepted:
+            is_late = not self.ended.is_set()
+            self.close()
+            raise self._error(server, "timed out" if is_late else "the connection was closed")
 
     def send(self, kind: int, number: int, data: list[Any]) -> None:
         """Send a packet. Bytes in it go as attachments."""
@@ -160,8 +168,8 @@ class Connection:
             self._end(self._ends[message])
             return True
         if not isinstance(message, str) or message[:1] not in _EVENTS:
-            if message[:1] == _CONNECT:
-                self.options = RelayOptions.from_answer(packet.Packet(encoded_packet=message).data)
+            if message[:1] in (_CONNECT, _CONNECT_ERROR):
+                self._on_answer(packet.Packet(encoded_packet=message))
             return False
         decoded = packet.Packet(encoded_packet=message)
         if decoded.attachment_count:
@@ -169,6 +177,16 @@ class Connection:
         else:
             self._on_event(decoded)
         return True
+
+    def _on_answer(self, decoded: Any) -> None:
+        if decoded.namespace != self._namespace:
+            return
+        if decoded.packet_type == packet.CONNECT:
+            self.options = RelayOptions.from_answer(decoded.data)
+            self._is_accepted = True
+        else:
+            self._on_refused(decoded.data)
+        self._answered.set()
 
     def _on_event(self, decoded: Any) -> None:
         if decoded.namespace != self._namespace:
@@ -189,8 +207,9 @@ class Connection:
             self.why = why
         self.ended.set()
         self.changed.set()
+        self._answered.set()
 
-    def _error(self, server: str, error: Exception) -> RelayUnavailable | RelayRefused:
+    def _error(self, server: str, error: object) -> RelayUnavailable | RelayRefused:
         """Return what the relay meant by not accepting the connection."""
         # Of a namespace: {"message", "data": {"code"}}; of a connection: {"error": {"code", "message"}}.
         details = self._refusal.get("data") or self._refusal.get("error")

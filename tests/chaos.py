@@ -1,11 +1,11 @@
 """Random faults under load: is each event that was accepted delivered, in order, and does every client come back?
 
-    python -m tests.chaos --store cluster --faults 100 --seed 7
+    make chaos ARGS="--store cluster --faults 100 --seed 7"
 
-Stock clients, most of them python-socketio's, listen at tokens, and callers number their calls.
+Clients of python-socketio, socket.io-client and our library listen at tokens, and callers number their calls.
 Relays, workers, masters, clients and Redis are killed, terminated, stopped and continued; connections are cut and
-frozen; Redis is full, or slow. Which fault comes when, and how long it lasts, the seed decides. A client writes
-down what it received before it acknowledges it, so the account holds even if it is killed in between.
+frozen; Redis is full, slow, or failed over to its replica; the disk is full. Which faults come when, two at a time
+among them, and how long they last, the seed decides. `chaos_clients.py` has what clients and callers write down.
 
 The tokens have mailboxes, except in the memory store, which has none: there the clients are in mode `ack`.
 
@@ -15,431 +15,425 @@ No token ever has two clients, so each `replaced` is wrong.
 import argparse
 import contextlib
 import itertools
-import json
 import os
 import random
+import resource
+import shlex
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import requests
-import socketio
 
+from tests.support.chaos_clients import Caller, Clients
 from tests.support.nginx import NGINX, Nginx
 from tests.support.redis_server import Redis
-from tests.support.servers import ROOT, Server, clean_environment, free_port, wait_until
+from tests.support.servers import DEADLINE_SECONDS, Server, free_port, wait_until
+from tests.support.wire import Wire
 
 STORES = ("memory", "sqlite", "redis", "cluster")
 RELAYS = 3  # of a cluster
 
-# How many processes of python-socketio's clients there are, how many tokens each has, and how many clients of
-# socket.io-client, a process each.
-PYTHON_PROCESSES = 3
-TOKENS_OF_PROCESS = 3
-NODE_PROCESSES = 2
+# The processes of clients: of which kind, and with how many tokens each.
+ALL_CLIENTS = (("python", 3), ("python", 3), ("python", 3), ("node", 1), ("node", 1), ("library", 2))
+FEW_CLIENTS = (("python", 2), ("node", 1), ("library", 1))
+
+CALL_PAUSE_SECONDS = 0.2
+
+# A short run has few clients that are called more often. No fault is longer than this, and idle connections are
+# closed after it.
+SHORT_SECONDS = 1
+SHORT_CALL_PAUSE_SECONDS = 0.05
 
 RELAY_SETTINGS = {
     "HOLD_SECONDS": 0,
     "ACK_TIMEOUT_SECONDS": 1,
     "REDELIVER_SECONDS": 2,
+    "KEEPALIVE_SECONDS": 6,  # longer than nginx keeps its connections to the relays
     "MAILBOX_MAX_EVENTS": 0,
     "MAX_CONNECTIONS_PER_ADDRESS": 0,
 }
 
 DEFAULT_SECONDS = 600
-CALL_PAUSE_SECONDS = 0.2
-CALL_TIMEOUT_SECONDS = 60
 
-# For how long something is stopped, frozen or full: within a lease, about a lease, and longer than one.
-STANDSTILL_SECONDS = (1, 4, 9, 13)
+# For how long something is stopped or frozen: within a lease, about a lease, longer than one, and longer than
+# gunicorn's `timeout`. The short ones are more frequent.
+STANDSTILL_SECONDS = {1: 4, 4: 3, 9: 3, 13: 3, 25: 1, 39: 1}
+SHORTER_THAN_GUNICORNS_TIMEOUT_SECONDS = 25
 FULL_SECONDS = 3
 PAUSE_MS = (1000, 3000)
 
-# A client that has no event acknowledged so long after the last fault is deaf.
+# A client that has no event acknowledged so long after a fault is deaf.
 DEAF_SECONDS = 15
+RECOVERY_SECONDS = 10
+
+# nginx answers a caller within its `proxy_read_timeout`, `proxy_connect_timeout`, and what a busy machine takes.
+LONGEST_CALL_SECONDS = 20
 
 # Within this time a connection is closed that its client does not use: longer than nginx's `keepalive_timeout`.
 IDLE_SECONDS = 20
-RECOVERY_SECONDS = 10
+
+# Within this time the mailboxes are empty when nobody calls any more.
+EMPTY_SECONDS = 20
+
+# What a log says of a fault in the relay's own code. eventlet writes the latter without a traceback.
+TRACES = ("Traceback", "[Errno 9]")
 
 
-class Wire:
-    """A TCP proxy whose connections can be cut and frozen. It connects to `port` from the address `source`."""
+class Relay(Server):
+    """A relay; with `BROKEN` among its settings, one with the defects of `broken.py` that this names."""
 
-    def __init__(self, port: int, source: str) -> None:
-        self._target = port
-        self._source = source
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
-        self._flows = threading.Event()
-        self._flows.set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+    def __init__(self, port: int, **settings: object) -> None:
+        super().__init__("broken" if "BROKEN" in settings else "gunicorn", port, **settings)
 
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return len(self._pairs)
+    @staticmethod
+    def command(runner: str, port: int) -> tuple[list[str], dict[str, str]]:
+        app = "tests.support.broken:app" if runner == "broken" else "wsgi:app"
+        return shlex.split(f"gunicorn -k eventlet {app}"), {"PORT": str(port)}
 
-    def cut(self) -> None:
-        for pair in list(self._pairs):
-            self._end(pair)
-
-    def freeze(self, seconds: float) -> None:
-        self._flows.clear()
-        time.sleep(seconds)
-        self._flows.set()
-
-    def close(self) -> None:
-        self._flows.set()
-        self._listener.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                threading.Thread(target=self._connect, args=[near], daemon=True).start()
-
-    def _connect(self, near: socket.socket) -> None:
-        self._flows.wait()
-        try:
-            far = socket.create_connection(("127.0.0.1", self._target), source_address=(self._source, 0))
-        except OSError:
-            near.close()
-            return
-        pair = (near, far)
-        self._pairs.add(pair)
-        for source, sink in (pair, pair[::-1]):
-            threading.Thread(target=self._pump, args=[pair, source, sink], daemon=True).start()
-
-    def _pump(self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._flows.wait()
-                sink.sendall(data)
-        self._flows.wait()
-        self._end(pair)
-
-    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        self._pairs.discard(pair)
-        for end in pair:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+    def is_served_by_another(self, than: int) -> bool:
+        with contextlib.suppress(IndexError, FileNotFoundError, requests.RequestException):
+            return self.worker_pid != than and requests.get(f"{self.url}/healthz", timeout=1).ok
+        return False
 
 
-class Clients:
-    """A process of clients, and what they said since its first start."""
+class Faults:
+    """What can be done to `subject`. Each fault returns when its cause has gone.
 
-    def __init__(self, kind: str, made: list[dict[str, Any]], wire: Wire) -> None:
-        self._kind = kind
-        self.made = made
-        self.wire = wire
-        self.received: dict[str, list[int]] = {each["token"]: [] for each in made}
-        self.said: Counter[str] = Counter()
-        self._errors = tempfile.TemporaryFile("w+")
-        self.start()
+    near: to clients and their connections; far: to relays, and to what they keep tokens in. One of each may be done
+    at the same time.
+    """
 
-    def start(self) -> None:
-        url = f"http://127.0.0.1:{self.wire.port}"
-        if self._kind == "python":
-            command = [sys.executable, "-m", "tests.chaos", "--clients", url]
-            folder = ROOT
-        else:
-            (made,) = self.made
-            options = {"auth": {"secret": made["secret"], "body": "parsed"}, "reply": []}
-            command = ["node", "client.mjs", url, made["token"], json.dumps(options)]
-            folder = ROOT / "tests" / "js"
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**clean_environment(), "MADE": json.dumps(self.made)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, args=[self.process], daemon=True)
-        self._reader.start()
+    def __init__(self, subject: "Chaos", store: str, longest_seconds: float) -> None:
+        self._subject = subject
+        self._longest_seconds = longest_seconds
+        self.near = ["kill_clients", "terminate_clients", "stop_clients", "cut", "cut_one", "freeze"]
+        self.far = ["stop_relay", "stop_worker", "stop_master"]
+        if store != "memory":  # whose tokens end with the process
+            self.far += ["kill_relay", "terminate_relay", "terminate_master", "kill_worker", "terminate_worker"]
+            self.far += ["kill_master"]
+        if store == "sqlite":
+            self.far += ["fill_disk"]
+        if store in ("redis", "cluster"):
+            self.far += ["kill_redis", "stop_redis", "terminate_redis", "fill_redis", "slow_redis", "fail_over"]
+            self.far += ["cut_redis", "freeze_redis"]
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+    def do(self, name: str, random_: random.Random) -> None:
+        fault: Callable[[random.Random], None] = getattr(self, f"_{name}")
+        fault(random_)
 
-    def close(self) -> None:
-        self.kill()
-        self._errors.close()
+    def _standstill(self, random_: random.Random, pid: int, *, is_group: bool = False) -> None:
+        """Stop a process, or its group, and continue it."""
+        send = os.killpg if is_group else os.kill
+        send(pid, signal.SIGSTOP)
+        time.sleep(self._seconds(random_))
+        with contextlib.suppress(ProcessLookupError):  # gunicorn's master has killed its worker meanwhile
+            send(pid, signal.SIGCONT)
 
-    def describe(self) -> str:
-        """Return what the clients take for their state, and what they wrote to their standard error."""
-        if self._kind == "python" and self.process.poll() is None:
-            self.process.stdin.write("state\n")
-            self.process.stdin.flush()
-            time.sleep(1)
-        self._errors.seek(0)
-        return self._errors.read()[-3000:]
+    def _seconds(self, random_: random.Random) -> float:
+        (seconds,) = random_.choices(list(STANDSTILL_SECONDS), list(STANDSTILL_SECONDS.values()))
+        return min(seconds, self._longest_seconds) + random_.uniform(0, 1)
 
-    def _read(self, process: subprocess.Popen) -> None:
-        for line in process.stdout:
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue  # the process was killed while it wrote
-            if said["event"] == "request":
-                self.received[said["token"]].append(said["data"][0]["body"]["n"])
-            elif said["token"] is not None:
-                self.said[said["event"]] += 1
+    def _stop_relay(self, random_: random.Random) -> None:
+        relay = random_.choice(self._subject.relays)
+        self._standstill(random_, relay.process.pid, is_group=True)
+        wait_until(lambda: relay.is_served_by_another(than=0), "the relay serves")
 
+    def _stop_worker(self, random_: random.Random) -> None:
+        relay = random_.choice(self._subject.relays)
+        self._standstill(random_, relay.worker_pid)
+        wait_until(lambda: relay.is_served_by_another(than=0), "a worker serves")
 
-class Caller(threading.Thread):
-    """Calls one token again and again, until it is told to end."""
+    def _stop_master(self, random_: random.Random) -> None:
+        self._standstill(random_, random_.choice(self._subject.relays).process.pid)
 
-    def __init__(self, url: str, made: dict[str, Any], is_over: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self._url = f"{url}/v1/go/{made['token']}"
-        self.token = made["token"]
-        self._is_over = is_over
-        self.accepted: list[int] = []
-        self.answers: Counter[int] = Counter()
-        self.acknowledged_from = 0.0  # when the latest call began whose client has acknowledged it in time
-        self.longest_seconds = 0.0
-        self.start()
+    def _kill_relay(self, random_: random.Random) -> None:
+        self._subject.restart(random_, lambda relay: os.killpg(relay.process.pid, signal.SIGKILL))
 
-    def run(self) -> None:
-        for number in itertools.count():
-            if self._is_over.wait(CALL_PAUSE_SECONDS):
-                return
-            began_at = time.monotonic()
-            try:
-                answer = requests.post(self._url, json={"n": number}, timeout=CALL_TIMEOUT_SECONDS)
-                status = answer.status_code
-            except requests.RequestException:
-                status = 0  # nobody knows whether it was accepted, and nobody was told
-            self.answers[status] += 1
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began_at)
-            if status in (200, 202):
-                self.accepted.append(number)
-            if status == 200:
-                self.acknowledged_from = began_at
+    def _terminate_relay(self, random_: random.Random) -> None:
+        self._subject.restart(random_, lambda relay: os.killpg(relay.process.pid, signal.SIGTERM), status=0)
+
+    def _terminate_master(self, random_: random.Random) -> None:
+        self._subject.restart(random_, lambda relay: relay.process.terminate(), status=0)
+
+    def _kill_master(self, random_: random.Random) -> None:
+        def kill(relay: Relay) -> None:
+            worker = relay.worker_pid
+            relay.process.kill()
+            wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends without its master")
+
+        self._subject.restart(random_, kill)
+
+    def _kill_worker(self, random_: random.Random) -> None:
+        self._end_worker(random_, signal.SIGKILL)
+
+    def _terminate_worker(self, random_: random.Random) -> None:
+        self._end_worker(random_, signal.SIGTERM)
+
+    def _end_worker(self, random_: random.Random, sig: int) -> None:
+        relay = random_.choice(self._subject.relays)
+        old = relay.worker_pid
+        os.kill(old, sig)
+        wait_until(lambda: relay.is_served_by_another(than=old), "another worker serves")
+
+    def _fill_disk(self, random_: random.Random) -> None:
+        worker = random_.choice(self._subject.relays).worker_pid
+        _, most = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (random_.choice([0, 50_000]), most))
+        time.sleep(min(FULL_SECONDS, self._longest_seconds))
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (most, most))
+
+    def _kill_clients(self, random_: random.Random) -> None:
+        self._end_clients(random_, Clients.kill)
+
+    def _terminate_clients(self, random_: random.Random) -> None:
+        self._end_clients(random_, Clients.terminate)
+
+    def _end_clients(self, random_: random.Random, end: Callable[[Clients], None]) -> None:
+        clients = random_.choice(self._subject.clients)
+        end(clients)
+        time.sleep(random_.uniform(0, 2))
+        clients.start()
+
+    def _stop_clients(self, random_: random.Random) -> None:
+        self._standstill(random_, random_.choice(self._subject.clients).process.pid)
+
+    def _cut(self, random_: random.Random) -> None:
+        for clients in self._subject.clients:
+            clients.wire.cut(resets=random_.random() < 0.5)
+
+    def _cut_one(self, random_: random.Random) -> None:
+        random_.choice(self._subject.clients).wire.cut(resets=random_.random() < 0.5)
+
+    def _freeze(self, random_: random.Random) -> None:
+        random_.choice(self._subject.clients).wire.freeze(self._seconds(random_))
+
+    def _kill_redis(self, random_: random.Random) -> None:
+        self._end_redis(random_, signal.SIGKILL)
+
+    def _terminate_redis(self, random_: random.Random) -> None:
+        self._end_redis(random_, signal.SIGTERM)
+
+    def _end_redis(self, random_: random.Random, sig: int) -> None:
+        self._subject.redis.kill(sig)
+        time.sleep(random_.uniform(0, 5))
+        self._subject.redis.start()
+
+    def _stop_redis(self, random_: random.Random) -> None:
+        self._standstill(random_, self._subject.redis.process.pid)
+
+    def _cut_redis(self, random_: random.Random) -> None:
+        """Cut one relay off, or all."""
+        wires = self._subject.redis_wires
+        for wire in random_.choice([wires, [random_.choice(wires)]]):
+            wire.cut()
+
+    def _freeze_redis(self, random_: random.Random) -> None:
+        """Part one relay from its Redis: neither sees the other's end."""
+        random_.choice(self._subject.redis_wires).freeze(self._seconds(random_))
+
+    def _fill_redis(self, random_: random.Random) -> None:
+        client = self._subject.redis.client
+        client.config_set("maxmemory", 1)
+        if random_.random() < 0.5:
+            self._cut(random_)  # those who connect again meanwhile
+        time.sleep(min(FULL_SECONDS, self._longest_seconds))
+        client.config_set("maxmemory", 0)
+
+    def _slow_redis(self, random_: random.Random) -> None:
+        pause_ms = random_.choice(PAUSE_MS)
+        self._subject.redis.client.execute_command("CLIENT", "PAUSE", pause_ms, "ALL")
+        time.sleep(pause_ms / 1000)
+
+    def _fail_over(self, random_: random.Random) -> None:
+        self._subject.fail_over()
 
 
 class Chaos:
-    """The relays, what is in front of them and behind them, their clients and callers, and the faults."""
+    """The relays, what is in front of them and behind them, their clients and callers, and the account."""
 
-    def __init__(self, store: str, seed: int, folder: Path) -> None:
+    def __init__(
+        self,
+        store: str,
+        seed: int,
+        folder: Path,
+        *,
+        broken: str | None = None,
+        is_short: bool = False,
+    ) -> None:
         self._store = store
         self._random = random.Random(seed)
         self._folder = folder
+        kinds = FEW_CLIENTS if is_short else ALL_CLIENTS
+        self._kinds = [each for each in kinds if each[0] != "node" or shutil.which("node") is not None]
+        self._settings: dict[str, object] = RELAY_SETTINGS | ({"BROKEN": broken} if broken else {})
+        self._is_short = is_short
         self._is_over = threading.Event()
-        self._logs: list[Server] = []
-        self._redis = Redis() if store in ("redis", "cluster") else None
+        self._logs: list[Relay] = []
         self._nginx: Nginx | None = None
-        self._relays: list[Server] = []
-        self._wires: list[Wire] = []
+        longest_seconds = max(STANDSTILL_SECONDS) if store != "memory" else SHORTER_THAN_GUNICORNS_TIMEOUT_SECONDS
+        self._faults = Faults(self, store, SHORT_SECONDS if is_short else longest_seconds)
+        self.redis: Redis | None = None
+        self._replica: Redis | None = None
+        self.relays: list[Relay] = []
+        self.redis_wires: list[Wire] = []
         self.clients: list[Clients] = []
         self.callers: list[Caller] = []
         self.faults: Counter[str] = Counter()
         self.recoveries: list[float] = []
+        self.deaf: set[str] = set()
+        self._last_silent: set[str] = set()
         self.wrong: list[str] = []
 
     def start(self) -> None:
-        for _ in range(RELAYS if self._store == "cluster" else 1):
-            self._relays.append(self._start_relay(free_port()))
-        front = self._relays[0]
-        if self._store == "cluster":
-            self._nginx = front = Nginx(self._folder, self._redis, self._relays)
-        kinds = [("python", TOKENS_OF_PROCESS)] * PYTHON_PROCESSES + [("node", 1)] * NODE_PROCESSES
-        if shutil.which("node") is None:
-            kinds = kinds[:PYTHON_PROCESSES]
-        for number, (kind, tokens) in enumerate(kinds):
+        is_cluster = self._store == "cluster"
+        if self._is_short and not is_cluster:
+            self._settings["KEEPALIVE_SECONDS"] = SHORT_SECONDS
+        count = RELAYS if is_cluster else 1
+        if self._store in ("redis", "cluster"):
+            self.redis, self._replica = Redis(), Redis()
+            self._replica.follow(self.redis)
+            self.redis_wires = [Wire(self.redis.port) for _ in range(count)]
+        with ThreadPoolExecutor() as pool:
+            self.relays = list(pool.map(self._start_relay, range(count), [free_port() for _ in range(count)]))
+        front: Server = self.relays[0]
+        if is_cluster:
+            self._nginx = front = Nginx(self._folder, self.redis, self.relays)
+            if self._is_short:
+                self._nginx.configure("keepalive_timeout 15s", f"keepalive_timeout {SHORT_SECONDS}s")
+                self._nginx.reload()
+        options = {"mode": "ack"} if self._store == "memory" else {"mailbox": True}
+        for number, (kind, tokens) in enumerate(self._kinds):
             # nginx chooses a relay by the address of a client.
             wire = Wire(front.port, f"127.0.0.{number + 2}" if self._nginx else "127.0.0.1")
-            self._wires.append(wire)
-            options = {"mode": "ack"} if self._store == "memory" else {"mailbox": True}
-            made = [front.new_with_secret(**options) for _ in range(tokens)]
-            self.clients.append(Clients(kind, made, wire))
-        self.callers = [Caller(front.url, made, self._is_over) for each in self.clients for made in each.made]
+            self.clients.append(Clients(kind, [front.new_with_secret(**options) for _ in range(tokens)], wire))
+        pause_seconds = SHORT_CALL_PAUSE_SECONDS if self._is_short else CALL_PAUSE_SECONDS
+        self.callers = [
+            Caller(front.url, made, self._is_over, pause_seconds) for each in self.clients for made in each.made
+        ]
 
     def run(self, faults: int | None, seconds: float, only: list[str] | None = None) -> None:
         """Do so many faults, or as many as fit into the time, or `only` these, and take account."""
-        self._recover()
-        self.recoveries.clear()  # that was the start
+        if "BROKEN" not in self._settings:
+            assert not self._wait_for_all(DEAF_SECONDS), "a client is silent before the first fault"
         ends_at = time.monotonic() + seconds
-        names = iter(only or ())
-        while self.faults.total() < faults if faults is not None else time.monotonic() < ends_at:
-            for _ in range(self._random.randint(1, 3)):
-                name = next(names, None) if only else self._random.choice(self._possible())
-                if name is not None:
-                    self._do(name)
-                time.sleep(self._random.uniform(0, 2))
+        if only is not None:
+            for name in only:
+                self._do(name)
             self._recover()
-        self._finish()
+        else:
+            while self.faults.total() < faults if faults is not None else time.monotonic() < ends_at:
+                for _ in range(self._random.randint(1, 3)):
+                    near, far = (self._random.choice(names) for names in (self._faults.near, self._faults.far))
+                    self._do(*self._random.choice([[near], [far], [far], [near, far]]))
+                    time.sleep(self._random.uniform(0, 2))
+                self._recover()
+        self._is_over.set()
+        for caller in self.callers:
+            caller.join()
+        self._check()
 
-    def _possible(self) -> list[str]:
-        names = ["stop_relay", "kill_clients", "stop_clients", "cut", "freeze"]
-        if self._store != "memory":
-            names += ["kill_relay", "terminate_relay", "kill_worker", "kill_master"]
-        if self._redis is not None:
-            names += ["kill_redis", "stop_redis", "cut_redis", "fill_redis", "slow_redis"]
-        return names
-
-    def _do(self, name: str) -> None:
+    def _do(self, *names: str) -> None:
+        """Do faults at the same time."""
         began_at = time.monotonic()
-        fault: Callable[[], None] = getattr(self, f"_{name}")
-        fault()
-        self.faults[name] += 1
-        print(f"{self.faults.total():4} {name}, {time.monotonic() - began_at:.1f} s", flush=True)
+        randoms = [random.Random(self._random.random()) for _ in names]
+        with ThreadPoolExecutor() as pool:
+            done = [pool.submit(self._faults.do, *each) for each in zip(names, randoms, strict=True)]
+        for name, each in zip(names, done, strict=True):
+            if each.exception() is not None:
+                self.wrong.append(f"after {name}: {each.exception()!r}")
+                print(self.wrong[-1], *(relay.log[-3000:] for relay in self.relays), sep="\n", flush=True)
+        self.faults.update(names)
+        print(f"{self.faults.total():4} {' and '.join(names)}, {time.monotonic() - began_at:.1f} s", flush=True)
 
-    def _standstill_seconds(self) -> float:
-        return self._random.choice(STANDSTILL_SECONDS) + self._random.uniform(0, 1)
-
-    # The faults. Each returns when its cause has gone.
-
-    def _stop_relay(self) -> None:
-        relay = self._random.choice(self._relays)
-        os.killpg(relay.process.pid, signal.SIGSTOP)
-        time.sleep(self._standstill_seconds())
-        os.killpg(relay.process.pid, signal.SIGCONT)
-
-    def _kill_relay(self) -> None:
-        self._end_relay(signal.SIGKILL)
-
-    def _terminate_relay(self) -> None:
-        self._end_relay(signal.SIGTERM)
-
-    def _end_relay(self, sig: int) -> None:
-        number = self._random.randrange(len(self._relays))
-        status = self._relays[number].stop(sig)
-        if sig == signal.SIGTERM and status != 0:
-            self.wrong.append(f"a relay ended with status {status}")
-        time.sleep(self._random.uniform(0, 2))
-        self._relays[number] = self._start_relay(self._relays[number].port)
-
-    def _kill_worker(self) -> None:
-        relay = self._random.choice(self._relays)
-        old = relay.worker_pid
-        os.kill(old, signal.SIGKILL)
-
-        def is_another() -> bool:
-            with contextlib.suppress(IndexError, requests.RequestException):
-                return relay.worker_pid != old and requests.get(f"{relay.url}/healthz", timeout=1).ok
-            return False
-
-        wait_until(is_another, "another worker serves")
-
-    def _kill_master(self) -> None:
-        number = self._random.randrange(len(self._relays))
-        relay = self._relays[number]
-        worker = relay.worker_pid
-        relay.process.kill()
-        relay.process.wait()
-        wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends without its master")
+    def restart(self, random_: random.Random, end: Callable[[Relay], None], status: int | None = None) -> None:
+        """Have `end` end any of the relays, with that `status`, and start another in its place."""
+        number = random_.randrange(len(self.relays))
+        relay = self.relays[number]
+        end(relay)
+        ended_with = relay.process.wait(timeout=40)
+        if status is not None and ended_with != status:
+            self.wrong.append(f"a relay ended with status {ended_with}")
         relay.stop()  # reads the rest of its log
-        self._relays[number] = self._start_relay(relay.port)
+        time.sleep(random_.uniform(0, 2))
+        self.relays[number] = self._start_relay(number, relay.port)
 
-    def _kill_clients(self) -> None:
-        clients = self._random.choice(self.clients)
-        clients.kill()
-        time.sleep(self._random.uniform(0, 2))
-        clients.start()
+    def fail_over(self) -> None:
+        """Have Redis and its replica change places, without a loss, as an operator does it.
 
-    def _stop_clients(self) -> None:
-        process = self._random.choice(self.clients).process
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(self._standstill_seconds())
-        process.send_signal(signal.SIGCONT)
+        Not by `FAILOVER`: after it, Redis 6.2 never ends a `CLIENT PAUSE`.
+        """
+        old, new = self.redis, self._replica
+        wait_until(lambda: new.client.info("replication")["master_link_status"] == "up", "the replica is in sync")
+        old.client.execute_command("CLIENT", "PAUSE", PAUSE_MS[-1], "WRITE")
 
-    def _cut(self) -> None:
-        for wire in self._wires:
+        def has_all() -> bool:
+            states = [each.client.info("replication") for each in (old, new)]
+            return states[0]["master_repl_offset"] == states[1]["slave_repl_offset"]
+
+        wait_until(has_all, "the replica has all")
+        new.client.execute_command("REPLICAOF", "NO", "ONE")
+        old.client.execute_command("REPLICAOF", "127.0.0.1", new.port)
+        old.client.execute_command("CLIENT", "UNPAUSE")
+        time.sleep(1)  # until the address leads to the new one, relays are at the old one, a replica now
+        self.redis, self._replica = new, old
+        for wire in self.redis_wires:
+            wire.target = new.port
             wire.cut()
 
-    def _freeze(self) -> None:
-        self._random.choice(self._wires).freeze(self._standstill_seconds())
-
-    def _kill_redis(self) -> None:
-        self._redis.kill()
-        time.sleep(self._random.uniform(0, 5))
-        self._redis.start()
-
-    def _stop_redis(self) -> None:
-        self._redis.process.send_signal(signal.SIGSTOP)
-        time.sleep(self._standstill_seconds())
-        self._redis.process.send_signal(signal.SIGCONT)
-
-    def _cut_redis(self) -> None:
-        self._redis.cut_connections()
-
-    def _fill_redis(self) -> None:
-        self._redis.client.config_set("maxmemory", 1)
-        if self._random.random() < 0.5:
-            self._cut()  # those who connect again meanwhile
-        time.sleep(FULL_SECONDS)
-        self._redis.client.config_set("maxmemory", 0)
-
-    def _slow_redis(self) -> None:
-        self._redis.client.execute_command("CLIENT", "PAUSE", self._random.choice(PAUSE_MS), "ALL")
-        self._redis.client.ping()
-
-    # The account
-
-    def _start_relay(self, port: int) -> Server:
-        settings = dict(RELAY_SETTINGS)
-        if self._redis is not None:
-            settings["STORE_URL"] = self._redis.url
+    def _start_relay(self, number: int, port: int) -> Relay:
+        settings = dict(self._settings)
+        if self.redis is not None:
+            settings["STORE_URL"] = f"redis://127.0.0.1:{self.redis_wires[number].port}/0"
         elif self._store == "sqlite":
             settings["STORE_URL"] = f"sqlite:///{self._folder}/relay.db"
         if self._store == "cluster":
             settings["TRUSTED_PROXY_HOPS"] = 1
-        relay = Server(port=port, **settings)
+        relay = Relay(port, **settings)
         self._logs.append(relay)
         return relay
 
-    def _silent(self, since: float) -> list[str]:
-        return [caller.token for caller in self.callers if caller.acknowledged_from < since]
+    # The account
 
-    def _recover(self) -> list[str]:
-        """Wait until each client acknowledges again. Return the tokens whose clients do not."""
+    def _wait_for_all(self, seconds: float) -> set[str]:
+        """Wait so long for each client to acknowledge a call that begins from now on.
+
+        Return the tokens of those that have not.
+        """
         since = time.monotonic()
-        while (silent := self._silent(since)) and time.monotonic() < since + DEAF_SECONDS:
+        silent = {caller.token for caller in self.callers}
+        while silent and time.monotonic() < since + seconds:
             time.sleep(0.02)
-        seconds = time.monotonic() - since
-        self.recoveries.append(seconds)
-        if seconds > RECOVERY_SECONDS:
-            print(f"     {len(silent)} silent after {seconds:.1f} s", flush=True)
-            for clients in self.clients:
-                if silent and set(clients.received) & set(silent):
-                    print(f"{[token[:4] for token in silent]}\n{clients.describe()}", flush=True)
+            silent = {caller.token for caller in self.callers if caller.acknowledged_from < since}
+            self._last_silent = silent or self._last_silent
         return silent
 
-    def _finish(self) -> None:
-        deaf = self._recover()
-        self._is_over.set()
-        for caller in self.callers:
-            caller.join()
-        self._check(deaf)
+    def _recover(self) -> None:
+        since = time.monotonic()
+        silent = self._wait_for_all(DEAF_SECONDS)
+        seconds = time.monotonic() - since
+        self.recoveries.append(seconds)
+        self.deaf |= silent
+        if seconds > RECOVERY_SECONDS:
+            print(f"     recovery took {seconds:.1f} s", flush=True)
+            for clients in self.clients:
+                if last := [token[:4] for token in self._last_silent & set(clients.received)]:
+                    print(f"{last}: {clients.describe()}", flush=True)
 
-    def _check(self, deaf: list[str]) -> None:
-        self.deaf = len(deaf)
+    def _check(self) -> None:
         self.accepted = sum(len(caller.accepted) for caller in self.callers)
         self.answers = sum((caller.answers for caller in self.callers), Counter())
         self.longest_seconds = max(caller.longest_seconds for caller in self.callers)
-        if not deaf and self._store != "memory":
-            self._wait_until_empty()
-        self.left_over = self._left_over()
+        self.kept = 0 if self._store == "memory" else self._count_kept()
+        self.left_over = self._count_left_over()
         for each in self.clients:
             each.kill()
         received = {token: numbers for each in self.clients for token, numbers in each.received.items()}
@@ -452,58 +446,71 @@ class Chaos:
             in_order = [number for number in first if number in accepted]
             self.disordered += sum(later < earlier for earlier, later in itertools.pairwise(in_order))
         self.replaced = sum(each.said["replaced"] for each in self.clients)
-        for relay in self._relays:
-            relay.stop()
-        self.tracebacks = sum(relay.log.count("Traceback") for relay in self._logs)
-        if self.tracebacks:
-            print(
-                "".join(
-                    relay.log[relay.log.index("Traceback") :][:3000]
-                    for relay in self._logs
-                    if "Traceback" in relay.log
-                )
-            )
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Relay.stop, self.relays))
+        self.traces = sum(relay.log.count(trace) for relay in self._logs for trace in TRACES)
+        self._print_traces()
         for count, what in (
             (self.lost, "were accepted and not delivered"),
             (self.disordered, "came out of order"),
-            (self.deaf, "clients are deaf"),
+            (len(self.deaf), "clients were deaf"),
             (self.replaced, "clients were replaced by nobody"),
+            (self.kept, "are kept that were delivered"),
             (self.left_over, "connections are left over"),
-            (self.tracebacks, "tracebacks are in the log"),
+            (self.traces, "tracebacks are in the log"),
         ):
             if count:
                 self.wrong.append(f"{count} {what}")
         if max(self.recoveries) > RECOVERY_SECONDS:
             self.wrong.append(f"recovery took {max(self.recoveries):.1f} s")
+        if self._nginx is not None and self.longest_seconds > LONGEST_CALL_SECONDS:
+            self.wrong.append(f"a caller waited {self.longest_seconds:.1f} s")
 
-    def _wait_until_empty(self) -> None:
-        front = self._nginx or self._relays[0]
-        for made in [made for each in self.clients for made in each.made]:
-            url = f"{front.url}/v1/tokens/{made['token']}/events"
-            headers = {"Authorization": f"Bearer {made['secret']}"}
-            wait_until(
-                lambda url=url, headers=headers: (
-                    not any(requests.get(url, headers=headers, timeout=15).json().values())
-                ),
-                "the mailboxes are empty",
-            )
+    def _print_traces(self) -> None:
+        for relay in self._logs:
+            for trace in TRACES:
+                if trace in relay.log:
+                    at = relay.log.index(trace)
+                    print(relay.log[max(0, at - 200) : at + 3000])
 
-    def _left_over(self) -> int:
-        """Return how many connections of clients there are beyond one for each, when what ends has ended."""
+    def _count_kept(self) -> int:
+        """Return how many events are in the mailboxes, when nobody has called for a while."""
+        front = self._nginx or self.relays[0]
+        ends_at = time.monotonic() + EMPTY_SECONDS
+        kept = 0
+        for clients in self.clients:
+            for made in clients.made:
+                url = f"{front.url}/v1/tokens/{made['token']}/events"
+                headers = {"Authorization": f"Bearer {made['secret']}"}
+                while any(listed := requests.get(url, headers=headers, timeout=DEADLINE_SECONDS).json().values()):
+                    if time.monotonic() > ends_at:
+                        kept += sum(len(each) for each in listed)
+                        print(f"{made['token'][:4]} {clients.kind} {len(clients.received[made['token']])} {listed}")
+                        print(clients.describe())
+                        break
+                    time.sleep(0.1)
+        return kept
+
+    def _count_left_over(self) -> int:
+        """Return how many connections clients have beyond those that they use, when what ends has ended.
+
+        A client uses one; our library another for the relay's HTTP API, which nginx keeps open for 75 s.
+        """
         ends_at = time.monotonic() + IDLE_SECONDS
-        while (left := sum(wire.connections for wire in self._wires) - len(self.callers)) > 0:
-            if time.monotonic() > ends_at:
-                break
+        while True:
+            used = [len(each.made) * (2 if each.kind == "library" else 1) for each in self.clients]
+            left = sum(max(0, each.wire.connections - most) for each, most in zip(self.clients, used, strict=True))
+            if not left or time.monotonic() > ends_at:
+                return left
             time.sleep(0.1)
-        return max(0, left)
 
     def report(self) -> str:
         recoveries = sorted(self.recoveries)
         return (
             f"{self.faults.total()} faults: {dict(self.faults)}\n"
             f"{self.accepted} accepted, {self.lost} lost, {self.twice} twice, {self.disordered} out of order; "
-            f"{self.deaf} clients deaf, {self.replaced} wrongly replaced, {self.left_over} connections left over, "
-            f"{self.tracebacks} tracebacks\n"
+            f"{len(self.deaf)} clients deaf, {self.replaced} wrongly replaced, {self.kept} kept, "
+            f"{self.left_over} connections left over, {self.traces} tracebacks\n"
             f"recovery: median {recoveries[len(recoveries) // 2]:.1f} s, worst {recoveries[-1]:.1f} s; "
             f"longest call {self.longest_seconds:.1f} s; answers {dict(self.answers)}"
         )
@@ -512,60 +519,23 @@ class Chaos:
         self._is_over.set()
         for each in self.clients:
             each.close()
-        for wire in self._wires:
-            wire.close()
+            each.wire.close()
         if self._nginx is not None:
             self._nginx.stop()
-        for relay in self._relays:
+        for relay in self.relays:
             relay.giveaways.clear()
             relay.stop(signal.SIGKILL)
-        if self._redis is not None:
-            self._redis.stop()
-
-
-def listen(url: str) -> None:
-    """Be python-socketio's client of each token, as its documentation shows it."""
-    lock = threading.Lock()
-
-    def say(token: str, event: str, *data: Any) -> None:
-        with lock:
-            print(json.dumps({"token": token, "event": event, "data": data}), flush=True)
-
-    clients = {made["token"]: socketio.Client() for made in json.loads(os.environ["MADE"])}
-
-    def run(made: dict[str, Any], client: socketio.Client) -> None:
-        token = made["token"]
-
-        def on_request(request: dict[str, Any]) -> None:
-            say(token, "request", {"body": request["body"]})
-
-        client.on("request", on_request, namespace=made["namespace"])
-        for event in ("connect", "disconnect", "connect_error", "replaced"):
-            client.on(event, lambda *_, event=event: say(token, event), namespace=made["namespace"])
-        while not client.connected:
-            with contextlib.suppress(socketio.exceptions.ConnectionError, ValueError):
-                client.connect(url, namespaces=[made["namespace"]], auth={"secret": made["secret"]}, retry=True)
-                break
-            time.sleep(1)
-        client.wait()
-
-    for made in json.loads(os.environ["MADE"]):
-        threading.Thread(target=run, args=[made, clients[made["token"]]], daemon=True).start()
-    for _ in sys.stdin:
-        for token, client in clients.items():
-            task = client._reconnect_task
-            state = (
-                f"connected {client.connected}, Engine.IO {client.eio.state}, {len(client.namespaces)} namespaces"
-            )
-            print(
-                token[:4], state, "reconnecting" if task and task.is_alive() else task, file=sys.stderr, flush=True
-            )
+        for wire in self.redis_wires:
+            wire.close()
+        for server in (self.redis, self._replica):
+            if server is not None:
+                server.stop()
 
 
 @contextlib.contextmanager
-def chaos(store: str, seed: int) -> Iterator[Chaos]:
+def chaos(store: str, seed: int, **options: Any) -> Iterator[Chaos]:
     with tempfile.TemporaryDirectory() as folder:
-        subject = Chaos(store, seed, Path(folder))
+        subject = Chaos(store, seed, Path(folder), **options)
         try:
             subject.start()
             yield subject
@@ -580,12 +550,13 @@ def run(
     faults: int | None = None,
     seconds: float = DEFAULT_SECONDS,
     only: list[str] | None = None,
+    **options: Any,
 ) -> str | None:
     """Do faults, print what happened, and return what went wrong."""
     print(f"store {store}, seed {seed}", flush=True)
     started = time.monotonic()
-    with chaos(store, seed) as subject:
-        subject.run(len(only) if only else faults, seconds, only)
+    with chaos(store, seed, **options) as subject:
+        subject.run(faults, seconds, only)
         print(subject.report())
     print(f"in {time.monotonic() - started:.0f} s", flush=True)
     return "; ".join(subject.wrong) or None
@@ -593,16 +564,24 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", choices=STORES, default="cluster" if NGINX else "redis")
-    parser.add_argument("--faults", type=int, help="how many, instead of as many as fit into the time")
+    parser.add_argument("--store", choices=STORES, help="by default each, for a quarter of the time")
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS)
+    parser.add_argument(
+        "--faults", type=int, help="how many for each store, instead of as many as fit into the time"
+    )
+    parser.add_argument("--only", nargs="+", metavar="FAULT", help="these, in their order, instead of random ones")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--clients", metavar="URL", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.clients:
-        listen(options.clients)
-        return
-    sys.exit(run(options.store, options.seed, faults=options.faults, seconds=options.seconds))
+    parser.add_argument(
+        "--broken", metavar="DEFECTS", help="of the relay, from tests/support/broken.py: the run has to fail"
+    )
+    options = vars(parser.parse_args())
+    stores = STORES if (store := options.pop("store")) is None else [store]
+    if NGINX is None and store is None:
+        stores = STORES[:-1]
+        print("nginx is not here: no cluster")
+    options["seconds"] /= len(stores)
+    wrong = {store: what for store in stores if (what := run(store, **options)) is not None}
+    sys.exit("\n".join(f"{store}: {what}" for store, what in wrong.items()) or None)
 
 
 if __name__ == "__main__":

@@ -100,9 +100,13 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         self._wants_logs_reopened = True
 
     def handle_abort(self, sig: int, frame: object) -> None:
-        """End: gunicorn has not heard of this process for its whole timeout. The log says where it hangs."""
+        """Log where the process is: gunicorn has not heard of it for its whole timeout.
+
+        A process that hangs is killed by gunicorn a second later. One that stood still together with gunicorn, on a
+        machine that was paused, goes on: the signal wakes `run`, which gunicorn then hears of.
+        """
         faulthandler.dump_traceback()
-        super().handle_abort(sig, frame)
+        self.cfg.worker_abort(self)
 
     def run(self) -> None:
         from .acceptor import Acceptor

@@ -358,6 +358,17 @@ def test_a_master_that_is_killed_takes_its_worker_with_it():
         wait_until(lambda: "The master process is gone" in server.log, "the log says so")
 
 
+def test_a_worker_that_stood_still_with_its_master_goes_on():
+    """Its master takes it for one that hangs, and sends SIGABRT: it keeps its tokens, and serves."""
+    with Server() as server:
+        token, worker = server.new(), server.worker_pid
+        os.kill(worker, signal.SIGABRT)
+        wait_until(lambda: "most recent call first" in server.log, "it has received the signal")
+        with WebSocket(server, token):
+            assert server.go(token).text == "OK"
+        assert server.worker_pid == worker
+
+
 def test_a_reload_serves_with_a_new_worker():
     """SIGHUP: the old worker drains, clients reconnect to the new one; calls are answered throughout."""
     with Server() as server:

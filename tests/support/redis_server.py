@@ -59,6 +59,11 @@ class Redis:
         self.process.send_signal(sig)
         self.process.wait()
 
+    def follow(self, primary: "Redis") -> None:
+        """Be a replica of `primary`. Returns when it has what that has."""
+        self.client.execute_command("REPLICAOF", "127.0.0.1", primary.port)
+        wait_until(lambda: self.client.info("replication")["master_link_status"] == "up", "the replica is in sync")
+
     def cpu_seconds(self) -> float:
         """Return the processor time that it has used."""
         return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9

@@ -16,6 +16,7 @@ from socket2me import Client, NotHandled, RelayUnavailable
 from socket2me.cli import main
 from socket2me.exceptions import BadArgument
 from socket2me.http_api import RelayApi, Token
+from socket2me.socketio_connection import Connection
 from tests.support.library import listening, open_on, run, until_connected
 from tests.support.local_app import App, call
 from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
@@ -99,6 +100,15 @@ def test_a_kept_url_survives_a_wrong_server(relay, other_app, tmp_path):
     assert result.returncode == 1
     assert "Is http" in result.stderr
     assert tokens.read_text() == before
+
+
+def test_a_connection_that_ends_before_it_is_accepted(other_app):
+    """As when a relay is killed: nothing waits for the answer to its CONNECT any more."""
+    other_app.status, other_app.content_type = 200, "text/plain"
+    other_app.body = b'0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000}'  # to each poll
+    other_app.body += b"\x1e1"
+    with pytest.raises(RelayUnavailable, match="the connection was closed"):
+        Connection(other_app.url, "token", {}, print)
 
 
 def test_https_to_a_relay_of_http(relay, tmp_path):
