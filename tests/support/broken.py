@@ -30,8 +30,8 @@ def delay(call, record):
 
 def replace(call, record):
     """Tell a client that another has its token."""
-    for token, sid, _ in relay.clients()[:1]:
-        relay.displace(token, sid)
+    for token, sid, _ in relay.presence.clients()[:1]:
+        relay.presence.displace(token, sid)
     return forward(call, record)
 
 
@@ -39,7 +39,7 @@ def deafen(call, record):
     """Forget a client that is connected."""
     client = relay._clients.get(call.token)
     if client is not None:
-        relay.detach(call.token, client)
+        relay.presence.detach(call.token, client)
     return forward(call, record)
 
 
