@@ -243,7 +243,6 @@ def test_a_stop_answers_what_is_in_flight_and_sends_clients_to_the_next_process(
         kept_alive.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # clients leave sockets unclosed
 def test_a_killed_relay_starts_again():
     """kill -9 leaves nothing that a new start would stumble over."""
     port = free_port()

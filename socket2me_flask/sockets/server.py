@@ -91,12 +91,24 @@ class SocketClient(Member):
 
     __slots__ = (
         *("_acks", "_has_left", "_last_ack_id", "_sockets"),
-        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "window"),
+        *(
+            "address",
+            "answering",
+            "bounds_calls",
+            "has_options",
+            "is_raw",
+            "is_wanted",
+            "joining",
+            "mode",
+            "window",
+        ),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
         super().__init__(sid, transport_id, namespace)
         self._sockets = sockets
+        session = self._session()
+        self.address = "" if session is None else session.address  # known after the session has ended, too
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
         self.has_options = False  # it named some in `auth`
         self.joining: Session | None = None  # the session whose CONNECT is being answered
@@ -386,7 +398,7 @@ class Sockets:
             client.acknowledge(ack_id, _arguments(match["args"]))
         elif attachments <= MAX_ATTACHMENTS:
             self._incomplete[transport_id] = incomplete = _Incomplete(
-                client, ack_id, match["args"], attachments, self.engine.sessions[transport_id].address
+                client, ack_id, match["args"], attachments, client.address
             )
             self._hold(transport_id, incomplete, len(data))
         else:
