@@ -22,9 +22,12 @@ from .http.hosts import Hosts
 from .http.origins import Origins
 from .lifecycle import Lifecycle
 from .limits import AtOnce, FastRate, NearRate, NoRate, Rate, SharedRate
+from .relay.hold_queue import HoldQueue
 from .relay.mailbox import Mailboxes
+from .relay.presence import Presence
 from .relay.reaper import Reaper
 from .relay.relay import Alone, Relay
+from .relay.token_counts import TokenCounts
 from .services import Services, get_services, set_services
 from .sockets.server import Sockets
 from .storage import is_shared, open_store
@@ -68,20 +71,25 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             new_timer=engine.timer,
         )
     peers, rate, new_rate = _together(store, settings, engine, scheduler) if is_shared(store) else _alone(settings)
+    held = HoldQueue(
+        max_requests=settings.max_held_requests,
+        max_requests_per_token=settings.max_held_requests_per_token,
+        max_bytes=settings.max_held_bytes,
+        address_of=methodcaller("caller", settings.trusted_proxy_hops),
+    )
+    counts = TokenCounts()
     relay = Relay(
         store,
+        Presence(store, held, mailboxes, counts),
         hold_seconds=settings.hold_seconds,
-        max_held_requests=settings.max_held_requests,
-        max_held_requests_per_token=settings.max_held_requests_per_token,
-        max_held_bytes=settings.max_held_bytes,
         ack_timeout_seconds=settings.ack_timeout_seconds,
         reply_timeout_seconds=settings.reply_timeout_seconds,
         mailbox_max_age_seconds=settings.mailbox_max_age_seconds,
         mailboxes=mailboxes,
+        counts=counts,
         peers=peers,
         rate=rate,
         give_way=scheduler.yield_to_others,
-        address_of=methodcaller("caller", settings.trusted_proxy_hops),
     )
     peers.serve(relay)
     sockets.serve(store, relay)

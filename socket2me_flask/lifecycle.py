@@ -91,7 +91,7 @@ class Lifecycle:
         self._relay.drain(may_follow=may_follow)
         self._wait_while(lambda: bool(self.in_flight or self._relay.is_owed_to), DRAIN_SECONDS)
         self.disconnect_clients()
-        self._wait_while(self._relay.has_clients, DISCONNECT_SECONDS)
+        self._wait_while(lambda: bool(self._relay.presence), DISCONNECT_SECONDS)
         if may_follow:
             self._enter(State.CLOSED)
             self._relay.drain()

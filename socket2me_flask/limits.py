@@ -124,6 +124,10 @@ class Pool:
         """How much all have together."""
         return self._used
 
+    def __len__(self) -> int:
+        """Return how many have some of it."""
+        return len(self._of_key)
+
     def take(self, key: str, amount: int) -> None:
         """Take what `has_room` said is free."""
         self._of_key[key] = self._of_key.get(key, 0) + amount

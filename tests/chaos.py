@@ -71,6 +71,9 @@ SHORTER_THAN_GUNICORNS_TIMEOUT_SECONDS = 25
 FULL_SECONDS = 3
 PAUSE_MS = (1000, 3000)
 
+# Within this time all clients are served before the first fault.
+START_SECONDS = 60
+
 # A client that has no event acknowledged so long after a fault is deaf.
 DEAF_SECONDS = 15
 RECOVERY_SECONDS = 10
@@ -323,7 +326,7 @@ class Chaos:
     def run(self, faults: int | None, seconds: float, only: list[str] | None = None) -> None:
         """Do so many faults, or as many as fit into the time, or `only` these, and take account."""
         if "BROKEN" not in self._settings:
-            assert not self._wait_for_all(DEAF_SECONDS), "a client is silent before the first fault"
+            assert not self._wait_for_all(START_SECONDS), "a client is silent before the first fault"
         ends_at = time.monotonic() + seconds
         if only is not None:
             for name in only:
@@ -425,8 +428,19 @@ class Chaos:
         if seconds > RECOVERY_SECONDS:
             print(f"     recovery took {seconds:.1f} s", flush=True)
             for clients in self.clients:
-                if last := [token[:4] for token in self._last_silent & set(clients.received)]:
-                    print(f"{last}: {clients.describe()}", flush=True)
+                if last := [made for made in clients.made if made["token"] in self._last_silent]:
+                    print("\n".join([*map(self._describe, last), clients.describe()]), flush=True)
+
+    def _describe(self, made: dict[str, Any]) -> str:
+        """Return what the relay takes for the state of a token."""
+        url = f"{(self._nginx or self.relays[0]).url}/v1/tokens/{made['token']}"
+        headers = {"Authorization": f"Bearer {made['secret']}"}
+        told = [
+            requests.get(each, headers=headers, timeout=DEADLINE_SECONDS).text for each in (url, f"{url}/events")
+        ]
+        if self.redis is not None:
+            told.append(str(self.redis.client.hgetall(f"s2m:token:{made['token']}")))
+        return f"{made['token'][:4]}: {' '.join(told)[:2000]}"
 
     def _check(self) -> None:
         self.accepted = sum(len(caller.accepted) for caller in self.callers)

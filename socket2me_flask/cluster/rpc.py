@@ -17,9 +17,10 @@ from ..concurrency.timeout_queue import Timer
 from ..errors import ClientGone, ClientLeft, PeerSilent, ProcessGone, RelayError, StoreUnavailable, UnknownToken
 from ..http.answers import Answer
 from ..relay.call import Call, process_of
-from ..relay.delivery import Awaited, Handed
+from ..relay.delivery import Awaited, Client, Handed
+from ..relay.hold_queue import HeldCall
 from ..relay.mailbox import Mailboxes
-from ..relay.relay import Alone, Held, Relay
+from ..relay.relay import Alone, Relay
 from ..storage import Counts
 from ..storage.redis import RedisStore, Route
 from .messages import Message
@@ -80,7 +81,7 @@ class Peers(Alone):
             "outcome": self._on_outcome,
             "forget": self._on_forget,
             "answer": self._on_answer,
-            "arrived": relay.wake,
+            "arrived": relay.presence.wake,
             "displaced": self._on_displaced,
             "refreshed": store.refreshed,
             "ended": self._on_ended,
@@ -96,7 +97,7 @@ class Peers(Alone):
         self._channel.on_messages = self._on_messages
         self._channel.on_lost = self._on_lost
         self._channel.on_gap = self._on_gap
-        self._channel.on_trusted = relay.wake_all
+        self._channel.on_trusted = relay.presence.wake_all
         self._channel.on_beat = self._on_beat
         store.on_up(self._on_up)
 
@@ -200,11 +201,13 @@ class Peers(Alone):
                 self._channel.post(process, "gone", number)
             elif isinstance(outcome, RelayError):
                 self._channel.post(process, "outcome", number, _pack(outcome))
-            elif isinstance(outcome, Held):
+            elif isinstance(outcome, HeldCall):
                 # A process of the release before passes over this, and answers its caller that this one is silent.
                 self._channel.post(process, "queued", number)
                 self._held.add(outcome)
-                self._relay.when_settled(outcome, partial(self._on_held_settled, process, number, outcome))
+                self._relay.presence.when_released(
+                    outcome, partial(self._on_held_released, process, number, outcome)
+                )
             elif isinstance(outcome, Handed):
                 if isinstance(outcome.awaited, _Owed):
                     self._announce(process, number, outcome.mode, outcome.awaited, outcome.forget)
@@ -217,7 +220,7 @@ class Peers(Alone):
         self._channel.post(process, "handed", self._store.process, number, mode)
         owed.announce(forget)
 
-    def _on_held_settled(self, process: str, number: int, held: Held) -> None:
+    def _on_held_released(self, process: str, number: int, held: HeldCall) -> None:
         """Tell another process what became of its call, which waited for room in its client's window."""
         self._held.discard(held)
         if held.error is not None:
@@ -230,8 +233,8 @@ class Peers(Alone):
         else:
             self._channel.post(process, "notified", [number])
 
-    def _give_up_held(self, held: Held) -> None:
-        self._relay.give_up(held)
+    def _give_up_held(self, held: HeldCall) -> None:
+        self._relay.presence.give_up(held)
 
     def owe(self, owed: "_Owed") -> None:
         """Take note that another process waits."""
@@ -283,7 +286,7 @@ class Peers(Alone):
             owed.give_up()
 
     def _on_kick(self, token: str, client: str) -> None:
-        here = self._relay.client(token)
+        here = self._relay.presence.get(token)
         if not self._mailboxes.kick(token) and here is None:
             self._store.detach(token, client)  # it left while Redis was away
 
@@ -294,10 +297,10 @@ class Peers(Alone):
         self._look_after_one(token)
 
     def _look_after_one(self, token: str) -> None:
-        here = self._relay.client(token)
+        here = self._relay.presence.get(token)
         if here is not None:
             try:
-                self._look_after([here])
+                self._look_after([(token, here)])
             except StoreUnavailable:
                 self._doubts.add(token)  # Redis may be full, or just lost: asked again until it answers
 
@@ -306,7 +309,7 @@ class Peers(Alone):
 
     def _on_ended(self, token: str) -> None:
         self._store.unlearn(token)
-        self._relay.end(token)
+        self._relay.presence.end(token)
 
     def _on_settled(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
         self._mailboxes.settle(token, event_id, _unpack(packed))
@@ -321,13 +324,13 @@ class Peers(Alone):
                 self._on_answer(what[1], None, ProcessGone() if is_gone else StoreUnavailable())
 
     def _on_beat(self) -> None:
-        for token, counts in self._relay.take_counts().items():
+        for token, counts in self._relay.token_counts.take().items():
             self._store.count(token, counts)
 
     def _on_gap(self) -> bool:
         """Look after every client of this process: its token may have ended, or another client may have come."""
         self._store.unlearn_all()
-        clients = self._relay.clients()
+        clients = self._relay.presence.clients()
         for start in range(0, len(clients), AT_ONCE):
             self._look_after(clients[start : start + AT_ONCE])
             time.sleep(0)
@@ -338,13 +341,14 @@ class Peers(Alone):
         """Deliver what could not be delivered, or was not known to be acknowledged, while Redis was away."""
         self._mailboxes.spawn(partial(self._mailboxes.kick_all, partial(time.sleep, 0)))
 
-    def _look_after(self, clients: list[tuple[str, str, str]]) -> None:
+    def _look_after(self, clients: list[tuple[str, Client]]) -> None:
         """Send away those whose token has ended, or who are not its newest any more."""
-        for (token, client, _), is_here in zip(clients, self._store.attach_again(clients), strict=True):
+        outcomes = self._store.attach_again([(token, client.sid, client.mode) for token, client in clients])
+        for (token, client), is_here in zip(clients, outcomes, strict=True):
             if is_here is None:
-                self._relay.end(token)
+                self._relay.presence.end(token)
             elif not is_here:
-                self._relay.displace(token, client)
+                self._relay.presence.displace(token, client.sid)
 
 
 class _Asked:

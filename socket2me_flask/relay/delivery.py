@@ -170,3 +170,29 @@ class Answering:
         else:
             self.is_silent = True
             self._probe = ack_id  # it may come yet
+
+
+def hand(call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:
+    """Queue a call for a client, in its mode."""
+    mode = mode_for(call, client.mode)
+    if mode == "notify":
+        client.send(call)
+        return Handed(mode)
+    if mode == LEGACY:
+        return _hand_legacy(call, client, new_awaited)
+    awaited = new_awaited(mode)
+    return Handed(mode, awaited, partial(client.forget, client.send(call, awaited)))
+
+
+def _hand_legacy(call: Call, client: Client, new_awaited: Callable[[str], Awaited]) -> Handed:
+    """Queue a call to `/go`. The caller waits for a client of mode `ack` or `reply`, or one that answers."""
+    if client.mode != "notify":
+        awaited = new_awaited(LEGACY)
+        return Handed("reply", awaited, partial(client.forget, client.send(call, awaited)))
+    if client.answering is None:
+        client.answering = Answering()
+    if client.answering.is_silent:
+        client.answering.notify(call, client)
+        return Handed("notify")
+    awaited = new_awaited(LEGACY)
+    return Handed("reply", awaited, client.answering.deliver(call, client, awaited))

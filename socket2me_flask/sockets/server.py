@@ -282,7 +282,7 @@ class Sockets:
 
     def on_room(self, client: SocketClient) -> None:
         """Have calls delivered that wait for a client's window."""
-        self._relay.deliver_held(client.token, client)
+        self._relay.presence.deliver_held(client.token, client)
 
     def _on_connect(self, namespace: str, sid: str, environ: object, auth: Any) -> None:
         # An exception that leaves a connect handler makes python-socketio answer nothing at all.
@@ -327,7 +327,7 @@ class Sockets:
             return
         self.engine.joined(client.transport_id)
         try:
-            self._relay.attach(client.token, client)
+            self._relay.presence.attach(client.token, client)
         except Exception:
             log.exception("a client was not attached")
             client.dismiss()
@@ -339,7 +339,7 @@ class Sockets:
         if client.is_wanted:
             client.is_wanted = False
             client.leave()
-            self._relay.detach(client.token, client)
+            self._relay.presence.detach(client.token, client)
             if not self._is_used(client.transport_id):
                 self.engine.left(client.transport_id)
 

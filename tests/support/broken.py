@@ -1,6 +1,7 @@
 """The relay with defects, for `test_chaos.py`: each is one that the account of `chaos.py` must find.
 
-`BROKEN` names them, with commas between. One after the other, each meets `TIMES` calls, one in `EVERY`.
+`BROKEN` names them, with commas between. One after the other, each meets `TIMES` calls: one in `EVERY` of those
+whose client is connected.
 """
 
 import itertools
@@ -11,8 +12,9 @@ from socket2me_flask import get_services
 from socket2me_flask.relay.replies import OK
 from wsgi import app
 
-EVERY, TIMES = 4, 3
+EVERY, TIMES = 3, 2
 
+log = logging.getLogger("socket2me_flask")
 relay = get_services(app).relay
 forward, numbers, late = relay.forward, itertools.count(1), {}
 
@@ -30,16 +32,16 @@ def delay(call, record):
 
 def replace(call, record):
     """Tell a client that another has its token."""
-    for token, sid, _ in relay.clients()[:1]:
-        relay.displace(token, sid)
+    for token, client in relay.presence.clients()[:1]:
+        relay.presence.displace(token, client.sid)
     return forward(call, record)
 
 
 def deafen(call, record):
     """Forget a client that is connected."""
-    client = relay._clients.get(call.token)
+    client = relay.presence.get(call.token)
     if client is not None:
-        relay.detach(call.token, client)
+        relay.presence.detach(call.token, client)
     return forward(call, record)
 
 
@@ -48,7 +50,7 @@ def trace(call, record):
     try:
         raise ValueError
     except ValueError:
-        logging.getLogger("socket2me_flask").exception("broken")
+        log.exception("broken")
     return forward(call, record)
 
 
@@ -56,8 +58,12 @@ DEFECTS = [globals()[name] for name in os.environ["BROKEN"].split(",")]
 
 
 def forward_with_defects(call, record):
+    if call.token not in relay.presence:
+        return forward(call, record)
     turn, rest = divmod(next(numbers), EVERY)
-    if rest == 0 and turn // TIMES < len(DEFECTS):
+    if rest == 0 and turn < TIMES * len(DEFECTS):
+        if turn == TIMES * len(DEFECTS) - 1:
+            log.warning("each defect was met")
         return DEFECTS[turn // TIMES](call, record)
     answer = forward(call, record)
     if call.token in late:

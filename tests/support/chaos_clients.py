@@ -139,19 +139,26 @@ Say = Callable[..., None]
 
 
 def run_python(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
-    """Be python-socketio's client, as its documentation shows it. Return what tells its state."""
+    """Be python-socketio's client, as docs/compatibility.md advises. Return what tells its state."""
     client = socketio.Client()
 
     def run() -> None:
-        client.on("request", lambda request: say("request", {"body": request["body"]}), namespace=made["namespace"])
-        for event in ("connect", "disconnect", "connect_error", "replaced"):
-            client.on(event, lambda *_, event=event: say(event), namespace=made["namespace"])
-        while not client.connected:
-            with contextlib.suppress(socketio.exceptions.ConnectionError, ValueError):
-                client.connect(url, namespaces=[made["namespace"]], auth={"secret": made["secret"]}, retry=True)
-                break
-            time.sleep(1)
-        client.wait()
+        nonlocal client
+        while True:
+            client.on("request", on_request, namespace=made["namespace"])
+            for event in ("connect", "disconnect", "connect_error", "replaced"):
+                client.on(event, lambda *_, event=event: say(event), namespace=made["namespace"])
+            try:
+                client.connect(url, namespaces=[made["namespace"]], auth={"secret": made["secret"]})
+                client.wait()
+                return
+            except (socketio.exceptions.ConnectionError, ValueError):
+                client.shutdown()  # it may be connecting in the background
+                client = socketio.Client()
+                time.sleep(1)
+
+    def on_request(request: dict[str, Any]) -> None:
+        say("request", {"body": request["body"]})
 
     threading.Thread(target=run, daemon=True).start()
 

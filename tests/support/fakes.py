@@ -5,7 +5,10 @@ import threading
 from socket2me_flask.errors import ClientGone
 from socket2me_flask.limits import NoRate
 from socket2me_flask.relay.call import Call
+from socket2me_flask.relay.hold_queue import HoldQueue
+from socket2me_flask.relay.presence import Presence
 from socket2me_flask.relay.relay import Alone, Relay
+from socket2me_flask.relay.token_counts import TokenCounts
 
 
 class FakeClient:
@@ -40,23 +43,27 @@ class FakeClient:
         self.farewells.append(farewell)
 
 
-def relay_on(store, **options):
-    """Return a relay that waits for nothing, but for what `options` say."""
+def relay_on(store, *, mailboxes=None, **options):
+    """Return a relay that waits for nothing, but for what `options` say of the relay or of its hold queue."""
+    bounds = {
+        "max_requests": 10,
+        "max_requests_per_token": 10,
+        "max_bytes": 1000,
+        "address_of": lambda call: call.address,
+    }
     defaults = {
         "hold_seconds": 0,
-        "max_held_requests": 10,
-        "max_held_requests_per_token": 10,
-        "max_held_bytes": 1000,
         "ack_timeout_seconds": 0.05,
         "reply_timeout_seconds": 0.05,
         "mailbox_max_age_seconds": 10**12,
-        "mailboxes": None,
         "peers": Alone(),
         "rate": NoRate(),
         "give_way": lambda: None,
-        "address_of": lambda call: call.address,
     }
-    return Relay(store, **defaults | options)
+    held = HoldQueue(**{name: options.pop(name, bound) for name, bound in bounds.items()})
+    counts = TokenCounts()
+    presence = Presence(store, held, mailboxes, counts)
+    return Relay(store, presence, mailboxes=mailboxes, counts=counts, **defaults | options)
 
 
 def call_for(token, path="", body=b"", headers=None, address=""):

@@ -14,7 +14,7 @@ from tests.support.fakes import FakeClient
 def recorder(app, http):
     recorder = FakeClient()
     recorder.token = http.get("/v1/new").text
-    get_services(app).relay.attach(recorder.token, recorder)
+    get_services(app).relay.presence.attach(recorder.token, recorder)
     return recorder
 
 

@@ -12,9 +12,15 @@ from tests.support.servers import wait_until
 
 
 @pytest.fixture
-def relay(tmp_path, clock):
+def store(tmp_path, clock):
     store = SQLiteStore(str(tmp_path / "relay.db"), clock)
     store.start()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def relay(store):
     mailboxes = Mailboxes(
         store,
         redeliver_seconds=60,
@@ -22,22 +28,21 @@ def relay(tmp_path, clock):
         spawn=lambda run: threading.Thread(target=run).start(),
         new_timer=Timer,
     )
-    yield relay_on(store, mailboxes=mailboxes)
-    store.close()
+    return relay_on(store, mailboxes=mailboxes)
 
 
 @pytest.fixture
-def record(relay):
-    return relay._store.add("a" * 24, 60, secret_hash=b"x", mode="ack", mailbox=True)
+def record(store):
+    return store.add("a" * 24, 60, secret_hash=b"x", mode="ack", mailbox=True)
 
 
 def test_a_client_that_attaches_while_another_is_displaced_is_the_one_that_gets_events(relay, record):
     """Whoever is attached has the outlet, in whichever order threads got there."""
     first, second, third = AckClient(), AckClient(), AckClient()
-    first.dismiss = lambda farewell=None: relay.attach(record.token, third)
-    relay.attach(record.token, first)
-    relay.attach(record.token, second)
-    assert relay._clients[record.token] is third
+    first.dismiss = lambda farewell=None: relay.presence.attach(record.token, third)
+    relay.presence.attach(record.token, first)
+    relay.presence.attach(record.token, second)
+    assert relay.presence.get(record.token) is third
     relay.forward(call_for(record.token, "/a"), record)
     wait_until(lambda: third.calls == ["/a"], "it is delivered")
     assert second.calls == []
@@ -46,10 +51,10 @@ def test_a_client_that_attaches_while_another_is_displaced_is_the_one_that_gets_
 def test_nothing_is_left_when_all_have_gone(relay, record):
     """No outlet, no waiter, no timer."""
     client = AckClient()
-    relay.attach(record.token, client)
+    relay.presence.attach(record.token, client)
     relay.forward(call_for(record.token, "/a"), record)
     wait_until(lambda: client.calls == ["/a"], "it is delivered")
-    relay.detach(record.token, client)
+    relay.presence.detach(record.token, client)
     mailboxes = relay.mailboxes
     assert (mailboxes._outlets, mailboxes._awaited) == ({}, {})
     assert mailboxes.overdue._due == mailboxes.retries._due == {}
@@ -59,9 +64,9 @@ def test_nothing_is_left_when_all_have_gone(relay, record):
 def test_a_late_detach_leaves_the_successor_its_events(relay, record):
     """The displaced client's farewell changes nothing."""
     first, second = AckClient(), AckClient()
-    relay.attach(record.token, first)
-    relay.attach(record.token, second)
-    relay.detach(record.token, first)
+    relay.presence.attach(record.token, first)
+    relay.presence.attach(record.token, second)
+    relay.presence.detach(record.token, first)
     relay.forward(call_for(record.token, "/a"), record)
     wait_until(lambda: second.calls == ["/a"], "it is delivered")
 
@@ -70,7 +75,7 @@ def test_what_is_known_of_events_that_were_set_aside_has_a_bound(relay, record):
     """A client that acknowledges nothing, for ever: an acknowledgement of the oldest is waited for no more."""
     mailboxes, client = relay.mailboxes, AckClient()
     mailboxes.max_attempts = 1
-    relay.attach(record.token, client)
+    relay.presence.attach(record.token, client)
     outlet = mailboxes._outlets[record.token]
     for number in range(MAX_DEAD + 2):
         mailboxes.store.put(call_for(record.token, f"/{number}"))
@@ -85,7 +90,7 @@ def test_what_is_known_of_events_that_were_set_aside_has_a_bound(relay, record):
 def test_an_event_that_is_retried_for_ever_has_a_bound(relay, record):
     """Of as many attempts as MAX_ATTEMPTS an acknowledgement is waited for."""
     client = AckClient()
-    relay.attach(record.token, client)
+    relay.presence.attach(record.token, client)
     call = call_for(record.token)
     relay.mailboxes.store.put(call)
     for number in range(1, 9):

@@ -250,7 +250,7 @@ def test_nothing_is_left_of_calls_that_nobody_waits_for_any_more(sides):
     """Neither with who asked, nor with who was to answer, nor with the client."""
     here, there, token = sides
     client = AckClient()
-    here.relay.attach(token, client)
+    here.relay.presence.attach(token, client)
     for _ in range(3):
         with pytest.raises(NotAcknowledged):
             forward(there.relay, call_for(token))
@@ -262,7 +262,7 @@ def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeyp
     """Whoever waited may be gone."""
     here, there, token = sides
     client = AckClient()
-    here.relay.attach(token, client)
+    here.relay.presence.attach(token, client)
     monkeypatch.setattr(here.peers, "_heard", {**here.peers._heard, "forget": lambda *args: None})
     with pytest.raises(NotAcknowledged):
         forward(there.relay, call_for(token))
@@ -276,7 +276,7 @@ def test_what_is_said_too_late_is_told_so(sides, monkeypatch):
     """The caller was answered already; the other process waits for its client no more."""
     here, there, token = sides
     client = AckClient()
-    here.relay.attach(token, client)
+    here.relay.presence.attach(token, client)
     slow = here.relay.take
     monkeypatch.setattr(here.relay, "take", lambda calls: (time.sleep(0.3), slow(calls))[1])
     there.peers.silences._seconds = 0
@@ -303,18 +303,18 @@ def test_two_clients_at_once_leave_one(sides):
     """Even if Redis hears of the last before the first: who is displaced is looked up."""
     here, there, token = sides
     first, second, newest = FakeClient(), FakeClient(), FakeClient()
-    here.relay.attach(token, second)
+    here.relay.presence.attach(token, second)
     here.store.attach(token, first.sid, "notify")  # as if it came earlier, and was late
-    there.relay.attach(token, newest)
+    there.relay.presence.attach(token, newest)
     wait_until(lambda: second.farewells, "it is sent away")
     assert second.farewells == ["replaced"]
-    assert here.relay.clients() == []
+    assert here.relay.presence.clients() == []
 
 
 def test_a_call_to_a_token_that_ended_elsewhere_is_404(sides):
     """Also where somebody remembers its client."""
     here, there, token = sides
-    here.relay.attach(token, FakeClient())
+    here.relay.presence.attach(token, FakeClient())
     forward(there.relay, call_for(token))
     here.relay.delete(token)
     with pytest.raises(UnknownToken):
@@ -325,11 +325,11 @@ def test_a_client_that_proves_to_be_gone_is_gone_for_all(sides):
     """Its process says so, and nobody is told OK."""
     here, there, token = sides
     client = FakeClient()
-    here.relay.attach(token, client)
+    here.relay.presence.attach(token, client)
     client.gone = True
     with pytest.raises(Exception, match="No client is connected"):
         forward(there.relay, call_for(token))
-    assert here.relay.clients() == []
+    assert here.relay.presence.clients() == []
     assert not there.peers.is_connected(token)
 
 
@@ -339,8 +339,8 @@ def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
     token = here.store.add(new_token(), 60).token
     there.peers._heard["arrived"] = lambda token: None
     caller = Caller(there.relay, call_for(token))
-    wait_until(lambda: there.relay._held_requests.used == 1, "it is held")
-    here.relay.attach(token, FakeClient())
+    wait_until(lambda: there.relay.presence.held.requests.used == 1, "it is held")
+    here.relay.presence.attach(token, FakeClient())
     time.sleep(0.1)
     assert caller.is_alive()
     there.store.channel.on_trusted()
@@ -353,8 +353,8 @@ def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):
     here, _, token = sides
     broken, well, other = FakeClient(), FakeClient(), here.store.add(new_token(), 60).token
     broken.send = lambda *args: 1 / 0
-    here.relay.attach(token, broken)
-    here.relay.attach(other, well)
+    here.relay.presence.attach(token, broken)
+    here.relay.presence.attach(other, well)
     first, second, third = here.relay.take([(call_for(each), None) for each in (token, other, new_token())])
     assert first.status == 500
     assert second.mode == "notify"

@@ -46,7 +46,7 @@ def token(store):
 def test_a_call_reaches_the_client(make_relay, token):
     """A connected client gets the call at once."""
     relay, client = make_relay(), FakeClient()
-    relay.attach(token, client)
+    relay.presence.attach(token, client)
     forward(relay, call_for(token, "/a"))
     assert client.calls == ["/a"]
 
@@ -54,7 +54,7 @@ def test_a_call_reaches_the_client(make_relay, token):
 def test_unknown_and_expired_tokens_are_the_same(make_relay, token, clock):
     """Whether a token was never issued or has expired, the caller hears the same, swept or not."""
     relay, client = make_relay(), FakeClient()
-    relay.attach(token, client)
+    relay.presence.attach(token, client)
     clock.now += 61
     for unknown in (token, new_token()):
         with pytest.raises(UnknownToken):
@@ -73,8 +73,8 @@ def test_nobody_connected(make_relay, token):
 def test_the_newest_client_wins(make_relay, token):
     """A second client gets the calls; the first is told that it was replaced."""
     relay, old, new = make_relay(), FakeClient(), FakeClient()
-    relay.attach(token, old)
-    relay.attach(token, new)
+    relay.presence.attach(token, old)
+    relay.presence.attach(token, new)
     forward(relay, call_for(token, "/a"))
     assert (old.calls, old.farewells) == ([], ["replaced"])
     assert (new.calls, new.farewells) == (["/a"], [])
@@ -83,9 +83,9 @@ def test_the_newest_client_wins(make_relay, token):
 def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
     """The displaced client's own disconnect, which comes later, silences nobody."""
     relay, old, new = make_relay(), FakeClient(), FakeClient()
-    relay.attach(token, old)
-    relay.attach(token, new)
-    relay.detach(token, old)
+    relay.presence.attach(token, old)
+    relay.presence.attach(token, new)
+    relay.presence.detach(token, old)
     forward(relay, call_for(token, "/a"))
     assert new.calls == ["/a"]
 
@@ -96,13 +96,17 @@ def test_held_calls_go_to_the_next_client_in_order(make_relay, token):
     callers = []
     for number in range(5):
         callers.append(Caller(relay, call_for(token, f"/{number}")))
-        wait_until(lambda expected=number + 1: relay._held_requests.used == expected, "the call is held")
-    relay.attach(token, client)
+        wait_until(lambda expected=number + 1: relay.presence.held.requests.used == expected, "the call is held")
+    relay.presence.attach(token, client)
     for caller in callers:
         caller.join()
         assert caller.heard == "OK"
     assert client.calls == ["/0", "/1", "/2", "/3", "/4"]
-    assert (relay._held, relay._held_requests.used, relay._held_bytes.used) == ({}, 0, 0)
+    assert (relay.presence.held.tokens(), relay.presence.held.requests.used, relay.presence.held.bytes.used) == (
+        [],
+        0,
+        0,
+    )
 
 
 def test_a_hold_ends(make_relay, token):
@@ -110,30 +114,34 @@ def test_a_hold_ends(make_relay, token):
     relay, client = make_relay(hold_seconds=0.01), FakeClient()
     with pytest.raises(NobodyConnected):
         forward(relay, call_for(token, body=b"1234"))
-    assert (relay._held, relay._held_requests.used, relay._held_bytes.used) == ({}, 0, 0)
-    relay.attach(token, client)
+    assert (relay.presence.held.tokens(), relay.presence.held.requests.used, relay.presence.held.bytes.used) == (
+        [],
+        0,
+        0,
+    )
+    relay.presence.attach(token, client)
     assert client.calls == []
 
 
 def test_the_number_of_held_calls_has_a_bound(make_relay, token):
     """One call too many is refused at once, and says when to come back."""
-    relay = make_relay(hold_seconds=LONG, max_held_requests=1)
+    relay = make_relay(hold_seconds=LONG, max_requests=1)
     first = Caller(relay, call_for(token))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     with pytest.raises(TooManyHeld) as caught:
         forward(relay, call_for(token))
     assert caught.value.is_temporary
-    relay.attach(token, FakeClient())
+    relay.presence.attach(token, FakeClient())
     first.join()
     assert first.heard == "OK"
 
 
 def test_one_token_cannot_take_all_places(make_relay, token, store):
     """The calls that wait for one client have a bound of their own."""
-    relay = make_relay(hold_seconds=LONG, max_held_requests_per_token=1)
+    relay = make_relay(hold_seconds=LONG, max_requests_per_token=1)
     store.add(other := new_token(), 60)
     callers = [Caller(relay, call_for(token)), Caller(relay, call_for(other))]
-    wait_until(lambda: relay._held_requests.used == 2, "both wait")
+    wait_until(lambda: relay.presence.held.requests.used == 2, "both wait")
     with pytest.raises(TooManyHeldOfToken):
         relay.forward(call_for(token), relay.admit(token))
     relay.drain()
@@ -143,30 +151,30 @@ def test_one_token_cannot_take_all_places(make_relay, token, store):
 
 def test_one_address_cannot_take_all_places(make_relay, token, store):
     """Whatever tokens it calls, it may hold no more than it leaves free, and others are held."""
-    relay = make_relay(hold_seconds=LONG, max_held_requests=4)
+    relay = make_relay(hold_seconds=LONG, max_requests=4)
     tokens = [store.add(new_token(), 60).token for _ in range(3)]
     callers = [Caller(relay, call_for(each, address="192.0.2.1")) for each in tokens[:2]]
-    wait_until(lambda: relay._held_requests.used == 2, "both wait")
+    wait_until(lambda: relay.presence.held.requests.used == 2, "both wait")
     with pytest.raises(TooManyHeld):
         forward(relay, call_for(tokens[2], address="192.0.2.1"))
     callers.append(Caller(relay, call_for(token, address="192.0.2.2")))
-    wait_until(lambda: relay._held_requests.used == 3, "another address has a place")
+    wait_until(lambda: relay.presence.held.requests.used == 3, "another address has a place")
     relay.drain()
     for caller in callers:
         caller.join()
-    assert not relay._held_requests._of_key and not relay._held_bytes._of_key
+    assert not relay.presence.held.requests and not relay.presence.held.bytes
 
 
 def test_one_address_cannot_take_all_bytes(make_relay, token, store):
     """Headers count as bodies do."""
-    relay = make_relay(hold_seconds=LONG, max_held_bytes=1000)
+    relay = make_relay(hold_seconds=LONG, max_bytes=1000)
     caller = Caller(relay, call_for(token, body=bytes(400), address="192.0.2.1"))
-    wait_until(lambda: relay._held_requests.used == 1, "it waits")
+    wait_until(lambda: relay.presence.held.requests.used == 1, "it waits")
     for large in ({"body": bytes(300)}, {"headers": {"x": "y" * 300}}):
         with pytest.raises(TooManyHeld):
             forward(relay, call_for(token, address="192.0.2.1", **large))
     other = Caller(relay, call_for(token, body=bytes(300), address="192.0.2.2"))
-    wait_until(lambda: relay._held_requests.used == 2, "another address has room")
+    wait_until(lambda: relay.presence.held.requests.used == 2, "another address has room")
     relay.drain()
     caller.join()
     other.join()
@@ -176,7 +184,7 @@ def test_a_token_that_ends_while_its_client_connects_ends_the_client(make_relay,
     """Whoever is attached late is dismissed."""
     relay, client = make_relay(), FakeClient()
     store.remove(token)
-    relay.attach(token, client)
+    relay.presence.attach(token, client)
     assert client.farewells == [None]
     assert not relay.is_connected(token)
 
@@ -189,18 +197,18 @@ def test_what_was_counted_of_a_token_goes_with_it(make_relay, store):
     relay.delete(record.token)
     with pytest.raises(NobodyConnected):
         relay.forward(call_for(record.token), record)
-    assert relay._counts == {}
+    assert relay.token_counts.take() == {}
 
 
 def test_a_call_that_was_delivered_is_ok_whatever_the_store_says_then(make_relay, store, monkeypatch):
     """To count it, the store is asked whether the token lives still. It may be away by now."""
     relay, client = make_relay(), FakeClient()
     record = store.add(new_token(), 60, secret_hash=b"x")
-    relay.attach(record.token, client)
+    relay.presence.attach(record.token, client)
 
     def leave_and_lose_the_store(call, on_ack=None, attempt=None):
         client.calls.append(call.path)
-        relay.detach(record.token, client)
+        relay.presence.detach(record.token, client)
         monkeypatch.setattr(store, "peek", lambda token: (_ for _ in ()).throw(StoreUnavailable()))
 
     client.send = leave_and_lose_the_store
@@ -211,23 +219,23 @@ def test_a_call_that_was_delivered_is_ok_whatever_the_store_says_then(make_relay
 
 def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
     """A body that does not fit beside those that wait is refused at once."""
-    relay = make_relay(hold_seconds=LONG, max_held_bytes=10)
+    relay = make_relay(hold_seconds=LONG, max_bytes=10)
     first = Caller(relay, call_for(token, body=b"123456"))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     with pytest.raises(TooManyHeld):
         forward(relay, call_for(token, body=b"12345"))
-    relay.attach(token, FakeClient())
+    relay.presence.attach(token, FakeClient())
     first.join()
 
 
 def test_a_client_that_has_left_gets_nothing_and_costs_nothing(make_relay, token):
     """A call that finds its client gone waits for the next one: it is not lost and not called OK."""
     relay, gone, fresh = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
-    relay.attach(token, gone)
+    relay.presence.attach(token, gone)
     gone.gone = True
     caller = Caller(relay, call_for(token, "/a"))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
-    relay.attach(token, fresh)
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
+    relay.presence.attach(token, fresh)
     caller.join()
     assert (caller.heard, fresh.calls) == ("OK", ["/a"])
 
@@ -237,9 +245,9 @@ def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_nex
     relay, gone, fresh = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
     gone.gone = True
     caller = Caller(relay, call_for(token, "/a"))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
-    relay.attach(token, gone)
-    relay.attach(token, fresh)
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
+    relay.presence.attach(token, gone)
+    relay.presence.attach(token, fresh)
     caller.join()
     assert (caller.heard, fresh.calls) == ("OK", ["/a"])
 
@@ -255,10 +263,10 @@ def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, to
 
     relay, client = make_relay(hold_seconds=LONG), Fussy()
     bad = Caller(relay, call_for(token, "/bad"))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     good = Caller(relay, call_for(token, "/good"))
-    wait_until(lambda: relay._held_requests.used == 2, "the call is held")
-    relay.attach(token, client)
+    wait_until(lambda: relay.presence.held.requests.used == 2, "the call is held")
+    relay.presence.attach(token, client)
     bad.join()
     good.join()
     assert isinstance(bad.heard, TypeError)
@@ -271,7 +279,7 @@ def test_a_token_that_expires_during_the_hold_is_unknown(make_relay, token, cloc
     """404, as for any token that has expired."""
     relay = make_relay(hold_seconds=0.2)
     caller = Caller(relay, call_for(token))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     clock.now += 61
     caller.join()
     assert isinstance(caller.heard, UnknownToken)
@@ -281,7 +289,7 @@ def test_a_relay_that_stops_holds_nothing(make_relay, token):
     """Held calls hear at once that the relay stops, and when to come back."""
     relay = make_relay(hold_seconds=LONG)
     callers = [Caller(relay, call_for(token)) for _ in range(3)]
-    wait_until(lambda: relay._held_requests.used == 3, "the calls are held")
+    wait_until(lambda: relay.presence.held.requests.used == 3, "the calls are held")
     relay.drain()
     for caller in callers:
         caller.join()
@@ -291,11 +299,11 @@ def test_a_relay_that_stops_holds_nothing(make_relay, token):
 
 def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_relay, token):
     """What others queue meanwhile goes out in one piece with it, in the order of acceptance."""
-    relay, client = make_relay(), FakeClient()
+    client = FakeClient()
+    relay = make_relay(give_way=lambda: client.send(call_for(token, "/other")))
     order = []
     client.flush = lambda: order.append(list(client.calls))
-    relay._give_way = lambda: client.send(call_for(token, "/other"))
-    relay.attach(token, client)
+    relay.presence.attach(token, client)
     forward(relay, call_for(token, "/a"))
     assert order == [["/a", "/other"]]
 
@@ -303,24 +311,24 @@ def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_r
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_call_whose_client_leaves_before_the_dispatch(make_relay, token, is_lost):
     """If it went out with what another caller flushed, it is delivered, and to nobody else; else to the next."""
-    relay, first, second = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
+    first, second = FakeClient(), FakeClient()
+    relay = make_relay(hold_seconds=LONG, give_way=lambda: leave())
     first.number = 7
     first.has_lost = lambda number: (number == 7) is is_lost
 
     def leave():
         first.gone, first.number = True, 8
-        relay.detach(token, first)
-        relay.attach(token, second)
+        relay.presence.detach(token, first)
+        relay.presence.attach(token, second)
 
-    relay._give_way = leave
-    relay.attach(token, first)
+    relay.presence.attach(token, first)
     forward(relay, call_for(token, "/a"))
     assert (first.calls, second.calls) == (["/a"], ["/a"] if is_lost else [])
 
 
 def test_a_call_that_was_sent_to_a_client_that_left_is_not_called_undelivered(make_relay, token):
     """Its caller receives what the acknowledgement says, here that the client left; nobody waits for another."""
-    relay, client = make_relay(hold_seconds=LONG), FakeClient()
+    relay, client = make_relay(hold_seconds=LONG, give_way=lambda: leave()), FakeClient()
     client.mode = "ack"
     client.has_lost = lambda number: False
     awaited = []
@@ -333,8 +341,8 @@ def test_a_call_that_was_sent_to_a_client_that_left_is_not_called_undelivered(ma
         client.gone = True
         awaited[0](None)
 
-    client.send, client.forget, relay._give_way = send, print, leave
-    relay.attach(token, client)
+    client.send, client.forget = send, print
+    relay.presence.attach(token, client)
     with pytest.raises(ClientLeft):
         forward(relay, call_for(token, "/a"))
 
@@ -350,7 +358,7 @@ def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog
     for client in clients:
         token = new_token()
         store.add(token, 10)
-        relay.attach(token, client)
+        relay.presence.attach(token, client)
     clock.now += 20
     assert relay.expire() == 4
     assert [len(client.farewells) for client in clients] == [0, 1, 0, 1]
@@ -360,7 +368,7 @@ def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog
 def test_a_deleted_token_ends_at_once(make_relay, token):
     """Its client is dismissed, its held calls hear 404, and it is unknown from then on."""
     relay, client = make_relay(), FakeClient()
-    relay.attach(token, client)
+    relay.presence.attach(token, client)
     relay.delete(token)
     assert client.farewells == [None]
     for end in (lambda: forward(relay, call_for(token)), lambda: relay.delete(token)):
@@ -372,7 +380,7 @@ def test_held_calls_of_a_deleted_token_hear_404(make_relay, token):
     """At once, not after the hold."""
     relay = make_relay(hold_seconds=LONG)
     caller = Caller(relay, call_for(token))
-    wait_until(lambda: relay._held_requests.used == 1, "the call is held")
+    wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     relay.delete(token)
     caller.join()
     assert isinstance(caller.heard, UnknownToken)
@@ -387,14 +395,14 @@ def test_what_was_forwarded_and_refused_is_counted_for_tokens_with_a_secret(make
     for each in (token, open_token):
         with pytest.raises(NobodyConnected):
             forward(relay, call_for(each))
-        relay.attach(each, FakeClient())
+        relay.presence.attach(each, FakeClient())
         forward(relay, call_for(each))
         forward(relay, call_for(each))
     counts = relay.counts(token)
     assert (counts.forwarded, counts.refused, counts.last_request_at) == (2, 1, 0.0)
-    assert list(relay._counts) == [token]
+    assert relay.token_counts.of(token).forwarded
     relay.delete(token)
-    assert relay._counts == {}
+    assert relay.token_counts.take() == {}
 
 
 def test_a_token_is_called_as_often_as_it_may_be(make_relay, token, store, clock):
@@ -402,8 +410,8 @@ def test_a_token_is_called_as_often_as_it_may_be(make_relay, token, store, clock
     relay = make_relay(rate=FastRate(limits.parse("3/minute"), clock))
     other = new_token()
     store.add(other, 1000)
-    relay.attach(token, FakeClient())
-    relay.attach(other, FakeClient())
+    relay.presence.attach(token, FakeClient())
+    relay.presence.attach(other, FakeClient())
     for _ in range(3):
         forward(relay, call_for(token))
     clock.now += 20
@@ -425,8 +433,8 @@ def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, 
     relay, client, other_client = make_relay(), FakeClient(), FakeClient()
     other = new_token()
     store.add(other, 1000)
-    relay.attach(token, client)
-    relay.attach(other, other_client)
+    relay.presence.attach(token, client)
+    relay.presence.attach(other, other_client)
     reaper = Reaper(relay, interval_seconds=1, sleep=lambda _: None)
     assert reaper.sweep() == 0
     clock.now += 62

@@ -43,7 +43,7 @@ def test_what_was_never_issued_is_refused(connect, namespace):
 def test_the_root_is_accepted_and_attaches_nobody(connect, app):
     """`/` is there for clients that join it first."""
     assert connect("/").is_connected("/")
-    assert get_services(app).relay._clients == {}
+    assert get_services(app).relay.presence.clients() == []
 
 
 @pytest.mark.parametrize("auth", [None, {}, {"body": "raw"}, {"body": "parsed"}])
@@ -89,9 +89,9 @@ def test_a_disconnect_detaches_and_leaves_nothing(connect, token, app):
     """What was kept for a client goes with it."""
     client = connect(f"/{token}")
     services = get_services(app)
-    assert list(services.relay._clients) == [token]
+    assert token in services.relay.presence
     client.disconnect(f"/{token}")
-    assert services.relay._clients == {}
+    assert services.relay.presence.clients() == []
     assert services.sockets._register._members == {}
     assert services.sockets._register._by_transport == {}
 
@@ -102,4 +102,4 @@ def test_a_refused_client_leaves_nothing(connect, token, app):
     connect(f"/{new_token()}")
     services = get_services(app)
     assert services.sockets._register._members == {}
-    assert services.relay._clients == {}
+    assert services.relay.presence.clients() == []

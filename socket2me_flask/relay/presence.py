@@ -1,0 +1,226 @@
+"""Which client has which token: attach, detach, replace; and the calls that wait for one.
+
+Knows a client only as something that takes calls (`delivery.Client`). No Flask, no Socket.IO.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from ..errors import ClientBusy, ClientGone, NobodyConnected, ShuttingDown, StoreUnavailable, UnknownToken
+from ..storage import TokenStore
+from .call import Call
+from .delivery import Awaited, Client, Handed, hand
+from .hold_queue import HeldCall, HoldQueue
+from .mailbox import Mailboxes
+from .token_counts import TokenCounts
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """The clients of this process: one a token, the newest wins.
+
+    Calls for one token reach its client in the order in which they were accepted; those that were held for it go
+    first.
+    """
+
+    def __init__(
+        self, store: TokenStore, held: HoldQueue, mailboxes: Mailboxes | None, counts: TokenCounts
+    ) -> None:
+        self._store = store
+        self.held = held
+        self._mailboxes = mailboxes
+        self._counts = counts
+        self._clients: dict[str, Client] = {}
+        self._lock = threading.Lock()  # guards the step from "nobody here" to "held", and its way back
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._clients
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    def get(self, token: str) -> Client | None:
+        """Return the client of a token, if it is attached to this process."""
+        return self._clients.get(token)
+
+    def clients(self) -> list[tuple[str, Client]]:
+        """Return the tokens whose clients this process has, and the clients."""
+        return list(self._clients.items())
+
+    def attach(self, token: str, client: Client) -> None:
+        """Make `client` the token's one client, give it what was held, and dismiss the one before."""
+        with self._lock:
+            displaced = self._clients.get(token)
+            if not self._hand_over(token, client):
+                return
+            self._clients[token] = client
+        try:
+            record = self._store.attach(token, client.sid, client.mode)
+        except StoreUnavailable:
+            self._attach_failed(token, client, displaced)
+            return
+        if displaced is not None:
+            displaced.dismiss("replaced")
+        if record is None:
+            self.end(token)  # it ended since the client asked whether it lives
+        elif record.mailbox and self._mailboxes is not None:
+            with self._lock:
+                if self._clients.get(token) is client:
+                    self._mailboxes.open(token, client)
+
+    def _attach_failed(self, token: str, client: Client, displaced: Client | None) -> None:
+        """Leave the token to the client that it had, and have the new one try again."""
+        with self._lock:
+            if displaced is not None and self._clients.get(token) is client:
+                self._clients[token] = displaced
+        self.detach(token, client)
+        client.hang_up()
+
+    def detach(self, token: str, client: Client) -> None:
+        """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
+        with self._lock:
+            is_the_one = self._clients.get(token) is client
+            if is_the_one:
+                del self._clients[token]
+            if self._mailboxes is not None:
+                self._mailboxes.close(token, client)
+        if is_the_one:
+            self._store.detach(token, client.sid)
+            self._retry_held(token, client)
+
+    def displace(self, token: str, sid: str) -> None:
+        """Dismiss a client, if it is still here: another process has the token's newest."""
+        with self._lock:
+            client = self._clients.get(token)
+            if client is None or client.sid != sid:
+                return
+            del self._clients[token]
+            if self._mailboxes is not None:
+                self._mailboxes.close(token, client)
+        client.dismiss("replaced")
+        self._retry_held(token, client)
+
+    def deliver_held(self, token: str, client: Client) -> None:
+        """Deliver what waits for room in a client's window."""
+        if token in self.held:
+            with self._lock:
+                if self._clients.get(token) is client:
+                    self._hand_over(token, client)
+
+    def wake(self, token: str) -> None:
+        """Have calls that are held go where their client is: it came to another process."""
+        with self._lock:
+            self.held.release_all(token)
+
+    def wake_all(self) -> None:
+        """Have all that are held look again for their clients: it may have been missed that one came."""
+        for token in self.held.tokens():
+            self.wake(token)
+
+    def drain(self) -> None:
+        """Answer all that wait for a client: this process takes no more."""
+        with self._lock:
+            for token in self.held.tokens():
+                self.held.release_all(token, ShuttingDown())
+
+    def end(self, token: str) -> None:
+        """Let go of everything of a token that does not live any more."""
+        with self._lock:
+            self._counts.forget(token)
+            client = self._clients.pop(token, None)
+            if self._mailboxes is not None:
+                self._mailboxes.end(token)
+            self.held.release_all(token, UnknownToken())
+        if client is not None:
+            try:
+                client.dismiss()
+            except Exception:
+                log.exception("a client was not dismissed")
+
+    def deliver_or_hold(self, call: Call, *, may_hold: bool) -> Handed | HeldCall:
+        """Queue a call for its client, or hold it until a client comes, or until there is room in its window.
+
+        Raises `NobodyConnected` or `ClientBusy` if it may not be held, and what `HoldQueue.add` and `Client.send`
+        raise.
+        """
+        with self._lock:
+            client = self._clients.get(call.token)
+            if client is not None and self._may_deliver(call.token, client):
+                try:
+                    handed = self._deliver(call, client)
+                    client.flush()
+                    return handed
+                except ClientGone:
+                    del self._clients[call.token]
+                    self._store.detach(call.token, client.sid)
+            if not may_hold:
+                raise NobodyConnected if client is None else ClientBusy
+            return self.held.add(HeldCall(call))
+
+    def deliver_bounded(
+        self, call: Call, client: Client, new_awaited: Callable[[str], Awaited]
+    ) -> Handed | HeldCall:
+        """Queue a call of another process for a client, or hold it until there is room in the client's window."""
+        with self._lock:
+            if self._may_deliver(call.token, client):
+                return self._deliver(call, client, new_awaited)
+            return self.held.add(HeldCall(call, new_awaited))
+
+    def when_released(self, held: HeldCall, on_released: Callable[[], None]) -> None:
+        """Have `on_released` called when a held call waits no more, which may be so already."""
+        with self._lock:
+            if not held.released.is_set():
+                held.on_released = on_released
+                return
+        on_released()
+
+    def give_up(self, held: HeldCall) -> None:
+        """End the wait of a held call: there was no room in its client's window in time."""
+        with self._lock:
+            if not held.released.is_set():
+                self.held.release(held, ClientBusy() if held.call.token in self._clients else NobodyConnected())
+
+    def stop_holding(self, held: HeldCall) -> bool:
+        """Take a call out of its queue. Return False if it was released at the last moment."""
+        with self._lock:
+            if held.released.is_set():
+                return False
+            self.held.remove(held)
+            return True
+
+    def _hand_over(self, token: str, client: Client) -> bool:
+        """Give a client what is held for its token, oldest first, as far as its window. Return False if it left."""
+        while (held := self.held.oldest(token)) and client.has_room:
+            try:
+                held.handed = self._deliver(held.call, client, held.new_awaited)
+                client.flush()
+            except ClientGone:
+                return False
+            except Exception as error:
+                self.held.release(held, error)  # its caller hears of it; the others have nothing to do with it
+            else:
+                self.held.release(held)
+        return True
+
+    def _retry_held(self, token: str, client: Client) -> None:
+        """Have calls look for another client that waited for room in the window of one that has gone."""
+        if client.bounds_calls and token in self.held:
+            self.wake(token)
+
+    def _may_deliver(self, token: str, client: Client) -> bool:
+        """Say whether a call may go to a client now: there is room, and none waits for it that came before."""
+        return not client.bounds_calls or (client.has_room and token not in self.held)
+
+    def _deliver(self, call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:
+        """Queue a call for a client; if nobody waits for it any more, another has its place in the window."""
+        handed = hand(call, client, new_awaited)
+        if client.bounds_calls:
+            handed.forget = partial(self._forget, call.token, client, handed.forget)
+        return handed
+
+    def _forget(self, token: str, client: Client, forget: Callable[[], None]) -> None:
+        forget()
+        self.deliver_held(token, client)
