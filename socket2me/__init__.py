@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client import Client, Notice
-    from .exceptions import ClientError, Displaced, NotHandled, RelayRefused, RelayUnavailable, TokenGone
+    from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
     from .request import Reply, Request
 
 __all__ = [
     "Client",
     "ClientError",
-    "Displaced",
+    "Replaced",
     "NotHandled",
     "Notice",
     "RelayRefused",

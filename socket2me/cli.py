@@ -20,13 +20,13 @@ import click
 from . import saved_requests
 from .backup import back_up
 from .client import MAX_PARALLEL, PARALLEL, Client, Notice
-from .exceptions import BadArgument, ClientError, Displaced, NotHandled, OutsideTarget, RelayRefused, TokenGone
+from .exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused, Replaced, TokenGone
 from .http_api import RelayApi, Token, check_key, is_event_id
 from .local_forwarder import Forwarder, Pattern
 from .report import JsonReport, Terms, TextReport, printable, size_of, when
 from .request import Request
 from .samples import SAMPLES
-from .saved_tokens import Kept, KeptTokens
+from .saved_tokens import SavedToken, SavedTokens
 from .target import Answer, Target, check_header
 
 _T = TypeVar("_T")
@@ -272,7 +272,7 @@ def listen(
     """
     app = Target(target, timeout_seconds=timeout_seconds, headers=headers, is_insecure=insecure)
     report = JsonReport() if as_json else TextReport()
-    kept_tokens = KeptTokens()
+    kept_tokens = SavedTokens()
     server, target = RelayApi(server).server, app.origin + app.path
     kept = None if is_new else kept_tokens.find(server, target)
 
@@ -281,7 +281,7 @@ def listen(
     def show(notice: Notice) -> None:
         report.notice(notice)
         if notice.what == "token_new" and client.token is not None:
-            kept_tokens.keep(Kept(server, target, client.token, client.secret))
+            kept_tokens.keep(SavedToken(server, target, client.token, client.secret))
             report.url(notice.why, target, parallel)
             told.clear()
         if notice.what == "connected" and not told:
@@ -302,7 +302,7 @@ def listen(
     forwarder = Forwarder(app, report, is_replying=lambda: client.mode == "reply", only=only, folder=folder)
     try:
         _until_told(client, forwarder)
-    except Displaced as error:
+    except Replaced as error:
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
     report.ended(client.expires_at)
@@ -413,10 +413,10 @@ def status(server: str | None) -> None:
         raise SystemExit(1)
 
 
-def _kept_tokens(server: str | None) -> Iterator[tuple[Kept, RelayApi, Token]]:
+def _kept_tokens(server: str | None) -> Iterator[tuple[SavedToken, RelayApi, Token]]:
     """Yield the tokens that are kept, of one relay or of all; say so if there is none."""
     wanted = RelayApi(server).server if server is not None else None
-    kept_tokens = [kept for kept in KeptTokens().all() if wanted in (None, kept.server)]
+    kept_tokens = [kept for kept in SavedTokens().all() if wanted in (None, kept.server)]
     if not kept_tokens:
         of = f" for {wanted}" if wanted is not None else ""
         click.echo(f"No URL is kept{of}. `socket2me listen` asks for one.", err=True)

@@ -12,7 +12,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from .exceptions import ClientError, Displaced, NotHandled, RelayRefused, RelayUnavailable, TokenGone
+from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token
 from .request import Cancellation, Reply, Request
 from .socketio_connection import Connection, Delivery, RelayOptions
@@ -188,7 +188,7 @@ class Client:
         `parallel` 1 those that follow it wait; the caller of any other receives an error at once. An event of a
         mailbox that was handled is not handled again, if this process lives.
 
-        Raises `Displaced` when another client takes the stream, `RelayRefused` where it makes no sense to go on,
+        Raises `Replaced` when another client takes the stream, `RelayRefused` where it makes no sense to go on,
         and `RelayUnavailable` if it was never connected and the address looks wrong. Whatever may pass is
         waited for.
         """
@@ -219,7 +219,7 @@ class Client:
                 continue
             if why == "replaced":
                 who = "It has this token's secret." if self.secret is not None else "Whoever knows the URL can."
-                raise Displaced(f"Another client took the stream. {who}")
+                raise Replaced(f"Another client took the stream. {who}")
             if why != "closed":
                 self._wait(Notice(why), lost.seconds())
 

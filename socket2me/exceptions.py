@@ -11,7 +11,7 @@ class BadArgument(ClientError):
     """An address, a key or a header is none. The command ends with status 2."""
 
 
-class Displaced(ClientError):
+class Replaced(ClientError):
     """Another client connected with the same token, and the stream is its own now."""
 
 

@@ -11,7 +11,7 @@ from .exceptions import ClientError
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedToken:
     """A token and what it is for: one for each pair of a relay and a local app."""
 
     server: str
@@ -24,26 +24,26 @@ class Kept:
             raise TypeError("a kept token is made of texts")
 
 
-class KeptTokens:
+class SavedTokens:
     """The file that they are in, in the user's folder for such things; only its owner may read it."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._path = (folder or user_state_path("socket2me", appauthor=False)) / "tokens.json"
 
-    def all(self) -> list[Kept]:
+    def all(self) -> list[SavedToken]:
         """Return all of them. Raises `ClientError` if the file is damaged."""
         try:
-            return [Kept(**each) for each in json.loads(self._path.read_text())]
+            return [SavedToken(**each) for each in json.loads(self._path.read_text())]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
             raise ClientError(f"{self._path} cannot be read; move it away to begin anew: {error}") from None
 
-    def find(self, server: str, target: str) -> Kept | None:
+    def find(self, server: str, target: str) -> SavedToken | None:
         """Return the token that is kept for an app at a relay."""
         return next((kept for kept in self.all() if (kept.server, kept.target) == (server, target)), None)
 
-    def keep(self, new: Kept) -> None:
+    def keep(self, new: SavedToken) -> None:
         """Keep a token, in place of the one before. Raises `ClientError` if it cannot be written."""
         others = [kept for kept in self.all() if (kept.server, kept.target) != (new.server, new.target)]
         try:

@@ -26,7 +26,7 @@ from .relay.hold_queue import HoldQueue
 from .relay.mailbox import Mailboxes
 from .relay.presence import Presence
 from .relay.reaper import Reaper
-from .relay.relay import Alone, Relay
+from .relay.relay import Relay, SingleProcess
 from .relay.token_counts import TokenCounts
 from .services import Services, get_services, set_services
 from .sockets.server import Sockets
@@ -70,7 +70,9 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
         )
-    peers, rate, new_rate = _together(store, settings, engine, scheduler) if is_shared(store) else _alone(settings)
+    peers, rate, new_rate = (
+        _build_cluster(store, settings, engine, scheduler) if is_shared(store) else _build_single(settings)
+    )
     held = HoldQueue(
         max_requests=settings.max_held_requests,
         max_requests_per_token=settings.max_held_requests_per_token,
@@ -89,7 +91,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         counts=counts,
         peers=peers,
         rate=rate,
-        give_way=scheduler.yield_to_others,
+        yield_to_others=scheduler.yield_to_others,
     )
     peers.serve(relay)
     sockets.serve(store, relay)
@@ -140,28 +142,28 @@ class _NoSessions(SessionInterface):
 _NO_SESSION = NullSession()
 
 
-def _alone(settings: Settings) -> tuple[Alone, Rate, Rate]:
+def _build_single(settings: Settings) -> tuple[SingleProcess, Rate, Rate]:
     """Return what a single process needs: no peers, the rate of calls for a token, and that of new tokens."""
     rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
-    return Alone(), FastRate(rate) if rate else NoRate(), FastRate(new_rate) if new_rate else NoRate()
+    return SingleProcess(), FastRate(rate) if rate else NoRate(), FastRate(new_rate) if new_rate else NoRate()
 
 
-def _together(
+def _build_cluster(
     store: "RedisStore", settings: Settings, engine: Engine, scheduler: Scheduler
-) -> tuple[Alone, Rate, Rate]:
+) -> tuple[SingleProcess, Rate, Rate]:
     """Return the same for a process that has peers."""
-    from .cluster.rpc import Peers  # with the library for Redis, which takes memory
+    from .cluster.rpc import Cluster  # with the library for Redis, which takes memory
 
     rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
     shared = partial(SharedRate, storage=store.counters(), check=store.check_link)
     return (
-        Peers(
+        Cluster(
             store,
-            silence_seconds=settings.store_timeout_seconds,
-            patience_seconds=max(settings.ack_timeout_seconds, settings.reply_timeout_seconds),
+            answer_wait_seconds=settings.store_timeout_seconds,
+            ack_wait_seconds=max(settings.ack_timeout_seconds, settings.reply_timeout_seconds),
             hold_seconds=settings.hold_seconds,
             new_timer=engine.timer,
-            gave_way=scheduler.note_yield,
+            note_yield=scheduler.note_yield,
         ),
         NearRate(FastRate(rate), shared(rate, "calls"), store.is_remembered) if rate else NoRate(),
         shared(new_rate, "new") if new_rate else NoRate(),

@@ -26,7 +26,7 @@ class RelayError(Exception):
 
     `status` is the HTTP status, `code` a stable word for programs, the text a sentence for people. One that
     `is_temporary` says when to come back (`Retry-After`), after `retry_after_seconds` if that is known.
-    `setting` names the limit that bites, where one does; it is logged. `headers` go with the answer.
+    `setting` names the limit that is reached, if one is; it is logged. `headers` go with the answer.
     """
 
     status = 500

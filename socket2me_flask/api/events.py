@@ -133,7 +133,7 @@ def _mailboxes(token: str) -> Mailboxes:
 
 
 def _state(event: StoredEvent, in_flight: set[str]) -> str:
-    if event.is_set_aside:
+    if event.is_dead_letter:
         return "set_aside"
     return "in_flight" if event.call.id in in_flight else "waiting"
 

@@ -25,7 +25,7 @@ from ..concurrency.native import native
 from ..errors import StoreUnavailable
 from ..http.answers import LOG_SECONDS
 from .messages import Message, from_wire, to_wire
-from .redis_connection import Link
+from .redis_connection import RedisConnection
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Batch:
         return len(self.messages) >= MOST_MESSAGES or self._bytes >= MOST_BYTES
 
 
-class Channel:
+class Bus:
     """This process's channel, by the name `process`, and the way to those of others.
 
     on_messages: called with what has come, in its order, by one thread.
@@ -75,15 +75,15 @@ class Channel:
     on_beat: called with each beat.
     """
 
-    def __init__(self, link: Link, process: str, *, lease_seconds: float) -> None:
-        self._link = link
+    def __init__(self, connection: RedisConnection, process: str, *, lease_seconds: float) -> None:
+        self._connection = connection
         self.process = process
         self.lease_seconds = lease_seconds
         self.on_messages: Callable[[list[list[Any]]], None] = lambda messages: None
         self.on_lost: Callable[[list[Message], bool], None] = lambda messages, is_gone: None
-        self.on_gap: Callable[[], bool] = lambda: True
-        self.on_trusted: Callable[[], None] = lambda: None
-        self.on_beat: Callable[[], None] = lambda: None
+        self.on_resync: Callable[[], bool] = lambda: True
+        self.on_in_sync: Callable[[], None] = lambda: None
+        self.on_heartbeat: Callable[[], None] = lambda: None
         self._outbox: dict[str, _Batch] = {}  # by process
         self._large = count(1)
         # Nobody waits while it is held, so it need not be green, which costs ten times as much.
@@ -98,17 +98,17 @@ class Channel:
         deadline = time.monotonic() + wait_seconds
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
-        while not self.is_trusted and time.monotonic() < deadline:
+        while not self.is_in_sync and time.monotonic() < deadline:
             time.sleep(0.01)
 
     @property
-    def is_trusted(self) -> bool:
+    def is_in_sync(self) -> bool:
         """Whether what this process remembers of its own tokens is true."""
         return time.monotonic() < self._valid_until and not self._has_gap
 
     def check(self) -> None:
         """Raise `StoreUnavailable` unless this process can trust what it remembers, and be reached by others."""
-        if not self.is_trusted:
+        if not self.is_in_sync:
             raise StoreUnavailable
 
     def post(self, process: str, *message: Any) -> None:
@@ -117,7 +117,9 @@ class Channel:
         is_large = len(encoded) > LARGE_BYTES
         if is_large:
             key = f"s2m:message:{self.process}-{next(self._large)}"
-            self._link.submit(("SET", key, encoded, "PX", FETCH_SECONDS * 1000), partial(self._on_set, message))
+            self._connection.submit(
+                ("SET", key, encoded, "PX", FETCH_SECONDS * 1000), partial(self._on_set, message)
+            )
             encoded = _encode(to_wire(process, (_LARGE, key)))
         with self._lock:
             batch = self._outbox.get(process)
@@ -128,13 +130,15 @@ class Channel:
             batch.add(message, encoded)
         if is_new:
             # It is written when the connection is free: what else is to go there until then goes with it.
-            self._link.submit(partial(self._seal, process, batch), partial(self._on_published, process, batch))
+            self._connection.submit(
+                partial(self._seal, process, batch), partial(self._on_published, process, batch)
+            )
 
     def close(self) -> None:
         """Hear nothing any more, and end the lease: to others this process is gone."""
         self._is_closed.set()
         self._valid_until = 0.0
-        self._link.submit(("DEL", _lease(self.process)))
+        self._connection.submit(("DEL", _lease(self.process)))
         self.post(self.process, _BEAT, -math.inf)  # so that who listens looks up, and ends
 
     def _on_set(self, message: Message, job: Job) -> None:
@@ -143,7 +147,7 @@ class Channel:
 
     def _seal(self, process: str, batch: _Batch) -> Sequence[Any]:
         self._take_out(process, batch)
-        return ("PUBLISH", _channel(process), _encode(batch.encoded))
+        return ("PUBLISH", _bus(process), _encode(batch.encoded))
 
     def _take_out(self, process: str, batch: _Batch) -> None:
         with self._lock:
@@ -158,23 +162,23 @@ class Channel:
     def _beat(self) -> None:
         while not self._is_closed.is_set():
             self._prolong()
-            self._try(self.on_beat)
+            self._try(self.on_heartbeat)
             self._is_closed.wait(self.lease_seconds / 3)
 
     def _prolong(self) -> None:
         lease_ms = int(self.lease_seconds * 1000)
         # A Redis that is full sets nothing any more, but lets what is there live on.
-        self._link.submit(("PEXPIRE", _lease(self.process), lease_ms), partial(self._on_prolonged, lease_ms))
+        self._connection.submit(("PEXPIRE", _lease(self.process), lease_ms), partial(self._on_prolonged, lease_ms))
         self.post(self.process, _BEAT, time.monotonic())
 
     def _on_prolonged(self, lease_ms: int, job: Job) -> None:
         if job.result == 0 and not self._is_closed.is_set():
-            self._link.submit(("SET", _lease(self.process), "", "PX", lease_ms), self._on_leased)
+            self._connection.submit(("SET", _lease(self.process), "", "PX", lease_ms), self._on_leased)
 
     def _on_leased(self, job: Job) -> None:
         """Make up for what others did while the lease had ended: to them the clients of this process were gone."""
         if job.error is None:
-            threading.Thread(target=self._try, args=[self.on_gap], daemon=True).start()
+            threading.Thread(target=self._try, args=[self.on_resync], daemon=True).start()
 
     def _listen(self) -> None:
         tries = 0
@@ -182,8 +186,8 @@ class Channel:
             connection = None
             try:
                 # A beat comes three times in a lease, so whoever hears nothing in one hears nothing at all.
-                connection = self._link.open(self.lease_seconds)
-                connection.send_command("SUBSCRIBE", _channel(self.process))
+                connection = self._connection.open(self.lease_seconds)
+                connection.send_command("SUBSCRIBE", _bus(self.process))
                 connection.read_response()
                 tries = 0
                 threading.Thread(target=self._close_gap, args=[connection], daemon=True).start()
@@ -192,9 +196,9 @@ class Channel:
                     self._hear(payload)
             except (RedisError, OSError) as error:
                 self._has_gap = True
-                if tries == 0 and self._link.is_up and not self._is_closed.is_set():
+                if tries == 0 and self._connection.is_up and not self._is_closed.is_set():
                     log.warning("this process's channel is gone; it is opened again: %s", error)
-                self._link.pause(tries)
+                self._connection.pause(tries)
                 tries += 1
             finally:
                 self._has_gap = True
@@ -215,7 +219,7 @@ class Channel:
         """Return a message, which may have to be fetched. Return None if that cannot be done any more."""
         if message[0] != _LARGE:
             return message
-        encoded = self._try(partial(self._link.call, "GETDEL", message[1]))
+        encoded = self._try(partial(self._connection.call, "GETDEL", message[1]))
         found = [] if encoded is None else self._read(b"\x91" + encoded)  # a list of one
         return found[0] if found else None
 
@@ -235,13 +239,13 @@ class Channel:
     def _close_gap(self, connection: Any) -> None:
         """Trust again, once what may have been missed has been made up for on this connection."""
         while connection.is_connected and not self._is_closed.is_set():
-            if self._link.is_up and self._try(self.on_gap):
+            if self._connection.is_up and self._try(self.on_resync):
                 self._prolong()
                 if connection.is_connected:  # else another has the gap to close now
                     self._has_gap = False
-                    self._try(self.on_trusted)
+                    self._try(self.on_in_sync)
                 return
-            self._link.pause(1)
+            self._connection.pause(1)
 
     def _try(self, do: Callable[[], Any]) -> Any:
         try:
@@ -253,7 +257,7 @@ class Channel:
             return None
 
 
-def _channel(process: str) -> str:
+def _bus(process: str) -> str:
     return f"s2m:process:{process}"
 
 

@@ -42,7 +42,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 SCRIPT = lua_table() + files(__package__).joinpath("redis.lua").read_text()
 
 
-class Link:
+class RedisConnection:
     """Commands to the Redis at `url`, each of which has to be answered within `timeout_seconds`.
 
     `verify_tls` is whether a certificate (`rediss://`) must be one that this machine trusts.

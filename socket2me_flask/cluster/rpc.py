@@ -13,14 +13,14 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from ..concurrency.timeout_queue import Timer
+from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import ClientGone, ClientLeft, PeerSilent, ProcessGone, RelayError, StoreUnavailable, UnknownToken
 from ..http.answers import Answer
 from ..relay.call import Call, process_of
-from ..relay.delivery import Awaited, Client, Handed
+from ..relay.delivery import Client, Delivery, PendingAck
 from ..relay.hold_queue import HeldCall
 from ..relay.mailbox import Mailboxes
-from ..relay.relay import Alone, Relay
+from ..relay.relay import Relay, SingleProcess
 from ..storage import Counts
 from ..storage.redis import RedisStore, Route
 from .messages import Message
@@ -32,48 +32,49 @@ AT_ONCE = 200
 
 
 # After this time a token is asked for again whose client may have been displaced.
-DOUBT_SECONDS = 0.5
+RECHECK_SECONDS = 0.5
 
 
-class Peers(Alone):
+class Cluster(SingleProcess):
     """What this process asks of others, and does for them. Idle before `serve` is called.
 
-    `silence_seconds` is how long another process may take to say that it handed a call over, `patience_seconds` how
-    long its caller waits then, `hold_seconds` how long a call waits before for room in its client's window.
-    `new_timer` makes a timer that somebody runs; `gave_way` is called when a caller has waited, so that others had
-    their turn.
+    answer_wait_seconds: how long another process may take to confirm that it delivered a call.
+    ack_wait_seconds: how long the caller waits for the acknowledgement after that.
+    hold_seconds: how long a call waits before that for room in its client's window.
+    new_timer: makes a timeout queue that the engine runs.
+    note_yield: called when a caller has waited, so that other green threads have run.
     """
 
     def __init__(
         self,
         store: RedisStore,
         *,
-        silence_seconds: float,
-        patience_seconds: float,
+        answer_wait_seconds: float,
+        ack_wait_seconds: float,
         hold_seconds: float,
-        new_timer: Callable[[float, Callable[[Any], None]], Timer],
-        gave_way: Callable[[], None],
+        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        note_yield: Callable[[], None],
     ) -> None:
         self._store = store
-        self._channel = store.channel
-        self._gave_way = gave_way
-        self.silences = new_timer(silence_seconds, _Asked.give_up)
-        self.queued = new_timer(silence_seconds + hold_seconds, _Asked.give_up)
+        self._bus = store.bus
+        self._note_yield = note_yield
+        self.answer_timeouts = new_timer(answer_wait_seconds, PendingRequest.give_up)
+        self.queued = new_timer(answer_wait_seconds + hold_seconds, PendingRequest.give_up)
         self._held = new_timer(hold_seconds, self._give_up_held)
-        self._doubts = new_timer(DOUBT_SECONDS, self._look_again)
-        self.debts = new_timer(silence_seconds + patience_seconds, _Owed.give_up)
+        self._rechecks = new_timer(RECHECK_SECONDS, self._look_again)
+        self.ack_timeouts = new_timer(answer_wait_seconds + ack_wait_seconds, RemotePendingAck.give_up)
         self._numbers = count(1)
-        self._asked: dict[int, _Asked] = {}  # what others are to answer
-        self._owed: dict[tuple[str, int], _Owed] = {}  # what they wait for
+        self._requests: dict[int, PendingRequest] = {}  # what others are to answer
+        self._remote_acks: dict[tuple[str, int], RemotePendingAck] = {}  # what they wait for
         self._relay: Relay
         self._mailboxes: Mailboxes
-        self._heard: dict[str, Callable[..., None]] = {}  # what is done at which kind of message
+        self._handlers: dict[str, Callable[..., None]] = {}  # what is done at which kind of message
 
     def serve(self, relay: Relay) -> None:
         store, mailboxes = self._store, relay.mailboxes
         assert mailboxes is not None  # noqa: S101  # a store in Redis has them
         self._relay, self._mailboxes = relay, mailboxes
-        self._heard = {
+        self._handlers = {
             "notified": self._on_notified,
             "handed": self._on_handed,
             "queued": self._on_queued,
@@ -81,38 +82,38 @@ class Peers(Alone):
             "outcome": self._on_outcome,
             "forget": self._on_forget,
             "answer": self._on_answer,
-            "arrived": relay.presence.wake,
-            "displaced": self._on_displaced,
+            "arrived": relay.presence.retry_held,
+            "displaced": self._on_replaced,
             "refreshed": store.refreshed,
             "ended": self._on_ended,
-            "kick": self._on_kick,
-            "left": mailboxes.let_go,
+            "kick": self._on_notify,
+            "left": mailboxes.release,
             "deleted": mailboxes.dropped,
             "retried": mailboxes.retried,
             "dropped": mailboxes.forget,
-            "settled": self._on_settled,
+            "settled": self._on_resolved,
             "in_flight": self._on_in_flight,
         }
         mailboxes.tell = self._tell
-        self._channel.on_messages = self._on_messages
-        self._channel.on_lost = self._on_lost
-        self._channel.on_gap = self._on_gap
-        self._channel.on_trusted = relay.presence.wake_all
-        self._channel.on_beat = self._on_beat
+        self._bus.on_messages = self._on_messages
+        self._bus.on_lost = self._on_lost
+        self._bus.on_resync = self._on_resync
+        self._bus.on_in_sync = relay.presence.retry_all_held
+        self._bus.on_heartbeat = self._on_heartbeat
         store.on_up(self._on_up)
 
     # What the relay asks
 
-    def hand(self, call: Call) -> Handed | None:
+    def deliver(self, call: Call) -> Delivery | None:
         for _ in range(2):  # where it is, and where it is if it is not there any more
             route = self._store.routes.get(call.token)
             if route is None:
                 break
             try:
-                return self._hand(call, route)
+                return self._deliver_to(call, route)
             except ClientGone as error:
                 is_process = isinstance(error, ProcessGone)
-                if self._store.correct(call.token, route, unless_alive=is_process) is None:
+                if self._store.refresh_route(call.token, route, unless_alive=is_process) is None:
                     raise UnknownToken from None
             except PeerSilent:
                 self._store.forget(call.token)  # the next call asks Redis whether that process still lives
@@ -141,38 +142,38 @@ class Peers(Alone):
         return self._store.counts(token)
 
     @property
-    def is_owed_to(self) -> bool:
-        return bool(self._owed)
+    def has_waiting_peers(self) -> bool:
+        return bool(self._remote_acks)
 
-    def _hand(self, call: Call, route: Route) -> Handed:
-        self._channel.check()
-        asked = self._ask(
+    def _deliver_to(self, call: Call, route: Route) -> Delivery:
+        self._bus.check()
+        request = self._ask(
             *(route.process, "call", call.token, call.method, call.path, call.query, call.headers),
             *(call.body, call.received_at, call.id, call.is_legacy),
         )
-        mode: str = asked.wait()
-        self._gave_way()
-        if asked.awaited is None:
-            return Handed(mode)
-        return Handed(mode, asked.awaited, partial(self._forget, route.process, asked))
+        mode: str = request.wait()
+        self._note_yield()
+        if request.pending_ack is None:
+            return Delivery(mode)
+        return Delivery(mode, request.pending_ack, partial(self._forget, route.process, request))
 
-    def _ask(self, process: str, kind: str, *what: Any) -> "_Asked":
-        asked = _Asked(self, next(self._numbers))
-        self._asked[asked.number] = asked
-        self.silences.add(asked)
-        self._channel.post(process, kind, self._store.process, asked.number, *what)
-        return asked
+    def _ask(self, process: str, kind: str, *what: Any) -> "PendingRequest":
+        request = PendingRequest(self, next(self._numbers))
+        self._requests[request.number] = request
+        self.answer_timeouts.add(request)
+        self._bus.post(process, kind, self._store.process, request.number, *what)
+        return request
 
-    def forget(self, asked: "_Asked") -> None:
+    def forget(self, request: "PendingRequest") -> None:
         """Wait no more for what another process says."""
-        self._asked.pop(asked.number, None)
+        self._requests.pop(request.number, None)
 
-    def _forget(self, process: str, asked: "_Asked") -> None:
-        self.forget(asked)
-        self._channel.post(process, "forget", self._store.process, asked.number)
+    def _forget(self, process: str, request: "PendingRequest") -> None:
+        self.forget(request)
+        self._bus.post(process, "forget", self._store.process, request.number)
 
     def _tell(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
-        self._channel.post(process_of(event_id), "settled", token, event_id, _pack(outcome))
+        self._bus.post(process_of(event_id), "settled", token, event_id, _pack(outcome))
 
     # What others say
 
@@ -181,119 +182,123 @@ class Peers(Alone):
         if calls:
             self._on_calls(calls)
         for kind, *what in messages:
-            if kind in self._heard:  # a newer version may say more
+            if kind in self._handlers:  # a newer version may say more
                 try:
-                    self._heard[kind](*what)
+                    self._handlers[kind](*what)
                 except StoreUnavailable:
                     pass  # whatever was to be looked up is, when Redis is back
                 except Exception:
                     log.exception("a message of another process was not handled")
 
-    def _on_calls(self, asked: list[tuple[str, int, Call]]) -> None:
-        if not self._channel.is_trusted:
-            for process, number, _ in asked:
-                self._channel.post(process, "outcome", number, _pack(StoreUnavailable()))
+    def _on_calls(self, request: list[tuple[str, int, Call]]) -> None:
+        if not self._bus.is_in_sync:
+            for process, number, _ in request:
+                self._bus.post(process, "outcome", number, _pack(StoreUnavailable()))
             return
-        taken = self._relay.take([(call, partial(_Owed, self, process, number)) for process, number, call in asked])
+        taken = self._relay.take(
+            [(call, partial(RemotePendingAck, self, process, number)) for process, number, call in request]
+        )
         notified: dict[str, list[int]] = {}
-        for (process, number, _), outcome in zip(asked, taken, strict=True):
+        for (process, number, _), outcome in zip(request, taken, strict=True):
             if isinstance(outcome, ClientGone):
-                self._channel.post(process, "gone", number)
+                self._bus.post(process, "gone", number)
             elif isinstance(outcome, RelayError):
-                self._channel.post(process, "outcome", number, _pack(outcome))
+                self._bus.post(process, "outcome", number, _pack(outcome))
             elif isinstance(outcome, HeldCall):
                 # A process of the release before passes over this, and answers its caller that this one is silent.
-                self._channel.post(process, "queued", number)
+                self._bus.post(process, "queued", number)
                 self._held.add(outcome)
                 self._relay.presence.when_released(
                     outcome, partial(self._on_held_released, process, number, outcome)
                 )
-            elif isinstance(outcome, Handed):
-                if isinstance(outcome.awaited, _Owed):
-                    self._announce(process, number, outcome.mode, outcome.awaited, outcome.forget)
+            elif isinstance(outcome, Delivery):
+                if isinstance(outcome.pending_ack, RemotePendingAck):
+                    self._announce(process, number, outcome.mode, outcome.pending_ack, outcome.forget)
                 else:
                     notified.setdefault(process, []).append(number)
         for process, numbers in notified.items():
-            self._channel.post(process, "notified", numbers)
+            self._bus.post(process, "notified", numbers)
 
-    def _announce(self, process: str, number: int, mode: str, owed: "_Owed", forget: Callable[[], None]) -> None:
-        self._channel.post(process, "handed", self._store.process, number, mode)
-        owed.announce(forget)
+    def _announce(
+        self, process: str, number: int, mode: str, remote_ack: "RemotePendingAck", forget: Callable[[], None]
+    ) -> None:
+        self._bus.post(process, "handed", self._store.process, number, mode)
+        remote_ack.announce(forget)
 
     def _on_held_released(self, process: str, number: int, held: HeldCall) -> None:
         """Tell another process what became of its call, which waited for room in its client's window."""
         self._held.discard(held)
         if held.error is not None:
             error = held.error if isinstance(held.error, RelayError) else RelayError()
-            self._channel.post(process, "outcome", number, _pack(error))
-        elif held.handed is None:
-            self._channel.post(process, "gone", number)
-        elif isinstance(held.handed.awaited, _Owed):
-            self._announce(process, number, held.handed.mode, held.handed.awaited, held.handed.forget)
+            self._bus.post(process, "outcome", number, _pack(error))
+        elif held.delivery is None:
+            self._bus.post(process, "gone", number)
+        elif isinstance(held.delivery.pending_ack, RemotePendingAck):
+            self._announce(process, number, held.delivery.mode, held.delivery.pending_ack, held.delivery.forget)
         else:
-            self._channel.post(process, "notified", [number])
+            self._bus.post(process, "notified", [number])
 
     def _give_up_held(self, held: HeldCall) -> None:
         self._relay.presence.give_up(held)
 
-    def owe(self, owed: "_Owed") -> None:
+    def register(self, remote_ack: "RemotePendingAck") -> None:
         """Take note that another process waits."""
-        self._owed[owed.process, owed.number] = owed
-        self.debts.add(owed)
+        self._remote_acks[remote_ack.process, remote_ack.number] = remote_ack
+        self.ack_timeouts.add(remote_ack)
 
-    def settle(self, owed: "_Owed", outcome: Answer | RelayError | None) -> None:
+    def resolve(self, remote_ack: "RemotePendingAck", outcome: Answer | RelayError | None) -> None:
         """Tell another process what became of its call; None if it does not wait any more."""
-        self._owed.pop((owed.process, owed.number), None)
-        self.debts.discard(owed)
+        self._remote_acks.pop((remote_ack.process, remote_ack.number), None)
+        self.ack_timeouts.discard(remote_ack)
         if outcome is not None:
-            self._channel.post(owed.process, "outcome", owed.number, _pack(outcome))
+            self._bus.post(remote_ack.process, "outcome", remote_ack.number, _pack(outcome))
 
     def _on_notified(self, numbers: list[int]) -> None:
         for number in numbers:
             self._on_answer(number, "notify")
 
     def _on_handed(self, process: str, number: int, mode: str) -> None:
-        asked = self._asked.get(number)
-        if asked is None:  # it came too late: its caller was answered
-            self._channel.post(process, "forget", self._store.process, number)
+        request = self._requests.get(number)
+        if request is None:  # it came too late: its caller was answered
+            self._bus.post(process, "forget", self._store.process, number)
         else:
-            asked.awaited = Awaited(mode)
-            asked.answer(mode)
+            request.pending_ack = PendingAck(mode)
+            request.answer(mode)
 
     def _on_queued(self, number: int) -> None:
         """A call waits at its client's process: it is silent on purpose, for a while."""
-        asked = self._asked.get(number)
-        if asked is not None:
-            self.silences.discard(asked)
-            self.queued.add(asked)
+        request = self._requests.get(number)
+        if request is not None:
+            self.answer_timeouts.discard(request)
+            self.queued.add(request)
 
     def _on_answer(self, number: int, value: Any, error: Exception | None = None) -> None:
-        asked = self._asked.pop(number, None)
-        if asked is not None:
-            asked.answer(value, error)
+        request = self._requests.pop(number, None)
+        if request is not None:
+            request.answer(value, error)
 
     def _on_gone(self, number: int) -> None:
         self._on_answer(number, None, ClientGone())
 
     def _on_outcome(self, number: int, packed: dict[str, Any]) -> None:
-        asked = self._asked.pop(number, None)
-        if asked is not None:
-            asked.settle(_unpack(packed))
+        request = self._requests.pop(number, None)
+        if request is not None:
+            request.resolve(_unpack(packed))
 
     def _on_forget(self, process: str, number: int) -> None:
-        owed = self._owed.get((process, number))
-        if owed is not None:
-            owed.give_up()
+        remote_ack = self._remote_acks.get((process, number))
+        if remote_ack is not None:
+            remote_ack.give_up()
 
-    def _on_kick(self, token: str, client: str) -> None:
+    def _on_notify(self, token: str, client: str) -> None:
         here = self._relay.presence.get(token)
-        if not self._mailboxes.kick(token) and here is None:
+        if not self._mailboxes.notify(token) and here is None:
             self._store.detach(token, client)  # it left while Redis was away
 
-    def _on_displaced(self, token: str, client: str) -> None:
+    def _on_replaced(self, token: str, client: str) -> None:
         # Whether another client still has the token is asked again: it may have left at once, as a connection does
         # that its client had given up; and if two came at once, Redis may have heard of the first as the last.
-        self._store.unlearn(token)
+        self._store.invalidate(token)
         self._look_after_one(token)
 
     def _look_after_one(self, token: str) -> None:
@@ -302,20 +307,20 @@ class Peers(Alone):
             try:
                 self._look_after([(token, here)])
             except StoreUnavailable:
-                self._doubts.add(token)  # Redis may be full, or just lost: asked again until it answers
+                self._rechecks.add(token)  # Redis may be full, or just lost: asked again until it answers
 
     def _look_again(self, token: str) -> None:
         self._mailboxes.spawn(partial(self._look_after_one, token))
 
     def _on_ended(self, token: str) -> None:
-        self._store.unlearn(token)
+        self._store.invalidate(token)
         self._relay.presence.end(token)
 
-    def _on_settled(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
-        self._mailboxes.settle(token, event_id, _unpack(packed))
+    def _on_resolved(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
+        self._mailboxes.resolve(token, event_id, _unpack(packed))
 
     def _on_in_flight(self, process: str, number: int, token: str) -> None:
-        self._channel.post(process, "answer", number, list(self._mailboxes.in_flight(token)))
+        self._bus.post(process, "answer", number, list(self._mailboxes.in_flight(token)))
 
     def _on_lost(self, messages: list[Message], is_gone: bool) -> None:
         """Let go who waits for what did not arrive: its process is gone, or Redis is."""
@@ -323,23 +328,23 @@ class Peers(Alone):
             if kind in ("call", "in_flight"):
                 self._on_answer(what[1], None, ProcessGone() if is_gone else StoreUnavailable())
 
-    def _on_beat(self) -> None:
+    def _on_heartbeat(self) -> None:
         for token, counts in self._relay.token_counts.take().items():
             self._store.count(token, counts)
 
-    def _on_gap(self) -> bool:
+    def _on_resync(self) -> bool:
         """Look after every client of this process: its token may have ended, or another client may have come."""
-        self._store.unlearn_all()
+        self._store.invalidate_all()
         clients = self._relay.presence.clients()
         for start in range(0, len(clients), AT_ONCE):
             self._look_after(clients[start : start + AT_ONCE])
             time.sleep(0)
-        self._mailboxes.kick_all(partial(time.sleep, 0))
+        self._mailboxes.notify_all(partial(time.sleep, 0))
         return True
 
     def _on_up(self) -> None:
         """Deliver what could not be delivered, or was not known to be acknowledged, while Redis was away."""
-        self._mailboxes.spawn(partial(self._mailboxes.kick_all, partial(time.sleep, 0)))
+        self._mailboxes.spawn(partial(self._mailboxes.notify_all, partial(time.sleep, 0)))
 
     def _look_after(self, clients: list[tuple[str, Client]]) -> None:
         """Send away those whose token has ended, or who are not its newest any more."""
@@ -348,18 +353,18 @@ class Peers(Alone):
             if is_here is None:
                 self._relay.presence.end(token)
             elif not is_here:
-                self._relay.presence.displace(token, client.sid)
+                self._relay.presence.replace_client(token, client.sid)
 
 
-class _Asked:
-    """Something that another process was asked, and what it says. After `handed` comes, perhaps, an outcome."""
+class PendingRequest:
+    """Something that another process was asked, and what it says. After `delivery` comes, perhaps, an outcome."""
 
-    __slots__ = ("_error", "_is_answered", "_peers", "_value", "_wait", "awaited", "number")
+    __slots__ = ("_error", "_is_answered", "_peers", "_value", "_wait", "number", "pending_ack")
 
-    def __init__(self, peers: Peers, number: int) -> None:
+    def __init__(self, peers: Cluster, number: int) -> None:
         self._peers = peers
         self.number = number
-        self.awaited: Awaited | None = None
+        self.pending_ack: PendingAck | None = None
         self._value: Any = None
         self._error: Exception | None = None
         self._is_answered = False
@@ -378,7 +383,7 @@ class _Asked:
         """Let go who waits, with what it says, or with what went wrong."""
         if not self._is_answered:
             self._is_answered = True
-            self._peers.silences.discard(self)
+            self._peers.answer_timeouts.discard(self)
             self._peers.queued.discard(self)
             self._value, self._error = value, error
             self._wait.release()
@@ -388,20 +393,20 @@ class _Asked:
         self._peers.forget(self)
         self.answer(None, PeerSilent())
 
-    def settle(self, outcome: Answer | RelayError) -> None:
+    def resolve(self, outcome: Answer | RelayError) -> None:
         """Bring the outcome of a call that was handed over; or, if it was not, why."""
-        if self.awaited is not None:
-            self.awaited.settle(outcome)
+        if self.pending_ack is not None:
+            self.pending_ack.resolve(outcome)
         elif isinstance(outcome, RelayError):
             self.answer(None, outcome)
 
 
-class _Owed(Awaited):
+class RemotePendingAck(PendingAck):
     """An acknowledgement that another process waits for. It hears first that the call was handed over."""
 
     __slots__ = ("_forget", "_is_announced", "_is_done", "_lock", "_peers", "number", "process")
 
-    def __init__(self, peers: Peers, process: str, number: int, mode: str) -> None:
+    def __init__(self, peers: Cluster, process: str, number: int, mode: str) -> None:
         super().__init__(mode)
         self._peers = peers
         self.process = process
@@ -409,14 +414,14 @@ class _Owed(Awaited):
         self._is_announced = self._is_done = False
         self._lock = threading.Lock()
 
-    def settle(self, outcome: Answer | RelayError) -> None:
-        super().settle(outcome)
+    def resolve(self, outcome: Answer | RelayError) -> None:
+        super().resolve(outcome)
         self._tell()
 
     def announce(self, forget: Callable[[], None]) -> None:
         """Tell from now on, or `forget`: that the call was handed over was said."""
         self._forget = forget
-        self._peers.owe(self)
+        self._peers.register(self)
         self._is_announced = True
         self._tell()
 
@@ -426,7 +431,7 @@ class _Owed(Awaited):
         self._forget()
 
     def _tell(self) -> None:
-        if self.is_settled and self._is_announced:
+        if self.is_resolved and self._is_announced:
             self._finish(self._outcome)
 
     def _finish(self, outcome: Answer | RelayError | None) -> None:
@@ -434,7 +439,7 @@ class _Owed(Awaited):
             if self._is_done:
                 return
             self._is_done = True
-        self._peers.settle(self, outcome)
+        self._peers.resolve(self, outcome)
 
 
 def _pack(outcome: Answer | RelayError) -> dict[str, Any]:

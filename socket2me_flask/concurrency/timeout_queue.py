@@ -6,7 +6,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 
-class Timer:
+class TimeoutQueue:
     """Does something with items, each `seconds` after it was added: the oldest is always the first due.
 
     Adding and discarding cost the same however many there are. Somebody has to call `run` now and then.
@@ -37,7 +37,7 @@ class Timer:
         due_before = time.monotonic() + self._seconds - seconds
         return [item for item, due in islice(self._due.items(), count) if due <= due_before]
 
-    def run(self, give_way: Callable[[], None]) -> None:
+    def run(self, yield_to_others: Callable[[], None]) -> None:
         """Act on what is due, giving way to others now and then."""
         now = time.monotonic()
         try:
@@ -48,4 +48,4 @@ class Timer:
             if self._due.pop(item, None) is not None:
                 self._action(item)
             if number % 100 == 0:
-                give_way()
+                yield_to_others()

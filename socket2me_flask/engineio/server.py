@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 import engineio
 
 from ..concurrency.loop import GreenLoop, Loop, ThreadLoop
-from ..concurrency.timeout_queue import Timer
+from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import (
     BadRequest,
     BodyTooLarge,
@@ -121,7 +121,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self._session_count = 0  # and in all
         self._work: deque[Session] = deque()
         self._workers = 0
-        self._timers: list[Timer] = []
+        self._timers: list[TimeoutQueue] = []
         interval, timeout = limits.ping_interval_seconds, limits.ping_timeout_seconds
         self._tick_seconds = max(SHORTEST_TICK_SECONDS, min(LONGEST_TICK_SECONDS, interval / 50, timeout / 50))
         self._first_pings = self.timer(interval, self._ping)
@@ -222,9 +222,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             if number % 100 == 99:
                 self.sleep(0)
 
-    def timer(self, seconds: float, action: Callable[[Any], None]) -> Timer:
+    def timer(self, seconds: float, action: Callable[[Any], None]) -> TimeoutQueue:
         """Return a timer that the engine runs."""
-        timer = Timer(seconds, action)
+        timer = TimeoutQueue(seconds, action)
         self._timers.append(timer)
         return timer
 
@@ -424,7 +424,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
         with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
-            session.wait_for_mail(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
+            session.wait_for_packets(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
         if self._is_draining:
             raise ShuttingDown
         packets = session.take_for_poll()

@@ -1,6 +1,6 @@
 """One Engine.IO session: what waits for its client, what its client sent, and the transport between them.
 
-Nothing here blocks but `wait_for_mail`, which is for a long-polling request. What the client has not read yet
+Nothing here blocks but `wait_for_packets`, which is for a long-polling request. What the client has not read yet
 waits in the outbox, whose size has a bound.
 """
 
@@ -243,7 +243,7 @@ class Session:
         """Whether a request waits for packets."""
         return self._poll is not None
 
-    def wait_for_mail(self, timeout_seconds: float) -> None:
+    def wait_for_packets(self, timeout_seconds: float) -> None:
         """Return when there is something for the client, when the session ends, or when `release` is called."""
         with self.lock:
             if (self._outbox and not self._is_corked) or not self.state.is_open or self.state is UPGRADING:

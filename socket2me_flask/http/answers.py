@@ -86,6 +86,6 @@ class ErrorAnswers:
         count, logged_at = self._reached.get(error.setting, (0, 0.0))
         count += 1
         if now - logged_at >= LOG_SECONDS:
-            log.warning("%s bites (%d since this was last said): %s", error.setting, count, error)
+            log.warning("%s reached (%d since this was last said): %s", error.setting, count, error)
             count, logged_at = 0, now
         self._reached[error.setting] = (count, logged_at)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from ..concurrency.timeout_queue import Timer
+from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import BodyTimeout, BodyTooLarge, IncompleteBody, RelayError, TooManyBytes
 from ..limits import Pool, address_key
 
@@ -84,7 +84,7 @@ class BodyReader:
 
     def __init__(
         self,
-        new_timer: Callable[[float, Callable[[Any], None]], Timer],
+        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
         *,
         timeout_seconds: float,
         max_reading_bytes: int,

@@ -57,10 +57,10 @@ class Client(Protocol):
     def tell_dropped(self, event_id: str) -> None:
         """Send the client a `dropped` event: nobody waits for an acknowledgement of this one any more."""
 
-    def dismiss(self, farewell: str | None = None) -> None:
-        """Disconnect the client; `farewell` is an event that it hears first."""
+    def disconnect(self, final_event: str | None = None) -> None:
+        """Disconnect the client; `final_event` is an event that it hears first."""
 
-    def hang_up(self) -> None:
+    def drop_connection(self) -> None:
         """Close its connection after a moment, without a word, so that it comes again."""
 
 
@@ -88,7 +88,7 @@ def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
         return error
 
 
-class Awaited:
+class PendingAck:
     """An acknowledgement that somebody waits for, in a mode. It is its own `OnAck`."""
 
     __slots__ = ("_is_here", "_mode", "_outcome")
@@ -99,15 +99,15 @@ class Awaited:
         self._is_here = threading.Event()
 
     def __call__(self, args: list[Any] | None) -> None:
-        self.settle(outcome_of(self._mode, args))
+        self.resolve(outcome_of(self._mode, args))
 
-    def settle(self, outcome: Answer | RelayError) -> None:
+    def resolve(self, outcome: Answer | RelayError) -> None:
         """Say what the caller hears."""
         self._outcome = outcome
         self._is_here.set()
 
     @property
-    def is_settled(self) -> bool:
+    def is_resolved(self) -> bool:
         """Whether there is something to know."""
         return self._is_here.is_set()
 
@@ -123,11 +123,11 @@ class Awaited:
 
 
 @dataclass(slots=True)
-class Handed:
-    """A call that was handed to a client, which is to acknowledge it if `awaited`; `forget` if nobody waits."""
+class Delivery:
+    """A call that was handed to a client, which is to acknowledge it if `pending_ack`; `forget` if nobody waits."""
 
     mode: str
-    awaited: Awaited | None = None
+    pending_ack: PendingAck | None = None
     forget: Callable[[], None] = lambda: None
 
 
@@ -145,12 +145,12 @@ class Answering:
         self._has_answered = False
         self._probe: int | None = None  # the one acknowledgement that is still expected of a silent client
 
-    def deliver(self, call: Call, client: Client, awaited: Awaited) -> Callable[[], None]:
+    def deliver(self, call: Call, client: Client, pending_ack: PendingAck) -> Callable[[], None]:
         """Send a call for which somebody waits. Return what to do if that is in vain. Raises as `Client.send`."""
 
         def on_ack(args: list[Any] | None) -> None:
             self._on_ack(args)
-            awaited(args)
+            pending_ack(args)
 
         return partial(self._give_up, client, client.send(call, on_ack))
 
@@ -172,27 +172,27 @@ class Answering:
             self._probe = ack_id  # it may come yet
 
 
-def hand(call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:
+def deliver(call: Call, client: Client, new_pending_ack: Callable[[str], PendingAck] = PendingAck) -> Delivery:
     """Queue a call for a client, in its mode."""
     mode = mode_for(call, client.mode)
     if mode == "notify":
         client.send(call)
-        return Handed(mode)
+        return Delivery(mode)
     if mode == LEGACY:
-        return _hand_legacy(call, client, new_awaited)
-    awaited = new_awaited(mode)
-    return Handed(mode, awaited, partial(client.forget, client.send(call, awaited)))
+        return _deliver_legacy(call, client, new_pending_ack)
+    pending_ack = new_pending_ack(mode)
+    return Delivery(mode, pending_ack, partial(client.forget, client.send(call, pending_ack)))
 
 
-def _hand_legacy(call: Call, client: Client, new_awaited: Callable[[str], Awaited]) -> Handed:
+def _deliver_legacy(call: Call, client: Client, new_pending_ack: Callable[[str], PendingAck]) -> Delivery:
     """Queue a call to `/go`. The caller waits for a client of mode `ack` or `reply`, or one that answers."""
     if client.mode != "notify":
-        awaited = new_awaited(LEGACY)
-        return Handed("reply", awaited, partial(client.forget, client.send(call, awaited)))
+        pending_ack = new_pending_ack(LEGACY)
+        return Delivery("reply", pending_ack, partial(client.forget, client.send(call, pending_ack)))
     if client.answering is None:
         client.answering = Answering()
     if client.answering.is_silent:
         client.answering.notify(call, client)
-        return Handed("notify")
-    awaited = new_awaited(LEGACY)
-    return Handed("reply", awaited, client.answering.deliver(call, client, awaited))
+        return Delivery("notify")
+    pending_ack = new_pending_ack(LEGACY)
+    return Delivery("reply", pending_ack, client.answering.deliver(call, client, pending_ack))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import TooManyHeld, TooManyHeldOfToken
 from ..limits import Pool, address_key
 from .call import Call
-from .delivery import Awaited, Handed
+from .delivery import Delivery, PendingAck
 
 
 @dataclass(eq=False)
@@ -25,12 +25,12 @@ class HeldCall:
     """
 
     call: Call
-    new_awaited: Callable[[str], Awaited] = Awaited
+    new_pending_ack: Callable[[str], PendingAck] = PendingAck
     address: str = ""  # whose share of all held calls it takes, and how many bytes of it
     size: int = 0
     released: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
-    handed: Handed | None = None
+    delivery: Delivery | None = None
     on_released: Callable[[], None] | None = None
 
 

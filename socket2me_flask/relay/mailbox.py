@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..concurrency.timeout_queue import Timer
+from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import (
     ClientGone,
     ClientLeft,
@@ -25,7 +25,7 @@ from ..errors import (
 from ..http.answers import Answer
 from ..storage import MailboxStore, StoredEvent
 from .call import Call, process_of, this_process
-from .delivery import Awaited, Client, mode_for, outcome_of
+from .delivery import Client, PendingAck, mode_for, outcome_of
 from .replies import kept
 
 log = logging.getLogger(__name__)
@@ -56,17 +56,17 @@ class Mailboxes:
         redeliver_seconds: float,
         max_attempts: int,
         spawn: Callable[[Callable[[], None]], object],
-        new_timer: Callable[[float, Callable[[Any], None]], Timer],
+        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
     ) -> None:
         self.store = store
         self.tell: Callable[[str, str, Answer | RelayError], None] = lambda token, event_id, outcome: None
         self.max_attempts = max_attempts
         self.spawn = spawn
         self.overdue = new_timer(redeliver_seconds, _Sent.give_up)
-        self.retries = new_timer(redeliver_seconds, _Outlet.kick)
+        self.retries = new_timer(redeliver_seconds, _Outlet.notify)
         self.back_offs = [new_timer(seconds, _BackedOff.end) for seconds in RETRY_SECONDS]
         self._outlets: dict[str, _Outlet] = {}  # by token
-        self._awaited: dict[str, dict[str, Awaited]] = {}  # by token and event
+        self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
         """Keep a call, and return what its caller hears: what its client said in time, or that it is kept.
@@ -75,19 +75,19 @@ class Mailboxes:
 
         Raises what `MailboxStore.put` does: then it is not kept. Raises `BadReply`.
         """
-        awaited = Awaited("ack")
-        self._awaited.setdefault(call.token, {})[call.id] = awaited
+        pending_ack = PendingAck("ack")
+        self._awaited.setdefault(call.token, {})[call.id] = pending_ack
         try:
             mode = self.store.put(call)
             call.body = b""  # the store has it, and many calls may wait here
             outlet = self._outlets.get(call.token)
             if outlet is not None:
                 mode = outlet.client.mode
-                outlet.kick()
-            if mode is None or not awaited.wait(timeouts[mode_for(call, mode)]):
+                outlet.notify()
+            if mode is None or not pending_ack.wait(timeouts[mode_for(call, mode)]):
                 return kept(call.id)
             try:
-                return awaited.answer()
+                return pending_ack.answer()
             except ClientLeft:
                 return kept(call.id)
         finally:
@@ -96,25 +96,25 @@ class Mailboxes:
             if not of_token:
                 del self._awaited[call.token]
 
-    def kick(self, token: str) -> bool:
+    def notify(self, token: str) -> bool:
         """Look for events to deliver: another process has kept one. Return whether they go anywhere from here."""
         outlet = self._outlets.get(token)
         if outlet is not None:
-            outlet.kick()
+            outlet.notify()
         return outlet is not None
 
-    def kick_all(self, give_way: Callable[[], None]) -> None:
+    def notify_all(self, yield_to_others: Callable[[], None]) -> None:
         """Do so for all, giving way now and then: the store was away, or a kick may have been missed."""
         for number, token in enumerate(list(self._outlets), 1):
-            self.kick(token)
+            self.notify(token)
             if number % 100 == 0:
-                give_way()
+                yield_to_others()
 
     def open(self, token: str, client: Client) -> None:
         """Deliver to `client`, and to nobody before it any more."""
         self.close(token)
         outlet = self._outlets[token] = _Outlet(self, token, client)
-        outlet.kick()
+        outlet.notify()
 
     def close(self, token: str, client: Client | None = None) -> None:
         """Deliver no more, and let go who waits to hear of it; with `client`, only if it is to this one."""
@@ -129,13 +129,13 @@ class Mailboxes:
     def _close(self, token: str, error: RelayError) -> None:
         outlet = self._outlets.pop(token, None)
         for event_id in outlet.close() if outlet is not None else ():
-            self.settle(token, event_id, error)
-        self.let_go(token, error)
+            self.resolve(token, event_id, error)
+        self.release(token, error)
 
     def drain(self) -> None:
         """Let go whoever waits: what is in the mailboxes stays there."""
         for token in list(self._awaited):
-            self.let_go(token)
+            self.release(token)
 
     def redeliver(self, token: str, event_id: str) -> None:
         """Send an event as if it never was. Raises `UnknownEvent` or `StoreUnavailable`.
@@ -150,12 +150,12 @@ class Mailboxes:
         outlet = self._outlets.get(token)
         if outlet is not None:
             outlet.start_again(event_id)
-            outlet.kick()
+            outlet.notify()
 
     def delete(self, token: str, event_id: str) -> None:
         """Drop an event, whatever its state. Raises `UnknownEvent` or `StoreUnavailable`."""
         self.store.delete(token, event_id)
-        self.settle(token, event_id, EventDropped())
+        self.resolve(token, event_id, EventDropped())
         self.dropped(token, event_id)
 
     def dropped(self, token: str, event_id: str) -> None:
@@ -170,25 +170,25 @@ class Mailboxes:
         outlet = self._outlets.get(token)
         if outlet is not None:
             outlet.forget(event_id)
-            outlet.kick()
+            outlet.notify()
 
     def in_flight(self, token: str) -> set[str]:
         """Return the ids of the events that are on their way to a client."""
         outlet = self._outlets.get(token)
         return set(outlet.sent) if outlet is not None else set()
 
-    def settle(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+    def resolve(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
         """Tell the caller, if it still waits, what became of its event."""
-        awaited = self._awaited.get(token, {}).get(event_id)
-        if awaited is not None:
-            awaited.settle(outcome)
+        pending_ack = self._awaited.get(token, {}).get(event_id)
+        if pending_ack is not None:
+            pending_ack.resolve(outcome)
         elif process_of(event_id) != this_process():
             self.tell(token, event_id, outcome)
 
-    def let_go(self, token: str, error: RelayError | None = None) -> None:
+    def release(self, token: str, error: RelayError | None = None) -> None:
         """Answer the callers that wait: by default that the client has left, so that their events are kept."""
-        for awaited in list(self._awaited.get(token, {}).values()):
-            awaited.settle(error or ClientLeft())
+        for pending_ack in list(self._awaited.get(token, {}).values()):
+            pending_ack.resolve(error or ClientLeft())
 
 
 @dataclass(eq=False, slots=True)
@@ -210,12 +210,12 @@ class _BackedOff:
 
     outlet: "_Outlet"
     event_id: str
-    timer: Timer
+    timer: TimeoutQueue
 
     def end(self) -> None:
         """Send the event again."""
         if self.outlet.backed_off.pop(self.event_id, None) is self:
-            self.outlet.kick()
+            self.outlet.notify()
 
 
 class _Outlet:
@@ -237,7 +237,7 @@ class _Outlet:
         self._is_kicked = False
         self._lock = threading.Lock()
 
-    def kick(self) -> None:
+    def notify(self) -> None:
         """Look for events to send, in the background: there is no thread while there is nothing to do."""
         with self._lock:
             self._is_kicked = True
@@ -291,8 +291,8 @@ class _Outlet:
         if self.sent.get(event_id) is not sent:
             return
         if sent.attempt >= self._mailboxes.max_attempts:
-            self._bury(event_id, sent.attempt)
-            self.kick()
+            self._dead_letter_exhausted(event_id, sent.attempt)
+            self.notify()
             return
         del self.sent[event_id]
         self._mailboxes.overdue.discard(sent)
@@ -303,7 +303,7 @@ class _Outlet:
             log.warning(
                 "%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF
             )
-        self.kick()
+        self.notify()
 
     def _run(self) -> None:
         while self._may_run():
@@ -357,15 +357,15 @@ class _Outlet:
         event_id = event.call.id
         attempts = max(event.attempts, self._attempts.get(event_id, 0))
         if attempts >= self._mailboxes.max_attempts:
-            self._bury(event_id, attempts)
+            self._dead_letter_exhausted(event_id, attempts)
             return
         sent = self.sent[event_id] = _Sent(self, event_id, attempts + 1)
         try:
             on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
-            self._finish(event_id, self._mailboxes.store.set_aside)
-            log.warning("CLIENT_QUEUE_LIMIT_BYTES bites: an event is too large for it, and is set aside")
+            self._finish(event_id, self._mailboxes.store.dead_letter)
+            log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is set aside")
             self._is_kicked = True  # there may be room for another
             return
         except Exception:
@@ -380,15 +380,15 @@ class _Outlet:
         self._mailboxes.overdue.add(sent)
         self.client.flush()
 
-    def _bury(self, event_id: str, attempts: int) -> None:
+    def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
         """Set an event aside after its last attempt. If it is acknowledged after all, that still counts."""
-        log.warning("SOCKET2ME_MAX_ATTEMPTS bites: an event was sent %d times, and is set aside", attempts)
+        log.warning("SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is set aside", attempts)
         self._end_attempt(event_id)
         if event_id in self._ack_ids:
             self._dead[event_id] = None
             if len(self._dead) > MAX_DEAD:
                 self.forget(next(iter(self._dead)))
-        self._tell_store(event_id, self._mailboxes.store.set_aside)
+        self._tell_store(event_id, self._mailboxes.store.dead_letter)
         self._is_kicked = True  # there may be room for another
 
     def _finish(self, event_id: str, tell: Callable[[str, str], None]) -> None:
@@ -408,5 +408,5 @@ class _Outlet:
             outcome = ClientLeft()  # to its caller it is the same: the event is kept
         else:
             self._finish(event_id, self._mailboxes.store.acknowledge)
-        self._mailboxes.settle(self._token, event_id, outcome)
-        self.kick()
+        self._mailboxes.resolve(self._token, event_id, outcome)
+        self.notify()

@@ -11,7 +11,7 @@ from functools import partial
 from ..errors import ClientBusy, ClientGone, NobodyConnected, ShuttingDown, StoreUnavailable, UnknownToken
 from ..storage import TokenStore
 from .call import Call
-from .delivery import Awaited, Client, Handed, hand
+from .delivery import Client, Delivery, PendingAck, deliver
 from .hold_queue import HeldCall, HoldQueue
 from .mailbox import Mailboxes
 from .token_counts import TokenCounts
@@ -53,17 +53,17 @@ class Presence:
     def attach(self, token: str, client: Client) -> None:
         """Make `client` the token's one client, give it what was held, and dismiss the one before."""
         with self._lock:
-            displaced = self._clients.get(token)
-            if not self._hand_over(token, client):
+            replaced = self._clients.get(token)
+            if not self._flush_held(token, client):
                 return
             self._clients[token] = client
         try:
             record = self._store.attach(token, client.sid, client.mode)
         except StoreUnavailable:
-            self._attach_failed(token, client, displaced)
+            self._attach_failed(token, client, replaced)
             return
-        if displaced is not None:
-            displaced.dismiss("replaced")
+        if replaced is not None:
+            replaced.disconnect("replaced")
         if record is None:
             self.end(token)  # it ended since the client asked whether it lives
         elif record.mailbox and self._mailboxes is not None:
@@ -71,13 +71,13 @@ class Presence:
                 if self._clients.get(token) is client:
                     self._mailboxes.open(token, client)
 
-    def _attach_failed(self, token: str, client: Client, displaced: Client | None) -> None:
+    def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
         """Leave the token to the client that it had, and have the new one try again."""
         with self._lock:
-            if displaced is not None and self._clients.get(token) is client:
-                self._clients[token] = displaced
+            if replaced is not None and self._clients.get(token) is client:
+                self._clients[token] = replaced
         self.detach(token, client)
-        client.hang_up()
+        client.drop_connection()
 
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
@@ -89,9 +89,9 @@ class Presence:
                 self._mailboxes.close(token, client)
         if is_the_one:
             self._store.detach(token, client.sid)
-            self._retry_held(token, client)
+            self._retry_bounded(token, client)
 
-    def displace(self, token: str, sid: str) -> None:
+    def replace_client(self, token: str, sid: str) -> None:
         """Dismiss a client, if it is still here: another process has the token's newest."""
         with self._lock:
             client = self._clients.get(token)
@@ -100,25 +100,25 @@ class Presence:
             del self._clients[token]
             if self._mailboxes is not None:
                 self._mailboxes.close(token, client)
-        client.dismiss("replaced")
-        self._retry_held(token, client)
+        client.disconnect("replaced")
+        self._retry_bounded(token, client)
 
     def deliver_held(self, token: str, client: Client) -> None:
         """Deliver what waits for room in a client's window."""
         if token in self.held:
             with self._lock:
                 if self._clients.get(token) is client:
-                    self._hand_over(token, client)
+                    self._flush_held(token, client)
 
-    def wake(self, token: str) -> None:
+    def retry_held(self, token: str) -> None:
         """Have calls that are held go where their client is: it came to another process."""
         with self._lock:
             self.held.release_all(token)
 
-    def wake_all(self) -> None:
+    def retry_all_held(self) -> None:
         """Have all that are held look again for their clients: it may have been missed that one came."""
         for token in self.held.tokens():
-            self.wake(token)
+            self.retry_held(token)
 
     def drain(self) -> None:
         """Answer all that wait for a client: this process takes no more."""
@@ -136,11 +136,11 @@ class Presence:
             self.held.release_all(token, UnknownToken())
         if client is not None:
             try:
-                client.dismiss()
+                client.disconnect()
             except Exception:
                 log.exception("a client was not dismissed")
 
-    def deliver_or_hold(self, call: Call, *, may_hold: bool) -> Handed | HeldCall:
+    def deliver_or_hold(self, call: Call, *, may_hold: bool) -> Delivery | HeldCall:
         """Queue a call for its client, or hold it until a client comes, or until there is room in its window.
 
         Raises `NobodyConnected` or `ClientBusy` if it may not be held, and what `HoldQueue.add` and `Client.send`
@@ -150,9 +150,9 @@ class Presence:
             client = self._clients.get(call.token)
             if client is not None and self._may_deliver(call.token, client):
                 try:
-                    handed = self._deliver(call, client)
+                    delivery = self._deliver(call, client)
                     client.flush()
-                    return handed
+                    return delivery
                 except ClientGone:
                     del self._clients[call.token]
                     self._store.detach(call.token, client.sid)
@@ -161,13 +161,13 @@ class Presence:
             return self.held.add(HeldCall(call))
 
     def deliver_bounded(
-        self, call: Call, client: Client, new_awaited: Callable[[str], Awaited]
-    ) -> Handed | HeldCall:
+        self, call: Call, client: Client, new_pending_ack: Callable[[str], PendingAck]
+    ) -> Delivery | HeldCall:
         """Queue a call of another process for a client, or hold it until there is room in the client's window."""
         with self._lock:
             if self._may_deliver(call.token, client):
-                return self._deliver(call, client, new_awaited)
-            return self.held.add(HeldCall(call, new_awaited))
+                return self._deliver(call, client, new_pending_ack)
+            return self.held.add(HeldCall(call, new_pending_ack))
 
     def when_released(self, held: HeldCall, on_released: Callable[[], None]) -> None:
         """Have `on_released` called when a held call waits no more, which may be so already."""
@@ -191,11 +191,11 @@ class Presence:
             self.held.remove(held)
             return True
 
-    def _hand_over(self, token: str, client: Client) -> bool:
+    def _flush_held(self, token: str, client: Client) -> bool:
         """Give a client what is held for its token, oldest first, as far as its window. Return False if it left."""
         while (held := self.held.oldest(token)) and client.has_room:
             try:
-                held.handed = self._deliver(held.call, client, held.new_awaited)
+                held.delivery = self._deliver(held.call, client, held.new_pending_ack)
                 client.flush()
             except ClientGone:
                 return False
@@ -205,21 +205,23 @@ class Presence:
                 self.held.release(held)
         return True
 
-    def _retry_held(self, token: str, client: Client) -> None:
+    def _retry_bounded(self, token: str, client: Client) -> None:
         """Have calls look for another client that waited for room in the window of one that has gone."""
         if client.bounds_calls and token in self.held:
-            self.wake(token)
+            self.retry_held(token)
 
     def _may_deliver(self, token: str, client: Client) -> bool:
         """Say whether a call may go to a client now: there is room, and none waits for it that came before."""
         return not client.bounds_calls or (client.has_room and token not in self.held)
 
-    def _deliver(self, call: Call, client: Client, new_awaited: Callable[[str], Awaited] = Awaited) -> Handed:
+    def _deliver(
+        self, call: Call, client: Client, new_pending_ack: Callable[[str], PendingAck] = PendingAck
+    ) -> Delivery:
         """Queue a call for a client; if nobody waits for it any more, another has its place in the window."""
-        handed = hand(call, client, new_awaited)
+        delivery = deliver(call, client, new_pending_ack)
         if client.bounds_calls:
-            handed.forget = partial(self._forget, call.token, client, handed.forget)
-        return handed
+            delivery.forget = partial(self._forget, call.token, client, delivery.forget)
+        return delivery
 
     def _forget(self, token: str, client: Client, forget: Callable[[], None]) -> None:
         forget()

@@ -22,7 +22,7 @@ from ..http.answers import Answer
 from ..limits import Rate
 from ..storage import Counts, TokenRecord, TokenStore
 from .call import Call
-from .delivery import LEGACY, Awaited, Client, Handed, hand
+from .delivery import LEGACY, Client, Delivery, PendingAck, deliver
 from .hold_queue import HeldCall
 from .mailbox import Mailboxes
 from .presence import Presence
@@ -32,13 +32,13 @@ from .token_counts import TokenCounts
 log = logging.getLogger(__name__)
 
 
-class Alone:
-    """The other processes of this relay: there are none. If there are, `peers.Peers` stands here."""
+class SingleProcess:
+    """The other processes of this relay: there are none. If there are, `peers.Cluster` stands here."""
 
     def serve(self, relay: "Relay") -> None:
         """Do for others what they ask of `relay`, from when the store is started."""
 
-    def hand(self, call: Call) -> Handed | None:
+    def deliver(self, call: Call) -> Delivery | None:
         """Have another process hand a call to its client. Return None if none has one.
 
         Raises `UnknownToken`, `PeerSilent`, or what the other process says.
@@ -46,7 +46,7 @@ class Alone:
         return None
 
     def watch(self, token: str, wait_seconds: float) -> bool:
-        """Say whether another process has the client. If one comes in that time, `Relay.wake` is called."""
+        """Say whether another process has the client. If one comes in that time, `Relay.retry_held` is called."""
         return False
 
     def is_connected(self, token: str) -> bool:
@@ -62,7 +62,7 @@ class Alone:
         return Counts()
 
     @property
-    def is_owed_to(self) -> bool:
+    def has_waiting_peers(self) -> bool:
         """Whether another process waits for a client of this one."""
         return False
 
@@ -70,7 +70,7 @@ class Alone:
 class Relay:
     """Connects calls to the clients of `presence`.
 
-    `rate` bounds the calls for each token, `give_way` lets other callers have their turn.
+    `rate` bounds the calls for each token, `yield_to_others` lets other callers have their turn.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Relay:
         mailbox_max_age_seconds: float,
         mailboxes: Mailboxes | None,
         counts: TokenCounts,
-        peers: Alone,
+        peers: SingleProcess,
         rate: Rate,
-        give_way: Callable[[], None],
+        yield_to_others: Callable[[], None],
     ) -> None:
         self._store = store
         self.presence = presence
@@ -101,11 +101,11 @@ class Relay:
         self.token_counts = counts
         self._peers = peers
         self._rate = rate
-        self._give_way = give_way
+        self._yield_to_others = yield_to_others
 
     def admit(self, token: str) -> TokenRecord:
         """Return a token that may be called now. Raises `UnknownToken` or `TooManyRequests`."""
-        record = self._store.peek(token)
+        record = self._store.get_cached(token)
         if record is None:
             raise UnknownToken
         try:
@@ -152,33 +152,35 @@ class Relay:
     @property
     def has_peers(self) -> bool:
         """Whether there may be other processes."""
-        return type(self._peers) is not Alone
+        return type(self._peers) is not SingleProcess
 
     @property
-    def is_owed_to(self) -> bool:
+    def has_waiting_peers(self) -> bool:
         """Whether another process waits for a client of this one."""
-        return self._peers.is_owed_to
+        return self._peers.has_waiting_peers
 
-    def take(self, calls: Sequence[tuple[Call, Callable[[str], Awaited]]]) -> list[Handed | HeldCall | Exception]:
+    def take(
+        self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]
+    ) -> list[Delivery | HeldCall | Exception]:
         """Hand calls that came to other processes to clients of this one, and return what came of each.
 
-        What makes an `Awaited`, for a mode, goes with each. `ClientGone` is one for whom nobody is here. One that
+        What makes a `PendingAck`, for a mode, goes with each. `ClientGone` is one for whom nobody is here. One that
         is held waits for room in its client's window: `Presence.when_released` and `give_up` are for those.
         """
-        outcomes: list[Handed | HeldCall | Exception] = []
+        outcomes: list[Delivery | HeldCall | Exception] = []
         handed_to: list[tuple[str, Client] | None] = []
-        for call, new_awaited in calls:
+        for call, new_pending_ack in calls:
             client = self.presence.get(call.token)
             try:
                 if client is None:
                     raise ClientGone
                 self._check_rate(call.token)
                 if client.bounds_calls:
-                    outcome = self.presence.deliver_bounded(call, client, new_awaited)
+                    outcome = self.presence.deliver_bounded(call, client, new_pending_ack)
                     outcomes.append(outcome)
-                    handed_to.append((call.token, client) if isinstance(outcome, Handed) else None)
+                    handed_to.append((call.token, client) if isinstance(outcome, Delivery) else None)
                     continue
-                outcomes.append(hand(call, client, new_awaited))
+                outcomes.append(deliver(call, client, new_pending_ack))
                 handed_to.append((call.token, client))
             except (ClientGone, RelayError) as error:
                 if client is not None and isinstance(error, ClientGone):
@@ -206,11 +208,11 @@ class Relay:
         for number, token in enumerate(expired, 1):
             self.presence.end(token)
             if number % 100 == 0:
-                self._give_way()
+                self._yield_to_others()
         if self.mailboxes is not None:
             dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
             if dropped:
-                log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS bites: %d events were dropped", dropped)
+                log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
         return len(expired)
 
     def delete(self, token: str) -> None:
@@ -232,51 +234,51 @@ class Relay:
             return self._answer(call, self._hold(call))
         if client is not None:
             try:
-                handed = hand(call, client)
+                delivery = deliver(call, client)
             except ClientGone:
                 self.presence.detach(call.token, client)
                 return self._answer(call, self._hold(call))
             number = client.number
             # Others have their turn here; what they queue for this client goes out in one piece with it.
-            self._give_way()
+            self._yield_to_others()
             try:
                 client.flush()
             except ClientGone:
                 self.presence.detach(call.token, client)
                 if client.has_lost(number):
                     return self._answer(call, self._hold(call))
-            return self._answer(call, handed)
-        if (elsewhere := self._peers.hand(call)) is not None:
+            return self._answer(call, delivery)
+        if (elsewhere := self._peers.deliver(call)) is not None:
             return self._answer(call, elsewhere)
         return self._answer(call, self._hold(call))
 
-    def _answer(self, call: Call, handed: Handed) -> Answer:
+    def _answer(self, call: Call, delivery: Delivery) -> Answer:
         """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
-        awaited = handed.awaited
-        if awaited is None:
+        pending_ack = delivery.pending_ack
+        if pending_ack is None:
             return LEGACY_OK if call.is_legacy else OK
         call.body = b""  # nobody needs it any more, and many calls may wait here
-        if not awaited.wait(self._timeouts[handed.mode]):
-            handed.forget()
-            if not awaited.is_settled:  # it may have come just now
+        if not pending_ack.wait(self._timeouts[delivery.mode]):
+            delivery.forget()
+            if not pending_ack.is_resolved:  # it may have come just now
                 if call.is_legacy:
                     return LEGACY_OK  # as the later originals answered
                 raise NotAcknowledged
-        return awaited.answer()
+        return pending_ack.answer()
 
-    def _hold(self, call: Call) -> Handed:
+    def _hold(self, call: Call) -> Delivery:
         """Wait for the next client to take a call, unless one came and takes it at once."""
         deadline = time.monotonic() + self._hold_seconds
         while True:
             seconds = deadline - time.monotonic()
             outcome = self.presence.deliver_or_hold(call, may_hold=seconds > 0)
-            if isinstance(outcome, Handed):
+            if isinstance(outcome, Delivery):
                 return outcome
             found = self._wait_for_client(outcome, seconds)
             if found is not None:
                 return found
 
-    def _wait_for_client(self, held: HeldCall, seconds: float) -> Handed | None:
+    def _wait_for_client(self, held: HeldCall, seconds: float) -> Delivery | None:
         """Wait until a held call was taken. Return None if it was not, but a client is said to have come."""
         token = held.call.token
         try:
@@ -287,13 +289,13 @@ class Relay:
             is_elsewhere = False
         if (is_elsewhere or not held.released.wait(seconds)) and self.presence.stop_holding(held):
             if is_elsewhere:
-                return self._peers.hand(held.call)
+                return self._peers.deliver(held.call)
             if token in self.presence:
                 raise ClientBusy
             raise NobodyConnected if self._store.get(token) is not None else UnknownToken
         if held.error is not None:
             raise held.error
-        return held.handed
+        return held.delivery
 
     def _check_rate(self, token: str) -> None:
         retry_after_seconds = self._rate.hit(token)
@@ -312,6 +314,6 @@ class Relay:
     def _may_live(self, token: str) -> bool:
         """Say whether a token lives, as far as the store can tell: what became of a call does not depend on it."""
         try:
-            return self._store.peek(token) is not None
+            return self._store.get_cached(token) is not None
         except StoreUnavailable:
             return True

@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 
 import socketio
 
-M = TypeVar("M", bound="Member")
+M = TypeVar("M", bound="NamespaceClient")
 
 
-class Member:
+class NamespaceClient:
     """A client in a namespace."""
 
     __slots__ = ("is_accepted", "is_leaving", "namespace", "sid", "transport_id")
@@ -26,7 +26,7 @@ class Member:
         self.is_leaving = False
 
 
-class Register(socketio.Manager, Generic[M]):  # type: ignore[misc]  # python-socketio carries no types
+class ClientManager(socketio.Manager, Generic[M]):  # type: ignore[misc]  # python-socketio carries no types
     """Who is in which namespace.
 
     `new_member` makes a member of a sid, a transport and a namespace; `on_accepted` is called with one whose

@@ -47,7 +47,7 @@ from ..relay.replies import TOO_LARGE
 from ..relay.tokens import is_secret, is_token
 from ..storage import MODES, TokenStore
 from .legacy import LegacyEngine
-from .manager import Member, Register
+from .manager import ClientManager, NamespaceClient
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ GOODBYE_SECONDS = 2
 DROP_SECONDS = 2
 
 
-class SocketClient(Member):
+class SocketClient(NamespaceClient):
     """One client on one namespace: what `relay.Client` asks for."""
 
     __slots__ = (
@@ -187,15 +187,15 @@ class SocketClient(Member):
     def tell_dropped(self, event_id: str) -> None:
         self._say("dropped", event_id)
 
-    def dismiss(self, farewell: str | None = None) -> None:
+    def disconnect(self, final_event: str | None = None) -> None:
         self.leave()
-        if farewell is not None:
-            self._say(farewell)
+        if final_event is not None:
+            self._say(final_event)
         # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
         self._sockets.socketio.server.disconnect(self.sid, namespace=self.namespace)
-        self._sockets.goodbyes.add(self.transport_id)
+        self._sockets.close_deadlines.add(self.transport_id)
 
-    def hang_up(self) -> None:
+    def drop_connection(self) -> None:
         self._sockets.drops.add(self.transport_id)
 
     def _await(self, on_ack: OnAck) -> int:
@@ -219,7 +219,7 @@ class Sockets:
     """Flask-SocketIO on the relay's own engine. Accepts nobody before `serve` is called."""
 
     def __init__(self, app: Flask, settings: Settings, answers: ErrorAnswers, origins: Origins) -> None:
-        self._register = Register(partial(SocketClient, self), self._on_accepted)
+        self._register = ClientManager(partial(SocketClient, self), self._on_accepted)
         self._store: TokenStore
         self._relay: Relay
         self._answers = answers
@@ -266,7 +266,7 @@ class Sockets:
         self.engine.on("disconnect", self._on_transport_gone)
         server.eio = self.engine
         server.environ = _NoEnvirons()
-        self.goodbyes = self.engine.timer(GOODBYE_SECONDS, self._close_if_unused)
+        self.close_deadlines = self.engine.timer(GOODBYE_SECONDS, self._close_if_unused)
         self.drops = self.engine.timer(DROP_SECONDS, self.engine.disconnect)
 
     def serve(self, store: TokenStore, relay: Relay) -> None:
@@ -294,7 +294,7 @@ class Sockets:
             self._answers.note(error)
             if isinstance(error, StoreUnavailable):
                 # A client that is refused does not try again by itself; one that loses its connection does.
-                self._register[sid].hang_up()
+                self._register[sid].drop_connection()
                 raise _Unanswered from None
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
@@ -332,7 +332,7 @@ class Sockets:
             self._relay.presence.attach(client.token, client)
         except Exception:
             log.exception("a client was not attached")
-            client.dismiss()
+            client.disconnect()
 
     def _on_disconnect(self, namespace: str, sid: str, reason: str) -> None:
         client = self._register[sid]
@@ -489,7 +489,7 @@ def _has_green_threads() -> bool:
     return eventlet is not None and eventlet.patcher.is_monkey_patched("socket")
 
 
-def _packet_class(settings: Settings, register: Register[SocketClient]) -> type:
+def _packet_class(settings: Settings, register: ClientManager[SocketClient]) -> type:
     """Return python-socketio's packet, whose CONNECT answer has the member `relay` beside `sid` for some clients.
 
     A client that names an option in `auth` learns from it how long the relay waits for it, how often it sends an

@@ -36,7 +36,7 @@ __all__ = [
 class MailboxStore(Protocol):
     """Calls that wait until a client acknowledges them, in order for each token. All of it survives the process.
 
-    Every method may raise `StoreUnavailable`, but `attempted`, `acknowledge` and `set_aside`: they are done soon,
+    Every method may raise `StoreUnavailable`, but `attempted`, `acknowledge` and `dead_letter`: they are done soon,
     and what they would have changed is at worst done again.
     """
 
@@ -74,7 +74,7 @@ class MailboxStore(Protocol):
     def acknowledge(self, token: str, event_id: str) -> None:
         """Drop an event: its client has it."""
 
-    def set_aside(self, token: str, event_id: str) -> None:
+    def dead_letter(self, token: str, event_id: str) -> None:
         """Send an event no more, unless somebody asks for it."""
 
 
@@ -108,7 +108,7 @@ class TokenStore(Protocol):
     def get(self, token: str) -> TokenRecord | None:
         """Return a token that lives. One that has expired by now does not, whether or not it was swept."""
 
-    def peek(self, token: str) -> TokenRecord | None:
+    def get_cached(self, token: str) -> TokenRecord | None:
         """As `get`, for a call. The process that has the client may know better: it says so when it is called."""
 
     def refresh(self, token: str) -> TokenRecord | None:

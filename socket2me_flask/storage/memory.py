@@ -60,7 +60,7 @@ class MemoryStore:
         record = self._records.get(token)
         return record if record is not None and self._clock() < record.expires_at else None
 
-    peek = get
+    get_cached = get
 
     def refresh(self, token: str) -> TokenRecord | None:
         with self._lock:

@@ -69,5 +69,5 @@ class StoredEvent:
 
     call: Call
     attempts: int
-    is_set_aside: bool
+    is_dead_letter: bool
     size: int

@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 from limits.storage import RedisStorage
 
-from ..cluster.bus import Channel
-from ..cluster.redis_connection import Link
+from ..cluster.bus import Bus
+from ..cluster.redis_connection import RedisConnection
 from ..errors import MailboxesFull, MailboxFull, StoreUnavailable, TooManyTokens, UnknownEvent, UnknownToken
 from ..relay.call import Call
 from .memory import MemoryStore
@@ -84,18 +84,18 @@ class RedisStore:
         self.routes: dict[str, Route] = {}
         self._questions: dict[str, list[_Question]] = {}  # by token: what is just being asked
         self._expired: list[str] = []  # taken out of `_near`, and not looked up yet
-        self._link = Link(url, timeout_seconds=timeout_seconds, verify_tls=verify_tls)
-        self.channel = Channel(self._link, self.process, lease_seconds=lease_seconds)
+        self._connection = RedisConnection(url, timeout_seconds=timeout_seconds, verify_tls=verify_tls)
+        self.bus = Bus(self._connection, self.process, lease_seconds=lease_seconds)
 
     def start(self) -> str:
-        self._link.start()
-        self.channel.start(self._timeout_seconds)
-        return f"Redis at {self._link.address}, {self._state()}; this process is {self.process}"
+        self._connection.start()
+        self.bus.start(self._timeout_seconds)
+        return f"Redis at {self._connection.address}, {self._state()}; this process is {self.process}"
 
     def _state(self) -> str:
         try:
             self.ping()
-            info = self._link.call("INFO").decode()
+            info = self._connection.call("INFO").decode()
         except StoreUnavailable:
             return "which does not answer, and is tried again and again"
         found = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
@@ -107,17 +107,17 @@ class RedisStore:
 
     def on_up(self, do: Callable[[], None]) -> None:
         """Have something done each time that Redis answers again."""
-        self._link.on_up = do
+        self._connection.on_up = do
 
     def check_link(self) -> None:
         """Raise `StoreUnavailable` if Redis is known not to answer."""
-        if not self._link.is_up:
+        if not self._connection.is_up:
             raise StoreUnavailable
 
     def counters(self) -> RedisStorage:
         """Return where processes can count together."""
         return RedisStorage(
-            "redis://", connection_pool=self._link.pool, key_prefix="s2m:rate", wrap_exceptions=True
+            "redis://", connection_pool=self._connection.pool, key_prefix="s2m:rate", wrap_exceptions=True
         )
 
     # Tokens
@@ -144,16 +144,16 @@ class RedisStore:
         ]
         if secret_hash is not None:
             fields += ["secret", secret_hash]
-        if not self._link.step("add", token, math.ceil(ttl_seconds * 1000), self._max_tokens, *fields):
+        if not self._connection.step("add", token, math.ceil(ttl_seconds * 1000), self._max_tokens, *fields):
             raise TooManyTokens
         return record
 
     def get(self, token: str) -> TokenRecord | None:
-        record = self._near.get(token) if self.channel.is_trusted else None
+        record = self._near.get(token) if self.bus.is_in_sync else None
         return record or self._step("get", token)
 
-    def peek(self, token: str) -> TokenRecord | None:
-        self.channel.check()
+    def get_cached(self, token: str) -> TokenRecord | None:
+        self.bus.check()
         record = self._near.get(token)
         if record is not None:
             return record
@@ -174,8 +174,8 @@ class RedisStore:
         return self._step("refresh", token, self._clock() + record.ttl_seconds, self.process)
 
     def remove(self, token: str) -> bool:
-        is_removed = bool(self._link.step("remove", token, self.process))
-        self.unlearn(token)
+        is_removed = bool(self._connection.step("remove", token, self.process))
+        self.invalidate(token)
         return is_removed
 
     def pop_expired(self) -> list[str]:
@@ -186,10 +186,10 @@ class RedisStore:
                 token = self._expired[-1]
                 # It may have been refreshed, and this process may have missed to hear of it.
                 if self._step("get", token) is None:
-                    self._link.step("bury", token)
+                    self._connection.step("bury", token)
                     expired.append(token)
                 self._expired.pop()
-            while swept := self._link.step("expired", MOST_DROPPED):
+            while swept := self._connection.step("expired", MOST_DROPPED):
                 for token in map(bytes.decode, swept):
                     self.forget(token)
                     expired.append(token)
@@ -199,17 +199,17 @@ class RedisStore:
         return expired
 
     def ping(self) -> None:
-        self.channel.check()
-        self._link.call("PING")
+        self.bus.check()
+        self._connection.call("PING")
 
     def close(self) -> None:
-        self.channel.close()
-        self._link.close()
+        self.bus.close()
+        self._connection.close()
 
     # Clients
 
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
-        self.channel.check()
+        self.bus.check()
         record = self._step("attach", token, self.process, client, mode, 1)
         if record is None or self.is_remembered(token):
             return record
@@ -220,7 +220,7 @@ class RedisStore:
 
         Return of each True, False if another client has come meanwhile, None if the token has ended.
         """
-        attach = partial(self._link.submit_step, "attach")
+        attach = partial(self._connection.submit_step, "attach")
         asked = [
             (self._ask(token), attach(token, self.process, client, mode, 0)) for token, client, mode in clients
         ]
@@ -238,20 +238,20 @@ class RedisStore:
         return outcomes
 
     def detach(self, token: str, client: str) -> None:
-        self.unlearn(token)
-        self._link.submit_step("detach", token, self.process, client)
+        self.invalidate(token)
+        self._connection.submit_step("detach", token, self.process, client)
 
     def refreshed(self, token: str) -> None:
         """A token that this process remembers was refreshed elsewhere."""
         self._near.refresh(token)
 
-    def unlearn(self, token: str) -> None:
+    def invalidate(self, token: str) -> None:
         """Remember nothing of a token, nor what is just being asked of it: it has changed."""
         for question in self._questions.get(token, ()):
             question.is_stale = True
         self.forget(token)
 
-    def unlearn_all(self) -> None:
+    def invalidate_all(self) -> None:
         """Remember nothing of any token: something may have changed that this process has not heard of."""
         for questions in list(self._questions.values()):
             for question in questions:
@@ -264,7 +264,7 @@ class RedisStore:
         self._near.remove(token)
         self.routes.pop(token, None)
 
-    def correct(self, token: str, route: Route, *, unless_alive: bool) -> TokenRecord | None:
+    def refresh_route(self, token: str, route: Route, *, unless_alive: bool) -> TokenRecord | None:
         """Learn anew where a client is, as it is not where `route` says. Return None if the token has ended.
 
         With `unless_alive` it is still there if its process can be reached by now.
@@ -273,11 +273,11 @@ class RedisStore:
 
     def watch(self, token: str, wait_seconds: float) -> TokenRecord | None:
         """Have this process told when a client comes; if there is one, learn where. None if the token has ended."""
-        self.channel.check()
+        self.bus.check()
         return self._step("watch", token, self.process, math.ceil(wait_seconds * 1000))
 
     def count(self, token: str, counts: Counts) -> None:
-        self._link.submit_step(
+        self._connection.submit_step(
             "count",
             token,
             counts.forwarded,
@@ -286,7 +286,7 @@ class RedisStore:
         )
 
     def counts(self, token: str) -> Counts:
-        found = self._link.step("get", token)
+        found = self._connection.step("get", token)
         if not found:
             return Counts()
         return Counts(int(found[8] or 0), int(found[9] or 0), float(found[10]) if found[10] else None)
@@ -300,7 +300,7 @@ class RedisStore:
     def put(self, call: Call) -> str | None:
         content = _encode([getattr(call, name) for name in _CONTENT])
         size = len(content) + len(call.body) + EVENT_BYTES
-        answer = self._link.step(
+        answer = self._connection.step(
             "put",
             *(call.token, self.process, CALLER_WAITS_SECONDS * 1000, call.id, call.received_at, size),
             *(content, call.body, *self._bounds, SMALL_MAILBOX_BYTES),
@@ -314,47 +314,47 @@ class RedisStore:
         return answer[0].decode() if answer else None
 
     def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
-        rows = self._link.step("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known))
+        rows = self._connection.step("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known))
         return [_event(token, row) for row in rows]
 
     def find(self, token: str, event_id: str) -> StoredEvent:
-        row = self._link.step("find", token, event_id)
+        row = self._connection.step("find", token, event_id)
         if row is None:
             raise UnknownEvent
         return _event(token, row)
 
     def summary(self, token: str) -> list[StoredEvent]:
-        rows = self._link.step("summary", token)
+        rows = self._connection.step("summary", token)
         return [_event(token, row[:5]) for row in sorted(rows, key=lambda row: row[5])]
 
     def redeliver(self, token: str, event_id: str) -> None:
-        if not self._link.step("redeliver", token, event_id, self.process):
+        if not self._connection.step("redeliver", token, event_id, self.process):
             raise UnknownEvent
 
     def delete(self, token: str, event_id: str) -> None:
-        if not self._link.step("delete", token, event_id, self.process):
+        if not self._connection.step("delete", token, event_id, self.process):
             raise UnknownEvent
 
     def drop_older(self, received_before: float) -> int:
         dropped = 0
-        while newly := self._link.step("drop_older", received_before, MOST_DROPPED):
+        while newly := self._connection.step("drop_older", received_before, MOST_DROPPED):
             dropped += newly
         return dropped
 
     def attempted(self, token: str, event_id: str) -> None:
-        self._link.submit_step("attempted", token, event_id)
+        self._connection.submit_step("attempted", token, event_id)
 
     def acknowledge(self, token: str, event_id: str) -> None:
-        self._link.submit_step("acknowledge", token, event_id)
+        self._connection.submit_step("acknowledge", token, event_id)
 
-    def set_aside(self, token: str, event_id: str) -> None:
-        self._link.submit_step("set_aside", token, event_id)
+    def dead_letter(self, token: str, event_id: str) -> None:
+        self._connection.submit_step("set_aside", token, event_id)
 
     def _step(self, name: str, token: str, *args: Any) -> TokenRecord | None:
         """Carry out a step that returns the token, and learn from it."""
         question = self._ask(token)
         try:
-            found = self._link.step(name, token, *args)
+            found = self._connection.step(name, token, *args)
         finally:
             self._close(question)
         return self._learn(question, found)
@@ -405,7 +405,7 @@ class _Question:
 
 
 def _event(token: str, row: list[Any]) -> StoredEvent:
-    event_id, attempts, is_set_aside, size, received_at, *kept = row
+    event_id, attempts, is_dead_letter, size, received_at, *kept = row
     if kept:
         content = _decode(kept[0])
         values = content if isinstance(content, dict) else dict(zip(_CONTENT, content, strict=False))
@@ -413,4 +413,4 @@ def _event(token: str, row: list[Any]) -> StoredEvent:
         call = Call(token=token, body=kept[1], id=event_id.decode(), **known)
     else:
         call = Call(token, "", "", "", {}, b"", float(received_at), event_id.decode())
-    return StoredEvent(call, attempts, bool(is_set_aside), size)
+    return StoredEvent(call, attempts, bool(is_dead_letter), size)

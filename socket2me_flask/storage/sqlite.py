@@ -133,7 +133,7 @@ class SQLiteStore:
             raise StoreUnavailable
         return record
 
-    peek = get
+    get_cached = get
 
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
         return self.get(token)
@@ -192,7 +192,7 @@ class SQLiteStore:
     def acknowledge(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._delete("id = ?", event_id))
 
-    def set_aside(self, token: str, event_id: str) -> None:
+    def dead_letter(self, token: str, event_id: str) -> None:
         self._worker.submit(lambda: self._update("is_set_aside = 1", event_id, token))
 
     def redeliver(self, token: str, event_id: str) -> None:
@@ -421,9 +421,9 @@ def _token(row: Sequence[Any]) -> TokenRecord:
 
 
 def _event(row: Sequence[Any]) -> StoredEvent:
-    event_id, token, received_at, is_legacy, attempts, is_set_aside, size, *content = row
+    event_id, token, received_at, is_legacy, attempts, is_dead_letter, size, *content = row
     method, path, query, headers, body = content or _NO_CONTENT
     call = Call(
         token, method, path, query, json.loads(headers), body, received_at, id=event_id, is_legacy=bool(is_legacy)
     )
-    return StoredEvent(call, attempts, bool(is_set_aside), size)
+    return StoredEvent(call, attempts, bool(is_dead_letter), size)

@@ -20,7 +20,7 @@ from gunicorn.http.parser import RequestParser
 
 from .. import logs
 from ..concurrency.poller import Poller
-from ..concurrency.timeout_queue import Timer
+from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import MalformedRequest, TooManyUnread
 from ..http.answers import Answer, ErrorAnswers
 from ..http.request_body import DISCARD_BYTES
@@ -99,8 +99,8 @@ class Server:
         self._poller = Poller()
         self._connections: set[Connection] = set()
         self._budgets = Budgets(heads=Pool(MAX_HEADS_BYTES), unread=Pool(MAX_UNREAD_BYTES))
-        self._heads = Timer(cfg.keepalive or HEAD_SECONDS, Connection.cut_off)
-        self._lingering = Timer(LINGER_SECONDS, Connection.abort)
+        self._heads = TimeoutQueue(cfg.keepalive or HEAD_SECONDS, Connection.cut_off)
+        self._lingering = TimeoutQueue(LINGER_SECONDS, Connection.abort)
         self._tls: Any = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
         if self._tls is not None:
             self._tls.options |= ssl.OP_NO_RENEGOTIATION

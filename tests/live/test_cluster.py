@@ -377,7 +377,7 @@ def test_the_clients_of_a_process_that_stands_still_are_gone_when_its_lease_ends
         try:
             answer = faulty.go(token)
             assert (answer.status_code, error_code(answer)) == (503, "peer_silent")
-            wait_until(lambda: "STORE_TIMEOUT_SECONDS bites" in faulty.other.log, "the log says so")
+            wait_until(lambda: "STORE_TIMEOUT_SECONDS reached" in faulty.other.log, "the log says so")
             started = time.monotonic()
             wait_until(lambda: error_code(faulty.go(token)) == "nobody_connected", "its lease has ended")
             assert time.monotonic() - started < LEASE_SECONDS + TIMEOUT_SECONDS + 1

@@ -254,7 +254,12 @@ def test_a_reply_leaves_nothing_in_the_callers_browser(server):
     """Headers that a browser keeps for an origin do not pass; those that callers need do, repeated ones too."""
     token = server.new()
     kept = {"Set-Cookie": "a=b", "Clear-Site-Data": '"*"', "Alt-Svc": 'h2="evil.example:443"'}
-    needed = {"Content-Type": "text/xml", "Link": ["<a>", "<b>"], "X-Own": "1", "WebHook-Allowed-Rate": 100}
+    needed = {
+        "Content-Type": "text/xml",
+        "RedisConnection": ["<a>", "<b>"],
+        "X-Own": "1",
+        "WebHook-Allowed-Rate": 100,
+    }
     with Acknowledging(server, token, mode="reply") as client:
         caller = Caller(server, token)
         ack_id, _ = client.event()
@@ -264,7 +269,7 @@ def test_a_reply_leaves_nothing_in_the_callers_browser(server):
     assert not set(kept) & set(answer.headers)
     assert {name: answer.headers[name] for name in needed} == {
         **needed,
-        "Link": "<a>, <b>",
+        "RedisConnection": "<a>, <b>",
         "WebHook-Allowed-Rate": "100",
     }
     assert (answer.headers["Cache-Control"], answer.headers["Content-Security-Policy"]) == ("no-store", "sandbox")

@@ -452,7 +452,7 @@ def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous, cl
     store = SQLiteStore(str(path), clock=time.time)
     store.start()
     assert store.get("a" * 24).mode == "ack"
-    assert [(e.call.id, e.attempts, e.is_set_aside) for e in store.summary("a" * 24)] == [
+    assert [(e.call.id, e.attempts, e.is_dead_letter) for e in store.summary("a" * 24)] == [
         ("id-0", 0, False),
         ("id-1", 1, False),
         ("id-2", 0, True),

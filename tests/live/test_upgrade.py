@@ -147,8 +147,8 @@ class NewerPeer:
     def __init__(self, redis, token):
         self.name = "v9" + "0" * 16
         self.client = redis_library.Redis.from_url(redis.url)
-        self._channel = self.client.pubsub()
-        self._channel.subscribe(f"s2m:process:{self.name}")
+        self._bus = self.client.pubsub()
+        self._bus.subscribe(f"s2m:process:{self.name}")
         self.client.set(f"s2m:lease:{self.name}", "newer", ex=60)
         (self.relay,) = (key.decode().removeprefix("s2m:lease:") for key in self.client.keys("s2m:lease:v2*"))
         self.token = token
@@ -161,7 +161,7 @@ class NewerPeer:
         """Return the next message, not a subscription."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            found = self._channel.get_message(timeout=1)
+            found = self._bus.get_message(timeout=1)
             if found is not None and found["type"] == "message":
                 return _decode(found["data"])
         raise AssertionError("nothing came")

@@ -33,7 +33,7 @@ def delay(call, record):
 def replace(call, record):
     """Tell a client that another has its token."""
     for token, client in relay.presence.clients()[:1]:
-        relay.presence.displace(token, client.sid)
+        relay.presence.replace_client(token, client.sid)
     return forward(call, record)
 
 

@@ -172,7 +172,7 @@ def run_python(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
 
 def run_library(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
     """Be the client of our library, which handles one request at a time. Return what tells its state."""
-    from socket2me import Client, Displaced, Notice
+    from socket2me import Client, Notice, Replaced
 
     notices: list[Notice] = []
     client = Client(
@@ -186,7 +186,7 @@ def run_library(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
     def run() -> None:
         try:
             client.listen(lambda request: say("request", {"body": json.loads(request.body)}))
-        except Displaced:
+        except Replaced:
             say("replaced")
 
     threading.Thread(target=run, daemon=True).start()

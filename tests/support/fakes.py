@@ -7,7 +7,7 @@ from socket2me_flask.limits import NoRate
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.hold_queue import HoldQueue
 from socket2me_flask.relay.presence import Presence
-from socket2me_flask.relay.relay import Alone, Relay
+from socket2me_flask.relay.relay import Relay, SingleProcess
 from socket2me_flask.relay.token_counts import TokenCounts
 
 
@@ -23,7 +23,7 @@ class FakeClient:
         self.sid = str(id(self))
         self.received = []
         self.calls = []  # their paths
-        self.farewells = []
+        self.final_events = []
         self.gone = False
 
     def send(self, call, on_ack=None, attempt=None):
@@ -39,8 +39,8 @@ class FakeClient:
     def has_lost(self, number):
         return True
 
-    def dismiss(self, farewell=None):
-        self.farewells.append(farewell)
+    def disconnect(self, final_event=None):
+        self.final_events.append(final_event)
 
 
 def relay_on(store, *, mailboxes=None, **options):
@@ -56,9 +56,9 @@ def relay_on(store, *, mailboxes=None, **options):
         "ack_timeout_seconds": 0.05,
         "reply_timeout_seconds": 0.05,
         "mailbox_max_age_seconds": 10**12,
-        "peers": Alone(),
+        "peers": SingleProcess(),
         "rate": NoRate(),
-        "give_way": lambda: None,
+        "yield_to_others": lambda: None,
     }
     held = HoldQueue(**{name: options.pop(name, bound) for name, bound in bounds.items()})
     counts = TokenCounts()

@@ -14,7 +14,7 @@ from socket2me.local_forwarder import Pattern
 from socket2me.report import TextReport
 from socket2me.request import Request
 from socket2me.saved_requests import from_bytes, to_bytes
-from socket2me.saved_tokens import Kept, KeptTokens
+from socket2me.saved_tokens import SavedToken, SavedTokens
 from socket2me.target import Target
 
 EVENT = {"method": "GET", "path": "/a", "query": "", "headers": {}, "id": "x-1", "received_at": 1.0}
@@ -85,8 +85,12 @@ def test_a_request_in_a_file():
 
 def test_kept_tokens(tmp_path):
     """One for each relay and app; a damaged file is not overwritten."""
-    tokens = KeptTokens(tmp_path)
-    first, other, second = Kept("s", "t", "1", None), Kept("s", "u", "2", "x"), Kept("s", "t", "3", None)
+    tokens = SavedTokens(tmp_path)
+    first, other, second = (
+        SavedToken("s", "t", "1", None),
+        SavedToken("s", "u", "2", "x"),
+        SavedToken("s", "t", "3", None),
+    )
     for kept in (first, other, second):
         tokens.keep(kept)
     assert tokens.find("s", "t") == second

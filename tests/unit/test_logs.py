@@ -17,11 +17,11 @@ def now():
 def kept(now):
     """What a handler with the filter has kept, and the logger."""
 
-    class Kept(logging.Handler):
+    class SavedToken(logging.Handler):
         def emit(self, record):
             self.texts.append(record.getMessage())
 
-    handler, logger = Kept(), logging.Logger("test")
+    handler, logger = SavedToken(), logging.Logger("test")
     handler.texts = []
     handler.addFilter(Flood(lambda: now[0]))
     logger.addHandler(handler)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from socket2me_flask.concurrency.timeout_queue import Timer
+from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.relay.mailbox import MAX_DEAD, Mailboxes
 from socket2me_flask.storage import SQLiteStore
 from tests.support.fakes import AckClient, call_for, relay_on
@@ -26,7 +26,7 @@ def relay(store):
         redeliver_seconds=60,
         max_attempts=5,
         spawn=lambda run: threading.Thread(target=run).start(),
-        new_timer=Timer,
+        new_timer=TimeoutQueue,
     )
     return relay_on(store, mailboxes=mailboxes)
 
@@ -39,7 +39,7 @@ def record(store):
 def test_a_client_that_attaches_while_another_is_displaced_is_the_one_that_gets_events(relay, record):
     """Whoever is attached has the outlet, in whichever order threads got there."""
     first, second, third = AckClient(), AckClient(), AckClient()
-    first.dismiss = lambda farewell=None: relay.presence.attach(record.token, third)
+    first.disconnect = lambda final_event=None: relay.presence.attach(record.token, third)
     relay.presence.attach(record.token, first)
     relay.presence.attach(record.token, second)
     assert relay.presence.get(record.token) is third
@@ -79,7 +79,7 @@ def test_what_is_known_of_events_that_were_set_aside_has_a_bound(relay, record):
     outlet = mailboxes._outlets[record.token]
     for number in range(MAX_DEAD + 2):
         mailboxes.store.put(call_for(record.token, f"/{number}"))
-        outlet.kick()
+        outlet.notify()
         (sent,) = wait_until(lambda: list(outlet.sent.values()), "it is sent")
         wait_until(lambda n=number: len(outlet._ack_ids) >= min(n, MAX_DEAD) + 1, "the client has it")
         sent.give_up()
@@ -94,7 +94,7 @@ def test_an_event_that_is_retried_for_ever_has_a_bound(relay, record):
     call = call_for(record.token)
     relay.mailboxes.store.put(call)
     for number in range(1, 9):
-        relay.mailboxes.kick(record.token)
+        relay.mailboxes.notify(record.token)
         wait_until(lambda n=number: len(client.calls) == n, "it is sent")
         wait_until(lambda: relay.mailboxes.in_flight(record.token), "it is on its way")
         wait_until(lambda: not relay.mailboxes._outlets[record.token]._is_running, "it is done")

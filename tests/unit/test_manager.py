@@ -5,7 +5,7 @@ import inspect
 import pytest
 import socketio
 
-from socket2me_flask.sockets.manager import Member, Register
+from socket2me_flask.sockets.manager import ClientManager, NamespaceClient
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def accepted():
 
 @pytest.fixture
 def register(accepted):
-    register = Register(Member, accepted.append)
+    register = ClientManager(NamespaceClient, accepted.append)
     server = socketio.Server(client_manager=register, namespaces="*", async_mode="threading", monitor_clients=False)
     register.sent = []
     server._send_packet = lambda transport_id, packet: register.sent.append(packet.encode())
@@ -72,7 +72,7 @@ def test_python_socketio_calls_nothing_that_the_register_lacks():
     import re
 
     called = set(re.findall(r"self\.manager\.(\w+)\(", source))
-    ours = {name for name in vars(Register) if not name.startswith("__")}
+    ours = {name for name in vars(ClientManager) if not name.startswith("__")}
     inherited = {
         "emit",  # by get_participants
         "set_server",

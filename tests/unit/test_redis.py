@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from socket2me_flask.cluster.rpc import Peers
-from socket2me_flask.concurrency.timeout_queue import Timer
+from socket2me_flask.cluster.rpc import Cluster
+from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
 from socket2me_flask.relay.mailbox import Mailboxes
 from socket2me_flask.relay.tokens import new_token
@@ -56,12 +56,12 @@ def test_a_detach_that_comes_late_changes_nothing(stores):
     here, there, token = stores
     there.attach(token, "d", "notify")
     here.detach(token, "c")
-    here.unlearn(token)  # nobody here listens to what it is told
+    here.invalidate(token)  # nobody here listens to what it is told
     assert here.get(token)
     assert here.routes[token].client == "d"
     here.attach(token, "e", "notify")
     here.detach(token, "c")
-    there.unlearn(token)
+    there.invalidate(token)
     assert there.get(token)
     assert there.routes[token].client == "e"
 
@@ -71,25 +71,25 @@ def test_a_client_whose_process_can_be_reached_again_is_where_it_was(stores):
     here, there, token = stores
     there.get(token)
     route = there.routes[token]
-    assert there.correct(token, route, unless_alive=True)
+    assert there.refresh_route(token, route, unless_alive=True)
     assert (there.routes[token].process, there.routes[token].client) == ("a", "c")
     here.close()
-    assert there.correct(token, route, unless_alive=True)
+    assert there.refresh_route(token, route, unless_alive=True)
     assert token not in there.routes
 
 
 def test_what_was_asked_before_there_was_news_is_not_remembered(stores, monkeypatch):
     """The answer may be older than the news."""
     here, _, token = stores
-    step = here._link.step
+    step = here._connection.step
 
     def with_news(*args):
         found = step(*args)
-        here.unlearn(token)
+        here.invalidate(token)
         return found
 
-    here.unlearn(token)
-    monkeypatch.setattr(here._link, "step", with_news)
+    here.invalidate(token)
+    monkeypatch.setattr(here._connection, "step", with_news)
     assert here.get(token)
     assert not here.is_remembered(token)
     monkeypatch.undo()
@@ -100,15 +100,15 @@ def test_what_was_asked_before_there_was_news_is_not_remembered(stores, monkeypa
 def test_news_of_one_token_is_no_news_of_another(stores, monkeypatch):
     """However many come and go, what is asked of the others is remembered: they expire in time."""
     here, _, token = stores
-    step = here._link.step
+    step = here._connection.step
 
     def with_news(*args):
         found = step(*args)
-        here.unlearn("another")
+        here.invalidate("another")
         return found
 
-    here.unlearn(token)
-    monkeypatch.setattr(here._link, "step", with_news)
+    here.invalidate(token)
+    monkeypatch.setattr(here._connection, "step", with_news)
     assert here.attach(token, "d", "notify")
     assert here.is_remembered(token)
     assert here._questions == {}
@@ -118,13 +118,13 @@ def test_a_process_whose_lease_had_ended_looks_after_its_clients(open_store):
     """To others they were gone, though its channel was never away."""
     store = open_store("a", lease_seconds=0.6)
     gaps = []
-    store.channel.on_gap = lambda: gaps.append(1) or True
+    store.bus.on_resync = lambda: gaps.append(1) or True
     store.start()
     time.sleep(0.1)  # at the start its channel is new, and so is its lease
     gaps.clear()
-    store._link.call("DEL", "s2m:lease:a")
+    store._connection.call("DEL", "s2m:lease:a")
     wait_until(lambda: gaps, "it is noticed")
-    assert store.channel.is_trusted
+    assert store.bus.is_in_sync
 
 
 def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
@@ -138,23 +138,23 @@ def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
             slow.wait(10)
         return True
 
-    store.channel.on_gap = close_gap
-    store._link.start()
-    store.channel.start(0)
+    store.bus.on_resync = close_gap
+    store._connection.start()
+    store.bus.start(0)
     wait_until(lambda: opened, "the first is being closed")
     redis.client.client_kill_filter(_type="pubsub", skipme=True)
-    wait_until(lambda: store.channel.is_trusted, "the second is closed")
+    wait_until(lambda: store.bus.is_in_sync, "the second is closed")
     slow.set()
     time.sleep(0.2)
-    assert store.channel.is_trusted
+    assert store.bus.is_in_sync
 
 
 def test_a_token_that_is_remembered_elsewhere_expires_to_the_instant(stores, clock):
     """Whoever called it before hears 404 as everybody does."""
     _, there, token = stores
-    assert there.peek(token)
+    assert there.get_cached(token)
     clock.now += 61
-    assert there.peek(token) is None
+    assert there.get_cached(token) is None
 
 
 def test_expired_tokens_are_not_forgotten_while_redis_is_away(stores, clock, monkeypatch):
@@ -166,7 +166,7 @@ def test_expired_tokens_are_not_forgotten_while_redis_is_away(stores, clock, mon
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(here._link, "step", away)
+        patch.setattr(here._connection, "step", away)
         with pytest.raises(StoreUnavailable):
             here.pop_expired()
     assert here.pop_expired() == [token]
@@ -186,11 +186,11 @@ def test_a_message_arrives_whole_and_in_order_however_large(stores):
     """One that is large goes another way, and the one after it does not overtake it."""
     here, there, _ = stores
     heard = []
-    there.channel.on_messages = heard.extend
+    there.bus.on_messages = heard.extend
     for number in range(5):
-        here.channel.post("b", "gone", number)
-        here.channel.post("b", "answer", number, b"x" * 100_000)
-    here.channel.post("b", "notified", list(range(300)))
+        here.bus.post("b", "gone", number)
+        here.bus.post("b", "answer", number, b"x" * 100_000)
+    here.bus.post("b", "notified", list(range(300)))
     wait_until(lambda: len(heard) == 11, "all are heard")
     assert [message[:2] for message in heard[:-1]] == [
         [kind, number] for number in range(5) for kind in ("gone", "answer")
@@ -202,8 +202,8 @@ def test_whoever_writes_to_nobody_hears_of_it(stores):
     """At once: there is no such process, or it is gone."""
     here, _, _ = stores
     lost = []
-    here.channel.on_lost = lambda messages, is_gone: lost.append((messages, is_gone))
-    here.channel.post("nobody", "gone", 1)
+    here.bus.on_lost = lambda messages, is_gone: lost.append((messages, is_gone))
+    here.bus.post("nobody", "gone", 1)
     wait_until(lambda: lost, "it is told")
     assert lost == [([("gone", 1)], True)]
 
@@ -214,13 +214,13 @@ class Side:
     def __init__(self, store, **options):
         self.store = store
         self.timers = []
-        peers = Peers(
+        peers = Cluster(
             store,
-            silence_seconds=1,
-            patience_seconds=0,
+            answer_wait_seconds=1,
+            ack_wait_seconds=0,
             hold_seconds=0,
             new_timer=self.new_timer,
-            gave_way=lambda: None,
+            note_yield=lambda: None,
         )
         mailboxes = Mailboxes(
             store.mailboxes, redeliver_seconds=60, max_attempts=5, spawn=lambda do: do(), new_timer=self.new_timer
@@ -231,7 +231,7 @@ class Side:
         store.start()
 
     def new_timer(self, seconds, action):
-        self.timers.append(Timer(0, action))
+        self.timers.append(TimeoutQueue(0, action))
         return self.timers[-1]
 
     def run_timers(self):
@@ -255,7 +255,13 @@ def test_nothing_is_left_of_calls_that_nobody_waits_for_any_more(sides):
         with pytest.raises(NotAcknowledged):
             forward(there.relay, call_for(token))
     wait_until(lambda: len(client.forgotten) == 3, "the client is not waited for")
-    assert here.peers._owed == here.peers.debts._due == there.peers._asked == there.peers.silences._due == {}
+    assert (
+        here.peers._remote_acks
+        == here.peers.ack_timeouts._due
+        == there.peers._requests
+        == there.peers.answer_timeouts._due
+        == {}
+    )
 
 
 def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeypatch):
@@ -263,12 +269,12 @@ def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeyp
     here, there, token = sides
     client = AckClient()
     here.relay.presence.attach(token, client)
-    monkeypatch.setattr(here.peers, "_heard", {**here.peers._heard, "forget": lambda *args: None})
+    monkeypatch.setattr(here.peers, "_handlers", {**here.peers._handlers, "forget": lambda *args: None})
     with pytest.raises(NotAcknowledged):
         forward(there.relay, call_for(token))
-    assert len(here.peers._owed) == 1
+    assert len(here.peers._remote_acks) == 1
     here.run_timers()
-    assert here.peers._owed == {}
+    assert here.peers._remote_acks == {}
     assert client.forgotten == [1]
 
 
@@ -279,13 +285,13 @@ def test_what_is_said_too_late_is_told_so(sides, monkeypatch):
     here.relay.presence.attach(token, client)
     slow = here.relay.take
     monkeypatch.setattr(here.relay, "take", lambda calls: (time.sleep(0.3), slow(calls))[1])
-    there.peers.silences._seconds = 0
+    there.peers.answer_timeouts._seconds = 0
     caller = partial(forward, there.relay, call_for(token))
     monkeypatch.setattr(there.peers, "_ask", after(there.peers._ask, there.run_timers))
     with pytest.raises(PeerSilent):
         caller()
     wait_until(lambda: client.forgotten == [1], "it is not waited for")
-    assert there.peers._asked == {}
+    assert there.peers._requests == {}
 
 
 def after(do, then):
@@ -306,8 +312,8 @@ def test_two_clients_at_once_leave_one(sides):
     here.relay.presence.attach(token, second)
     here.store.attach(token, first.sid, "notify")  # as if it came earlier, and was late
     there.relay.presence.attach(token, newest)
-    wait_until(lambda: second.farewells, "it is sent away")
-    assert second.farewells == ["replaced"]
+    wait_until(lambda: second.final_events, "it is sent away")
+    assert second.final_events == ["replaced"]
     assert here.relay.presence.clients() == []
 
 
@@ -337,13 +343,13 @@ def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
     """Their client came to another process, and nobody told."""
     here, there = (Side(open_store(name), hold_seconds=20) for name in "ab")
     token = here.store.add(new_token(), 60).token
-    there.peers._heard["arrived"] = lambda token: None
+    there.peers._handlers["arrived"] = lambda token: None
     caller = Caller(there.relay, call_for(token))
     wait_until(lambda: there.relay.presence.held.requests.used == 1, "it is held")
     here.relay.presence.attach(token, FakeClient())
     time.sleep(0.1)
     assert caller.is_alive()
-    there.store.channel.on_trusted()
+    there.store.bus.on_in_sync()
     caller.join(5)
     assert caller.heard == "OK"
 

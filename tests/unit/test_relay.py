@@ -76,8 +76,8 @@ def test_the_newest_client_wins(make_relay, token):
     relay.presence.attach(token, old)
     relay.presence.attach(token, new)
     forward(relay, call_for(token, "/a"))
-    assert (old.calls, old.farewells) == ([], ["replaced"])
-    assert (new.calls, new.farewells) == (["/a"], [])
+    assert (old.calls, old.final_events) == ([], ["replaced"])
+    assert (new.calls, new.final_events) == (["/a"], [])
 
 
 def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
@@ -185,7 +185,7 @@ def test_a_token_that_ends_while_its_client_connects_ends_the_client(make_relay,
     relay, client = make_relay(), FakeClient()
     store.remove(token)
     relay.presence.attach(token, client)
-    assert client.farewells == [None]
+    assert client.final_events == [None]
     assert not relay.is_connected(token)
 
 
@@ -209,7 +209,7 @@ def test_a_call_that_was_delivered_is_ok_whatever_the_store_says_then(make_relay
     def leave_and_lose_the_store(call, on_ack=None, attempt=None):
         client.calls.append(call.path)
         relay.presence.detach(record.token, client)
-        monkeypatch.setattr(store, "peek", lambda token: (_ for _ in ()).throw(StoreUnavailable()))
+        monkeypatch.setattr(store, "get_cached", lambda token: (_ for _ in ()).throw(StoreUnavailable()))
 
     client.send = leave_and_lose_the_store
     assert relay.forward(call_for(record.token, "/a"), record) is OK
@@ -300,7 +300,7 @@ def test_a_relay_that_stops_holds_nothing(make_relay, token):
 def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_relay, token):
     """What others queue meanwhile goes out in one piece with it, in the order of acceptance."""
     client = FakeClient()
-    relay = make_relay(give_way=lambda: client.send(call_for(token, "/other")))
+    relay = make_relay(yield_to_others=lambda: client.send(call_for(token, "/other")))
     order = []
     client.flush = lambda: order.append(list(client.calls))
     relay.presence.attach(token, client)
@@ -312,7 +312,7 @@ def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_r
 def test_a_call_whose_client_leaves_before_the_dispatch(make_relay, token, is_lost):
     """If it went out with what another caller flushed, it is delivered, and to nobody else; else to the next."""
     first, second = FakeClient(), FakeClient()
-    relay = make_relay(hold_seconds=LONG, give_way=lambda: leave())
+    relay = make_relay(hold_seconds=LONG, yield_to_others=lambda: leave())
     first.number = 7
     first.has_lost = lambda number: (number == 7) is is_lost
 
@@ -328,18 +328,18 @@ def test_a_call_whose_client_leaves_before_the_dispatch(make_relay, token, is_lo
 
 def test_a_call_that_was_sent_to_a_client_that_left_is_not_called_undelivered(make_relay, token):
     """Its caller receives what the acknowledgement says, here that the client left; nobody waits for another."""
-    relay, client = make_relay(hold_seconds=LONG, give_way=lambda: leave()), FakeClient()
+    relay, client = make_relay(hold_seconds=LONG, yield_to_others=lambda: leave()), FakeClient()
     client.mode = "ack"
     client.has_lost = lambda number: False
-    awaited = []
+    pending_ack = []
 
     def send(call, on_ack=None, attempt=None):
-        awaited.append(on_ack)
+        pending_ack.append(on_ack)
         return 1
 
     def leave():
         client.gone = True
-        awaited[0](None)
+        pending_ack[0](None)
 
     client.send, client.forget = send, print
     relay.presence.attach(token, client)
@@ -351,7 +351,7 @@ def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog
     """A sweep that cannot dismiss one client still dismisses the rest."""
 
     class Stubborn(FakeClient):
-        def dismiss(self, farewell=None):
+        def disconnect(self, final_event=None):
             raise OSError("stays")
 
     relay, clients = make_relay(), [Stubborn(), FakeClient(), Stubborn(), FakeClient()]
@@ -361,7 +361,7 @@ def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog
         relay.presence.attach(token, client)
     clock.now += 20
     assert relay.expire() == 4
-    assert [len(client.farewells) for client in clients] == [0, 1, 0, 1]
+    assert [len(client.final_events) for client in clients] == [0, 1, 0, 1]
     assert "a client was not dismissed" in caplog.text
 
 
@@ -370,7 +370,7 @@ def test_a_deleted_token_ends_at_once(make_relay, token):
     relay, client = make_relay(), FakeClient()
     relay.presence.attach(token, client)
     relay.delete(token)
-    assert client.farewells == [None]
+    assert client.final_events == [None]
     for end in (lambda: forward(relay, call_for(token)), lambda: relay.delete(token)):
         with pytest.raises(UnknownToken):
             end()
@@ -439,7 +439,7 @@ def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, 
     assert reaper.sweep() == 0
     clock.now += 62
     assert reaper.sweep() == 1
-    assert (client.farewells, other_client.farewells) == ([None], [])
+    assert (client.final_events, other_client.final_events) == ([None], [])
     forward(relay, call_for(other, "/a"))
     assert other_client.calls == ["/a"]
 

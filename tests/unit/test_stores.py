@@ -231,7 +231,7 @@ def box(reopen):
 
 def bytes_in(store):
     """Return what all mailboxes hold, as it is counted."""
-    return store._size if isinstance(store, SQLiteStore) else int(store._link.call("GET", "s2m:bytes") or 0)
+    return store._size if isinstance(store, SQLiteStore) else int(store._connection.call("GET", "s2m:bytes") or 0)
 
 
 def test_events_come_out_as_they_went_in(box):
@@ -242,7 +242,7 @@ def test_events_come_out_as_they_went_in(box):
         store.put(call)
     waiting = store.waiting(token, 2)
     assert [event.call for event in waiting] == calls[:2]
-    assert [(event.attempts, event.is_set_aside) for event in waiting] == [(0, False)] * 2
+    assert [(event.attempts, event.is_dead_letter) for event in waiting] == [(0, False)] * 2
     assert store.find(token, calls[2].id).call == calls[2]
     assert [event.call.id for event in store.summary(token)] == [call.id for call in calls]
     assert {event.call.body for event in store.summary(token)} == {b""}
@@ -286,10 +286,10 @@ def test_events_survive_the_process(box, reopen):
     for call in calls:
         store.put(call)
     store.attempted(token, calls[0].id)
-    store.set_aside(token, calls[1].id)
+    store.dead_letter(token, calls[1].id)
     store.acknowledge(token, calls[2].id)
     store = reopen()
-    assert [(e.call.id, e.attempts, e.is_set_aside) for e in store.summary(token)] == [
+    assert [(e.call.id, e.attempts, e.is_dead_letter) for e in store.summary(token)] == [
         (calls[0].id, 1, False),
         (calls[1].id, 0, True),
     ]
@@ -302,7 +302,7 @@ def test_an_event_that_was_set_aside_can_be_sent_again(box):
     for call in calls:
         store.put(call)
     store.attempted(token, calls[0].id)
-    store.set_aside(token, calls[0].id)
+    store.dead_letter(token, calls[0].id)
     assert [event.call for event in store.waiting(token, 5)] == calls[1:]
     store.redeliver(token, calls[0].id)
     assert [(event.call, event.attempts) for event in store.waiting(token, 5)] == [(call, 0) for call in calls]

@@ -1,4 +1,4 @@
-from socket2me_flask.concurrency.timeout_queue import Timer
+from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 
 
 def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):
@@ -6,7 +6,7 @@ def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     acted = []
-    timer = Timer(10, acted.append)
+    timer = TimeoutQueue(10, acted.append)
     for item in "abcd":
         timer.add(item)
         now[0] += 1
@@ -23,7 +23,7 @@ def test_a_timer_acts_in_order_and_forgets_what_is_discarded(monkeypatch):
 def test_items_that_are_postponed_are_due_later():
     """By that time, and in the same order."""
     acted = []
-    timer = Timer(0, acted.append)
+    timer = TimeoutQueue(0, acted.append)
     timer.add("a")
     timer.postpone(3600)
     timer.run(lambda: None)
@@ -38,7 +38,7 @@ def test_the_oldest_items_are_those_that_were_added_first(monkeypatch):
     """No more than are asked for, and none that is younger than asked for."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    timer = Timer(10, lambda item: None)
+    timer = TimeoutQueue(10, lambda item: None)
     for item in "abc":
         timer.add(item)
         now[0] += 1

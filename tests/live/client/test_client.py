@@ -9,7 +9,7 @@ import time
 import pytest
 
 import socket2me as package
-from socket2me import Client, Displaced, NotHandled, RelayRefused, RelayUnavailable, Reply
+from socket2me import Client, NotHandled, RelayRefused, RelayUnavailable, Replaced, Reply
 from socket2me.client import SLEPT_SECONDS
 from socket2me.http_api import RelayApi, Token
 from tests.support.library import listening, open_on, until_connected
@@ -160,7 +160,7 @@ def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
     first = open_on(relay)
     second = Client(relay.url, token=first.token, secret=first.secret)
     taken = []
-    with pytest.raises(Displaced), listening(first, handle) as thread:
+    with pytest.raises(Replaced), listening(first, handle) as thread:
         threading.Thread(target=call, args=[relay, first.url]).start()
         assert is_handling.wait(DEADLINE_SECONDS)
         with listening(second, taken.append):

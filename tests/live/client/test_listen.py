@@ -94,7 +94,7 @@ def test_the_answer_of_the_app_in_mode_reply(relay, app, listen, method):
     )
     status, headers, body = call(relay, command.url, "/x", method)
     assert (status, body) == (418, b"" if method == "HEAD" else b"\x00\xff\r\n")
-    assert [value for name, value in headers if name == "Link"] == ["<a>", "<b>"]
+    assert [value for name, value in headers if name == "RedisConnection"] == ["<a>", "<b>"]
     assert "Set-Cookie" not in dict(headers)
     assert dict(headers)["X-Own"] == "\xe9"
     assert dict(headers)["Content-Type"] == "image/x"

@@ -160,7 +160,7 @@ def send_pings(port, seconds):
 def test_one_websocket_has_a_rate_of_frames(relay):
     """It is read more slowly, and not closed; the log says so."""
     assert_harmless(relay, send_pings, 2)
-    wait_until(lambda: "FRAMES_PER_SECOND bites" in relay.log, "the log says so")
+    wait_until(lambda: "FRAMES_PER_SECOND reached" in relay.log, "the log says so")
 
 
 MANY_PACKETS = {
@@ -242,7 +242,7 @@ def read_nothing(port, clients, seconds):
 def test_clients_that_read_nothing_are_cut_off(impatient_relay):
     """Whatever they say: their bytes are freed."""
     assert_harmless(impatient_relay, read_nothing, 5, 12)
-    wait_until(lambda: "SEND_TIMEOUT_SECONDS bites" in impatient_relay.log, "the log says so")
+    wait_until(lambda: "SEND_TIMEOUT_SECONDS reached" in impatient_relay.log, "the log says so")
 
 
 # A form of control characters: in the request object each takes six bytes, in `body` and in `params`.
@@ -280,7 +280,7 @@ def test_events_that_nobody_reads(relay, kind, setting):
     """40 of nearly 10 MB each, within default limits: those of one address have a share of the memory, wherever
     they wait; the log says that it is used up."""
     assert_harmless(relay, let_events_wait, 40, kind, 1)
-    wait_until(lambda: f"{setting} bites" in relay.log, "the log says so")
+    wait_until(lambda: f"{setting} reached" in relay.log, "the log says so")
     with RawWebSocket(relay.port) as websocket:  # another address has room for one
         token = relay.new()
         websocket.join(token)
@@ -349,7 +349,7 @@ def test_what_never_becomes_complete(kind):
     leave_incomplete, count, setting = INCOMPLETE[kind]
     with Server(HOLD_SECONDS=0) as server:
         assert_harmless(server, leave_incomplete, count, 1)
-        wait_until(lambda: f"{setting} bites" in server.log, "the log says so")
+        wait_until(lambda: f"{setting} reached" in server.log, "the log says so")
 
 
 def wait_for_acknowledgements(port, callers, seconds):

@@ -14,11 +14,11 @@ def new(server, **kwargs):
     return requests.get(f"{server.url}/v1/new", timeout=5, **kwargs)
 
 
-def assert_bites(server, answer, status, setting):
+def assert_limited(server, answer, status, setting):
     assert answer.status_code == status
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.headers["Cache-Control"] == "no-store"
-    wait_until(lambda: f"{setting} bites" in server.log, "the log says so")
+    wait_until(lambda: f"{setting} reached" in server.log, "the log says so")
 
 
 def test_how_often_an_address_may_ask_for_a_token():
@@ -30,7 +30,7 @@ def test_how_often_an_address_may_ask_for_a_token():
             assert requests.head(f"{server.url}/v1/new", timeout=5).ok
         assert new(server).ok
         answer = new(server)
-        assert_bites(server, answer, 429, "RATE_LIMIT_NEW")
+        assert_limited(server, answer, 429, "RATE_LIMIT_NEW")
         assert 3000 < int(answer.headers["Retry-After"]) <= 3600
 
 
@@ -73,7 +73,7 @@ def test_how_often_a_token_may_be_called():
             client.expect("connect")
             other_client.expect("connect")
             assert [server.go(made["token"]).status_code for _ in range(5)] == [200, 200, 200, 429, 429]
-            assert_bites(server, server.go(made["token"]), 429, "RATE_LIMIT_REQUESTS")
+            assert_limited(server, server.go(made["token"]), 429, "RATE_LIMIT_REQUESTS")
             assert server.go(other).ok
             for _ in range(3):
                 client.expect("request")
@@ -91,7 +91,7 @@ def test_how_many_tokens_may_live():
     with Server(MAX_TOKENS=2) as server:
         made = server.new_with_secret()
         assert new(server).ok
-        assert_bites(server, new(server), 503, "MAX_TOKENS")
+        assert_limited(server, new(server), 503, "MAX_TOKENS")
         bearer = {"Authorization": f"Bearer {made['secret']}"}
         assert requests.delete(f"{server.url}/v1/tokens/{made['token']}", headers=bearer, timeout=5).ok
         assert new(server).ok
@@ -110,7 +110,7 @@ def test_how_many_clients_may_be_connected(setting):
     with Server(**{"MAX_CONNECTIONS_PER_ADDRESS": 0, setting: 2}) as server:
         for _ in range(3):
             with WebSocket(server, server.new()), WebSocket(server, server.new()):
-                assert_bites(server, handshake(server), 503, setting)
+                assert_limited(server, handshake(server), 503, setting)
                 with RawWebSocket(server.port) as refused:
                     assert refused.handshake.startswith("HTTP/1.1 503 ")
             wait_until(lambda: has_room_for_two(server), "there is room again")
@@ -151,7 +151,7 @@ def test_how_many_namespaces_a_connection_may_join():
             assert "too_many_namespaces" in websocket.receive()
             assert server.go(tokens[0]).ok
             assert websocket.receive().startswith(f"42/{tokens[0]},")
-        wait_until(lambda: "MAX_NAMESPACES_PER_CONNECTION bites" in server.log, "the log says so")
+        wait_until(lambda: "MAX_NAMESPACES_PER_CONNECTION reached" in server.log, "the log says so")
 
 
 def test_every_limit_can_be_turned_off():

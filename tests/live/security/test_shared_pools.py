@@ -146,7 +146,7 @@ def test_one_address_leaves_places_where_calls_are_held():
     with Server(HOLD_SECONDS=10) as relay, ThreadPoolExecutor() as pool:
         tokens = [relay.new() for _ in range(10)]
         attack = pool.submit(assert_harmless, relay, call_and_wait, tokens, 700, 4)
-        wait_until(lambda: "MAX_HELD_REQUESTS or MAX_HELD_BYTES bites" in relay.log, "the attacker has its share")
+        wait_until(lambda: "MAX_HELD_REQUESTS or MAX_HELD_BYTES reached" in relay.log, "the attacker has its share")
         call = pool.submit(relay.go, token := relay.new())
         with RawWebSocket(relay.port) as client:
             time.sleep(0.2)  # it would have been refused at once
