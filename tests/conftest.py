@@ -151,13 +151,8 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Known to fail, always or under load, since changes of the engine that were made side by side met. Each is to be
 # mended, and its line here to go.
 KNOWN_FAILURES = {
-    "test_an_acknowledgement_in_one_piece_with_the_end": "attachments that come with the end of a session are lost",
-    "test_a_second_poll_at_a_time": "the waiting poll is answered with a noop packet, not with CLOSE",
-    "test_a_connection_that_joins_nothing_is_closed": "a poll after the end is answered 400, not with CLOSE",
     "test_events_that_are_asked_for_and_not_read": "the bound on CPU time is exceeded on a busy machine",
     "test_calls_that_wait_for_an_acknowledgement_are_small": "the attacker's connections are refused now and then",
-    "test_a_heartbeat_is_on_time": "a process of an earlier test may be left to the garbage collector",
-    "test_several_tokens_over_one_connection": "under load a client may be disconnected before it reads `replaced`",
     "test_half_heads_take_little_memory": "the bound on CPU time is exceeded on a busy machine",
 }
 

@@ -420,7 +420,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _poll(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         if session.is_polled:
-            session.abort("it polls twice at a time", last=Packet(protocol.NOOP))
+            session.abort("it polls twice at a time", last=Packet(protocol.CLOSE))
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
         with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
@@ -439,7 +439,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _take(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         if session.is_posting:
-            session.abort("it posts twice at a time")
+            session.abort("it posts twice at a time", last=Packet(protocol.CLOSE))
             raise BadRequest("This session posts already.")
         if self.loop.has_hung_up(environ):
             raise BadRequest("The client does not wait for the answer.")  # so it takes the session for lost

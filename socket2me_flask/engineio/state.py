@@ -46,7 +46,7 @@ WEBSOCKET = State("WEBSOCKET", is_open=True)
 # own upgrade packet; engine.io-client that loses the WebSocket before never polls again. So the end waits for that.
 CLOSING = State("CLOSING", is_polling=True)
 
-# The relay closed a session that polls: the next polls get what is queued, and then a close packet.
+# The relay closed a session that polls: the next polls are answered with what is queued, and then with 400.
 DRAINING = State("DRAINING", is_polling=True)
 
 # The close frame is written, and the socket is not closed yet. The session still counts against the limits.

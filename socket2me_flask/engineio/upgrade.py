@@ -34,7 +34,7 @@ class Upgrade:
         pass
 
     def on_limit(self, error: RelayError) -> None:
-        pass
+        self._session.on_limit(error)
 
     def on_closing(self, reason: str) -> None:
         self.abort()

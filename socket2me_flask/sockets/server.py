@@ -90,13 +90,15 @@ class SocketClient(Member):
     """One client on one namespace: what `relay.Client` asks for."""
 
     __slots__ = (
-        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets"),
+        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address"),
         *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "number", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
         super().__init__(sid, transport_id, namespace)
         self._sockets = sockets
+        session = self._session()
+        self.address = "" if session is None else session.address  # known after the session has ended, too
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
         self.has_options = False  # it named some in `auth`
         self.joining: Session | None = None  # the session whose CONNECT is being answered
@@ -334,8 +336,9 @@ class Sockets:
 
     def _on_disconnect(self, namespace: str, sid: str, reason: str) -> None:
         client = self._register[sid]
-        if client.transport_id in self.engine.sessions:
-            self.engine.sessions[client.transport_id].joins -= 1
+        session = self.engine.sessions.get(client.transport_id)
+        if session is not None:
+            session.joins -= 1
         if client.is_wanted:
             client.is_wanted = False
             client.leave()
@@ -365,12 +368,15 @@ class Sockets:
         match = _PACKET(data)
         if match is None:
             raise ValueError("no Socket.IO packet")
+        session = self.engine.sessions.get(transport_id)
+        if session is None:
+            return  # it has ended meanwhile: what it leaves is left then
         kind, namespace = match["kind"], match["namespace"] or "/"
         payload = match["root"] if match["namespace"] is None else match["payload"]
         if len(namespace) > MAX_NAMESPACE_CHARACTERS:
             raise ValueError("a namespace that is too long")
         if kind == "0":
-            if not self._may_join(transport_id):
+            if not self._may_join(session):
                 self._refuse(transport_id, namespace, TooManyNamespaces())
                 return
             if len(payload or "") > MAX_AUTH_CHARACTERS:
@@ -380,7 +386,7 @@ class Sockets:
                 self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
                 return
         # Who sees the answer to a CONNECT may count on it: it is sent when the client is attached.
-        with self.engine.sessions[transport_id].corked(), suppress(_Unanswered):
+        with session.corked(), suppress(_Unanswered):
             self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
 
     def _on_ack(self, transport_id: str, data: str) -> None:
@@ -396,7 +402,7 @@ class Sockets:
             client.acknowledge(ack_id, _arguments(match["args"]))
         elif attachments <= MAX_ATTACHMENTS:
             self._incomplete[transport_id] = incomplete = _Incomplete(
-                client, ack_id, match["args"], attachments, self.engine.sessions[transport_id].address
+                client, ack_id, match["args"], attachments, client.address
             )
             self._hold(transport_id, incomplete, len(data))
         else:
@@ -451,9 +457,8 @@ class Sockets:
                 return client
         return None
 
-    def _may_join(self, transport_id: str) -> bool:
+    def _may_join(self, session: Session) -> bool:
         """Count an attempt to join, whether or not it will succeed."""
-        session = self.engine.sessions[transport_id]
         session.joins += 1
         return not self._max_namespaces or session.joins <= self._max_namespaces
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 import websocket
 
-from tests.support.raw import Raw
+from tests.support.raw import Raw, RawWebSocket
 from tests.support.servers import ROOT, NodeListener, PythonListener, Server, WebSocket, free_port, wait_until
 
 
@@ -235,7 +235,6 @@ def test_a_stop_answers_what_is_in_flight_and_sends_clients_to_the_next_process(
         kept_alive.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # clients leave sockets unclosed
 def test_a_killed_relay_starts_again():
     """kill -9 leaves nothing that a new start would stumble over."""
     port = free_port()
@@ -304,6 +303,16 @@ def test_a_handshake_that_is_none_is_refused(any_server, head, status):
         answer = raw.read_until(b"\r\n\r\n").decode().lower()
         assert int(answer[9:12]) == status
         assert ("sec-websocket-version: 13\r\n" in answer) == (status == 426)
+
+
+def test_a_limit_that_an_upgrade_reaches_is_logged():
+    """As one that a WebSocket reaches which carries its session: here, frames in a second."""
+    with Server() as server:
+        url = f"{server.url}/socket.io/?EIO=4&transport=polling"
+        sid = json.loads(requests.get(url, timeout=5).text[1:])["sid"]
+        with RawWebSocket(server.port, query=f"&sid={sid}") as upgrade:
+            upgrade.send(b"\x89\x80\0\0\0\0" * 20_000)
+            wait_until(lambda: "FRAMES_PER_SECOND" in server.log, "the log says so")
 
 
 @pytest.mark.parametrize("seconds", [1, 2])

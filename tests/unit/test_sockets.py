@@ -85,6 +85,13 @@ def test_an_error_inside_the_handler_refuses(connect, token, app, caplog):
     assert "our own fault" in caplog.text
 
 
+def test_a_connect_of_a_session_that_has_ended_is_passed_over(token, app):
+    """It was received before the end and is handled after it: nobody is attached, and nothing is raised."""
+    services = get_services(app)
+    services.sockets.engine.handlers["message"]("a session that has ended", f"0/{token},")
+    assert services.relay.presence.clients() == []
+
+
 def test_a_disconnect_detaches_and_leaves_nothing(connect, token, app):
     """What was kept for a client goes with it."""
     client = connect(f"/{token}")

@@ -107,15 +107,43 @@ def test_binary_messages_by_polling(relay, version):
         assert "2" in received  # a ping
 
 
-def test_a_second_poll_at_a_time(relay, version):
+def test_a_second_poll_at_a_time(server, version):
     """Ends the session; the first is answered with a close packet."""
-    client = Polling(relay, version)
+    client = Polling(server, version)
     with ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(client.get) for _ in range(2)]
-        statuses = {answer.result().status_code: answer.result().text for answer in answers}
-    assert set(statuses) == {200, 400}
-    assert statuses[200] in ("1", "1:1")
+        polls = [pool.submit(client.get) for _ in range(2)]
+        answers = {poll.result().status_code: poll.result().text for poll in polls}
+    assert set(answers) == {200, 400}
+    assert answers[200] == client.payload("1")
     assert client.get().status_code == 400
+
+
+def answer_of_a_waiting_poll(server, version, end):
+    """Return the packet in the answer to a poll during which `end` ends its session."""
+    for seconds in (0.1, 1, 5):  # how long the poll may take to arrive before the end
+        client = Polling(server, version)
+        with ThreadPoolExecutor(1) as pool:
+            poll = pool.submit(client.get)
+            time.sleep(seconds)
+            end(client)
+            answer = poll.result()
+        assert client.get().status_code == 400
+        if answer.status_code == 200:
+            break
+    return answer.text.removeprefix("1:")
+
+
+def test_a_second_post_at_a_time(server, version):
+    """The same: it is refused, and a poll that waits is answered with a close packet."""
+
+    def post_twice(client):
+        with Raw(server.port) as raw:
+            path = client.url.partition(str(server.port))[2]
+            raw.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4".encode())
+            event = '42["passed over"]'
+            wait_until(lambda: client.post(event).status_code == 400, "the first POST is being read")
+
+    assert answer_of_a_waiting_poll(server, version, post_twice) == "1"
 
 
 def test_binary_messages_of_a_client_by_polling(relay, version):
@@ -224,17 +252,11 @@ def test_a_client_of_protocol_3_that_does_not_ping(relay):
 
 def test_a_client_that_polls_closes_the_session(server, version):
     """A poll that waits meanwhile is answered with a noop packet, and the next with 400."""
-    for seconds in (0.1, 1, 5):  # how long the poll may take to arrive before the close
-        client = Polling(server, version)
-        with ThreadPoolExecutor(1) as pool:
-            poll = pool.submit(client.get)
-            time.sleep(seconds)
-            assert client.post("1").text == "ok"
-            answer = poll.result()
-        assert client.get().status_code == 400
-        if answer.status_code == 200:
-            break
-    assert answer.text in ("6", "1:6")
+
+    def close(client):
+        assert client.post("1").text == "ok"
+
+    assert answer_of_a_waiting_poll(server, version, close) == "6"
 
 
 def test_a_client_closes_its_websocket_session(relay, version):
