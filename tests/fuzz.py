@@ -41,8 +41,9 @@ from socket2me_flask.http import hosts, origins
 from socket2me_flask.http.answers import prefers
 from socket2me_flask.limits import address_key
 from socket2me_flask.logs import redact
-from socket2me_flask.relay import call as messages
 from socket2me_flask.relay import replies
+from socket2me_flask.relay.call import Call
+from socket2me_flask.sockets.request_event import event_packets, media_type, request_event
 from socket2me_flask.worker.head_checks import check_head
 from tests.support.attack import connect, cpu_of
 from tests.support.raw import RawWebSocket
@@ -119,7 +120,7 @@ def measured(parse: Callable[[bytes], object], expected: tuple[type[Exception], 
     """Return what calls a parser and returns the CPU time that it took. It may raise what is `expected`."""
 
     def run(data: bytes) -> float:
-        messages._media_type.cache_clear()
+        media_type.cache_clear()
         started = time.thread_time()
         with contextlib.suppress(*expected):
             parse(data)
@@ -140,17 +141,17 @@ def parse_head(data: bytes) -> None:
 
 
 def make_event(content_type: bytes, is_legacy: bool, data: bytes) -> None:
-    call = messages.Call(
+    call = Call(
         "a" * 24, "POST", "", "", {"content-type": content_type.decode("latin-1")}, data, 0.0, is_legacy=is_legacy
     )
-    messages.event_packets("/a", messages.request_event(call))
+    event_packets("/a", request_event(call))
 
 
 def make_event_of_target(is_legacy: bool, data: bytes) -> None:
     target = parse_target("/v1/go/" + "a" * 24 + data.decode("latin-1"))
     if target is not None:
-        call = messages.Call("a" * 24, "GET", target.path, target.query, {}, b"", 0.0, is_legacy=is_legacy)
-        messages.request_event(call)
+        call = Call("a" * 24, "GET", target.path, target.query, {}, b"", 0.0, is_legacy=is_legacy)
+        request_event(call)
 
 
 def make_event_of_type(data: bytes) -> None:
@@ -159,7 +160,7 @@ def make_event_of_type(data: bytes) -> None:
 
 def read_address(data: bytes) -> None:
     text = data.decode("latin-1")
-    call = messages.Call("", "", "", "", {"x-forwarded-for": text}, b"", 0.0)
+    call = Call("", "", "", "", {"x-forwarded-for": text}, b"", 0.0)
     address_key(call.caller(1))
     environ = dict.fromkeys(("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"), text)
     ProxyFix(lambda environ, start_response: [], x_for=1, x_proto=1, x_host=1)(environ, None)

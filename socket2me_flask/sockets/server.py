@@ -40,7 +40,7 @@ from ..errors import (
 )
 from ..http.answers import ErrorAnswers
 from ..http.origins import Origins
-from ..relay.call import MAX_ATTACHMENTS, Call, event_packets, request_event
+from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
 from ..relay.relay import Relay
 from ..relay.replies import TOO_LARGE
@@ -48,6 +48,7 @@ from ..relay.tokens import is_secret, is_token
 from ..storage import MODES, TokenStore
 from .legacy import LegacyEngine
 from .manager import ClientManager, NamespaceClient
+from .request_event import MAX_ATTACHMENTS, event_packets, request_event
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socket2me_flask.engineio.protocol import Packet
-from socket2me_flask.relay import call as messages
-from socket2me_flask.relay.call import (
+from socket2me_flask.relay.call import Call
+from socket2me_flask.sockets.request_event import (
     MAX_CONTENT_TYPE_CHARACTERS,
     MAX_FORM_ESCAPES,
     MAX_JSON_DEPTH,
     MAX_JSON_MEMBERS,
     MAX_PART_HEADERS_BYTES,
     MAX_STRAY_PERCENTS,
-    Call,
     Event,
     event_packets,
+    json_depth,
     request_event,
 )
 
@@ -165,7 +165,7 @@ json_documents = st.recursive(
 @given(json_documents, st.sampled_from([None, 1]))
 def test_how_deep_json_is_nested(document, indent):
     """Brackets in strings count for nothing, however quotes and backslashes stand around them."""
-    assert messages._depth(json.dumps(document, indent=indent).encode()) == depth_of(document)
+    assert json_depth(json.dumps(document, indent=indent).encode()) == depth_of(document)
 
 
 @given(st.lists(strings_of_structure), st.lists(strings_of_structure), st.sampled_from([1, 99, 100, 101, 250]))
@@ -210,7 +210,8 @@ def test_a_form_is_read_as_by_the_standard_library(body):
     except ValueError:
         expected = body
     else:
-        expected = messages._collect(pairs)
+        lists = {name: [value for other, value in pairs if other == name] for name, _ in pairs}
+        expected = {name: values[0] if len(values) == 1 else values for name, values in lists.items()}
     assert received(call(body.encode(), "application/x-www-form-urlencoded"))["body"] == expected
 
 
