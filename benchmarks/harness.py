@@ -263,7 +263,14 @@ class Client:
         self._read_until(b"}")  # the Engine.IO handshake
         self.send(f"40/{token},{auth}".encode())
         self._read_until(b'{"sid":')
-        self._read_until(b"}}")  # the end of its member `relay`, too
+        self._read_members()
+
+    def _read_members(self) -> None:
+        """Read the rest of an object, which may have objects in it."""
+        depth = 1
+        while depth:
+            self._read_until(b"}")
+            depth += self._taken.count(b"{") - 1
 
     def _read_until(self, end: bytes) -> None:
         while end not in self._buffer:
@@ -271,7 +278,9 @@ class Client:
             if not data:
                 raise ConnectionError(bytes(self._buffer))
             self._buffer += data
-        del self._buffer[: self._buffer.index(end) + len(end)]
+        length = self._buffer.index(end) + len(end)
+        self._taken = bytes(self._buffer[:length])
+        del self._buffer[:length]
 
     def fileno(self) -> int:
         return self.socket.fileno()

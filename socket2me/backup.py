@@ -17,7 +17,7 @@ LOCK_SECONDS = 5
 
 @dataclass(frozen=True)
 class Backup:
-    """What a copy has: how many URLs, and how many requests that wait for their clients or were set aside."""
+    """What a copy has: how many URLs, and how many requests that wait for their clients or are dead letters."""
 
     urls: int
     requests: int

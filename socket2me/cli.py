@@ -431,7 +431,7 @@ _event_ids = click.argument("event_ids", metavar="ID...", nargs=-1, required=Tru
 def events() -> None:
     """Look at the requests that relays keep for your URLs, and retry or drop one.
 
-    A request is `waiting`, `in flight` to a listener, or `set aside` after the relay's last attempt.
+    A request is `waiting`, `in flight` to a listener, or a `dead letter` after the relay's last attempt.
     """
 
 
@@ -457,7 +457,8 @@ def list_events(server: str | None) -> None:
         for event, state in sorted(listed, key=lambda each: float(each[0]["received_at"])):
             age = _age(time.time() - float(event["received_at"]))
             size = size_of(int(event["size"]))
-            click.echo(f"  {event['id']}  {state.replace('_', ' ')}  tried {event['attempts']}x  {size}  {age}")
+            words = state.replace("_", " ").removesuffix("s")
+            click.echo(f"  {event['id']}  {words}  tried {event['attempts']}x  {size}  {age}")
         if not listed:
             click.echo("  nothing is kept")
     if has_failed:

@@ -254,7 +254,7 @@ class Settings:
         "How long a client may take to acknowledge an event of a mailbox before it is sent again.",
     )
     max_attempts: int = _setting(
-        100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it is set aside."
+        100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it becomes a dead letter."
     )
     # Clients
     legacy_clients: bool = _setting(

@@ -32,12 +32,12 @@ PIECE_BYTES = 49_152
 
 @blueprint.get("/tokens/<token>/events")
 def list_events(token: str) -> Response:
-    """List the events that wait, that are on their way to the client, and that were set aside; oldest first."""
+    """List the events that wait, that are in flight to the client, and the dead letters; oldest first."""
     mailboxes = _mailboxes(token)
 
     def answer() -> Response:
         in_flight = get_services().relay.in_flight(token)
-        lists: dict[str, list[dict[str, Any]]] = {"waiting": [], "in_flight": [], "set_aside": []}
+        lists: dict[str, list[dict[str, Any]]] = {"waiting": [], "in_flight": [], "dead_letters": []}
         for event in mailboxes.store.summary(token):
             lists[_state(event, in_flight)].append(_summary(event))
         return jsonify(lists)
@@ -55,7 +55,7 @@ def show_event(token: str, event_id: str) -> Response:
         call = event.call
         members = {
             **_summary(event),
-            "state": _state(event, get_services().relay.in_flight(token)),
+            "state": _state(event, get_services().relay.in_flight(token)).removesuffix("s"),  # of one dead letter
             "method": call.method,
             "path": call.path,
             "query": call.query,
@@ -71,7 +71,7 @@ def show_event(token: str, event_id: str) -> Response:
 
 @blueprint.post("/tokens/<token>/events/<event_id>/redeliver")
 def redeliver(token: str, event_id: str) -> Response:
-    """Send an event again, its attempts counted from the start: set aside, on its way, or still to come."""
+    """Send an event again, its attempts counted from the start: a dead letter, in flight, or waiting."""
     _mailboxes(token).redeliver(token, event_id)
     return Response(status=202)
 
@@ -134,7 +134,7 @@ def _mailboxes(token: str) -> Mailboxes:
 
 def _state(event: StoredEvent, in_flight: set[str]) -> str:
     if event.is_dead_letter:
-        return "set_aside"
+        return "dead_letters"
     return "in_flight" if event.call.id in in_flight else "waiting"
 
 

@@ -38,7 +38,7 @@ RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
 # How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.
 MAX_BACKED_OFF = 64
 
-# Of how many events that were set aside an acknowledgement still counts while their client is connected.
+# Of how many dead letters an acknowledgement still counts while their client is connected.
 MAX_DEAD = 64
 
 
@@ -227,7 +227,9 @@ class _Outlet:
         self.backed_off: dict[str, _BackedOff] = {}  # by event; these are not on their way
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
         self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may not know yet
-        self._dead: dict[str, None] = {}  # those of them that were set aside after their last attempt, oldest first
+        self._dead: dict[
+            str, None
+        ] = {}  # those of them that became dead letters after their last attempt, oldest first
         # What is not to be sent any more, and what the store was told of it. It may fail at that.
         self._finished: dict[str, Callable[[str, str], None]] = {}
         self._mailboxes = mailboxes
@@ -285,7 +287,7 @@ class _Outlet:
     def back_off(self, sent: _Sent) -> None:
         """End an attempt that failed; the next follows after a while, the longer the more there were.
 
-        After the last one, the event is set aside.
+        After the last one, the event is a dead letter.
         """
         event_id = sent.event_id
         if self.sent.get(event_id) is not sent:
@@ -365,7 +367,7 @@ class _Outlet:
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
             self._finish(event_id, self._mailboxes.store.dead_letter)
-            log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is set aside")
+            log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
             self._is_kicked = True  # there may be room for another
             return
         except Exception:
@@ -382,7 +384,9 @@ class _Outlet:
 
     def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
         """Set an event aside after its last attempt. If it is acknowledged after all, that still counts."""
-        log.warning("SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is set aside", attempts)
+        log.warning(
+            "SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is a dead letter now", attempts
+        )
         self._end_attempt(event_id)
         if event_id in self._ack_ids:
             self._dead[event_id] = None

@@ -47,7 +47,7 @@ class MailboxStore(Protocol):
         """
 
     def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
-        """Return the oldest events that are not set aside, oldest first: up to `limit`, fewer if they are large.
+        """Return the oldest events that are not dead letters, oldest first: up to `limit`, fewer if they are large.
 
         Of those whose ids are `known`, the content is not read: their calls have an id and a time, and perhaps no
         more.

@@ -60,10 +60,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """A call that waits in a mailbox, or was set aside.
+    """A call that waits in a mailbox, or is a dead letter.
 
     attempts: how often it was sent to a client.
-    is_set_aside: whether it is sent no more, unless somebody asks for it.
+    is_dead_letter: whether it is sent no more, unless somebody asks for it.
     size: what it counts for, in bytes.
     """
 

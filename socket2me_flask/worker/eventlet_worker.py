@@ -59,8 +59,8 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         signal.signal(signal.SIGTERM, self.handle_exit)
         signal.signal(signal.SIGQUIT, self.handle_quit)
         signal.signal(signal.SIGINT, self.handle_quit)
-        # eventlet announces at import that it is in maintenance; docs/design.md records that decision. This is its
-        # own switch for the announcement.
+        # eventlet announces at import that it is in maintenance; docs/decisions/ records why it is used. This is
+        # its own switch for the announcement.
         os.environ["EVENTLET_TESTS"] = "1"
         import eventlet
         from eventlet import hubs

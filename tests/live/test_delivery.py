@@ -256,7 +256,7 @@ def test_a_reply_leaves_nothing_in_the_callers_browser(server):
     kept = {"Set-Cookie": "a=b", "Clear-Site-Data": '"*"', "Alt-Svc": 'h2="evil.example:443"'}
     needed = {
         "Content-Type": "text/xml",
-        "RedisConnection": ["<a>", "<b>"],
+        "Link": ["<a>", "<b>"],
         "X-Own": "1",
         "WebHook-Allowed-Rate": 100,
     }
@@ -269,7 +269,7 @@ def test_a_reply_leaves_nothing_in_the_callers_browser(server):
     assert not set(kept) & set(answer.headers)
     assert {name: answer.headers[name] for name in needed} == {
         **needed,
-        "RedisConnection": "<a>, <b>",
+        "Link": "<a>, <b>",
         "WebHook-Allowed-Rate": "100",
     }
     assert (answer.headers["Cache-Control"], answer.headers["Content-Security-Policy"]) == ("no-store", "sandbox")
@@ -425,7 +425,7 @@ def test_events_wait_for_their_client(server, made):
     answers = [server.go(made["token"], data={"n": number}) for number in range(3)]
     assert [answer.status_code for answer in answers] == [202] * 3
     ids = [answer.json()["id"] for answer in answers]
-    assert events(server, made) == {"waiting": ids, "in_flight": [], "set_aside": []}
+    assert events(server, made) == {"waiting": ids, "in_flight": [], "dead_letters": []}
     with Acknowledging(server, made["token"], secret=made["secret"]) as client:
         for number in range(3):
             ack_id, request = client.event()
@@ -460,12 +460,12 @@ def test_a_rejected_event_comes_again_later(server, made):
         client.acknowledge(ack_id, "reject", "not now")
         assert (caller.answer.status_code, caller.answer.json()) == (202, {"id": first["id"]})
         assert caller.seconds < PATIENCE_SECONDS
-        assert events(server, made) == {"waiting": [first["id"]], "in_flight": [], "set_aside": []}
+        assert events(server, made) == {"waiting": [first["id"]], "in_flight": [], "dead_letters": []}
         ack_id, second = client.event()
         assert time.monotonic() - rejected_at >= RETRY_SECONDS[0]
         assert (second["id"], second["attempt"]) == (first["id"], 2)
         client.acknowledge(ack_id, "reject", "not now either")  # the last of MAX_ATTEMPTS
-        wait_until(lambda: events(server, made)["set_aside"] == [first["id"]], "it is a dead letter")
+        wait_until(lambda: events(server, made)["dead_letters"] == [first["id"]], "it is a dead letter")
 
 
 @pytest.mark.parametrize("window", [1, 2])
@@ -493,7 +493,7 @@ def test_a_late_rejection_does_not_end_a_later_attempt(server, made):
         wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 
 
-def test_after_max_attempts_an_event_is_set_aside_and_can_be_sent_again(server, made):
+def test_after_max_attempts_an_event_becomes_a_dead_letter_and_can_be_sent_again(server, made):
     """It stands in nobody's way, and is lost to nobody."""
     bad = server.go(made["token"]).json()["id"]
     good = server.go(made["token"]).json()["id"]
@@ -505,7 +505,7 @@ def test_after_max_attempts_an_event_is_set_aside_and_can_be_sent_again(server, 
         assert request["id"] == good
         client.acknowledge(ack_id)
         wait_until(
-            lambda: events(server, made) == {"waiting": [], "in_flight": [], "set_aside": [bad]}, "it is aside"
+            lambda: events(server, made) == {"waiting": [], "in_flight": [], "dead_letters": [bad]}, "it is aside"
         )
         url = f"{server.url}/v1/tokens/{made['token']}/events/{bad}/redeliver"
         assert requests.post(url, headers=bearer(made), timeout=5).status_code == 202
@@ -700,7 +700,7 @@ def test_after_the_last_attempt_there_is_no_back_off(server, made, is_rejected):
         ack_id, request = client.event()
         assert request["id"] == good
         assert time.monotonic() - last < RETRY_SECONDS[1] + (0 if is_rejected else PATIENCE_SECONDS)
-        assert events(server, made) == {"waiting": [], "in_flight": [good], "set_aside": [bad]}
+        assert events(server, made) == {"waiting": [], "in_flight": [good], "dead_letters": [bad]}
         client.acknowledge(ack_id)
         if not is_rejected:
             client.acknowledge(acks[0])
@@ -760,7 +760,7 @@ def test_an_event_that_no_client_could_take_stands_in_nobodys_way(tmp_path):
             ack_id, request = client.event()
             assert request["params"]["n"] == "1"
             client.acknowledge(ack_id)
-            wait_until(lambda: events(server, made)["set_aside"] == [large], "it is set aside")
+            wait_until(lambda: events(server, made)["dead_letters"] == [large], "it is set aside")
         with WebSocket(server, token) as client:
             answer = server.go(token, **grows)
             assert (answer.status_code, error_code(answer)) == (413, "event_too_large")

@@ -147,13 +147,13 @@ def test_a_call_arrives_as_it_was_sent(nginx):
 def test_a_reply_arrives_as_the_client_sent_it(nginx):
     """Status, body and headers, repeated ones too."""
     token = nginx.new()
-    headers = {"RedisConnection": ["<a>", "<b>"], "Location": "http://callers/x", "X-Long": "x" * 12_000}
+    headers = {"Link": ["<a>", "<b>"], "Location": "http://callers/x", "X-Long": "x" * 12_000}
     reply = (418, b"\x00\xff", headers)
     with PythonListener(nginx, token, auth={"mode": "reply"}, replies=[reply]) as client:
         client.expect("connect")
         answer = nginx.go(token)
         assert (answer.status_code, answer.content) == (418, b"\x00\xff")
-        assert answer.raw.headers.getlist("RedisConnection") == ["<a>", "<b>"]
+        assert answer.raw.headers.getlist("Link") == ["<a>", "<b>"]
         assert {name: answer.headers[name] for name in ("Location", "X-Long")} == {
             name: headers[name] for name in ("Location", "X-Long")
         }

@@ -179,7 +179,7 @@ def test_the_last_attempt_is_called_that(app, listen, tmp_path):
         retry = f"socket2me events retry {last['id']}"
         assert first["remark"].endswith("The request comes again.")
         assert last["remark"].endswith(f"It was the last attempt. `{retry}` has it sent again.")
-        assert "set aside  tried 2x" in run(tmp_path, "events", "list").stdout
+        assert "dead letter  tried 2x" in run(tmp_path, "events", "list").stdout
         app.answer = OK
         run(tmp_path, *retry.split()[1:])
         again = command.expect("request")

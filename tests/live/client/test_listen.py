@@ -94,7 +94,7 @@ def test_the_answer_of_the_app_in_mode_reply(relay, app, listen, method):
     )
     status, headers, body = call(relay, command.url, "/x", method)
     assert (status, body) == (418, b"" if method == "HEAD" else b"\x00\xff\r\n")
-    assert [value for name, value in headers if name == "RedisConnection"] == ["<a>", "<b>"]
+    assert [value for name, value in headers if name == "Link"] == ["<a>", "<b>"]
     assert "Set-Cookie" not in dict(headers)
     assert dict(headers)["X-Own"] == "\xe9"
     assert dict(headers)["Content-Type"] == "image/x"
@@ -276,7 +276,7 @@ def test_the_url_is_kept_for_its_owner_only(relay, app, listen, tmp_path):
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
     shown = run(tmp_path, "status").stdout
-    counts = "connected, 0 requests taken, 0 in flight, 0 set aside, 0 waiting, lives until "
+    counts = "connected, 0 requests taken, 0 dead letters, 0 in flight, 0 waiting, lives until "
     assert shown.startswith(f"{new.url} -> {app.url}\n  {counts}")
     assert shown.count("\n") == 2
 

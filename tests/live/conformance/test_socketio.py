@@ -178,7 +178,7 @@ def text_frame(text):
 
 
 def test_an_acknowledgement_in_one_payload_with_the_end(any_server, version):
-    """The same for a client that polls."""
+    """The same for a client that polls, and with an attachment."""
     token = any_server.new()
     client = Polling(any_server, version)
     client.post(f"40/{token}?mode=reply," if version == 3 else f'40/{token},{{"mode":"reply"}}')
@@ -189,7 +189,8 @@ def test_an_acknowledgement_in_one_payload_with_the_end(any_server, version):
         while f"42/{token}," not in (received := client.get().text):
             pass
         ack_id = received.partition(f"42/{token},")[2].partition("[")[0]
-        assert client.post(f'43/{token},{ack_id}["done"]', "1").text == "ok"
+        text = f'461-/{token},{ack_id}[{{"_placeholder":true,"num":0}}]'
+        assert client.post(text, "bZG9uZQ==" if version == 4 else "b4ZG9uZQ==", "1").text == "ok"
         assert (call.result().status_code, call.result().text) == (200, "done")
 
 
