@@ -155,7 +155,7 @@ def _build_cluster(
     from .cluster.rpc import Cluster  # with the library for Redis, which takes memory
 
     rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
-    shared = partial(SharedRate, storage=store.counters(), check=store.check_link)
+    shared = partial(SharedRate, storage=store.counters(), check=store.connection.check)
     return (
         Cluster(
             store,
@@ -165,7 +165,7 @@ def _build_cluster(
             new_timer=engine.timer,
             note_yield=scheduler.note_yield,
         ),
-        NearRate(FastRate(rate), shared(rate, "calls"), store.is_remembered) if rate else NoRate(),
+        NearRate(FastRate(rate), shared(rate, "calls"), store.routes.has) if rate else NoRate(),
         shared(new_rate, "new") if new_rate else NoRate(),
     )
 

@@ -1,4 +1,4 @@
--- What must happen in Redis as one step, called as `EVALSHA sha 0 step argument...`.
+-- Scripts: what must be atomic in Redis, called as `EVALSHA sha 0 script argument...`.
 --
 -- Of each token:
 --   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox; process, client, client_mode: who has its client;
@@ -7,20 +7,20 @@
 -- and of its mailbox:
 --   s2m:callers:T  set     processes whose callers wait for what its client says
 --   s2m:events:T   stream  the calls, by number
---   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is set aside, when it was received
+--   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is a dead letter, when it was received
 --   s2m:bytes:T    number  the sum of the sizes
---   s2m:due:T      zset    id -> number, of those that are not set aside
+--   s2m:due:T      zset    id -> number, of those that are no dead letters
 -- Of all:
 --   s2m:tokens     zset    token -> when it expires, in ms of Redis's clock
 --   s2m:ages       zset    "id token" -> when the event was received
 --   s2m:bytes, s2m:sequence  bytes in all mailboxes; the last number
--- and of each process s2m:lease:P, which expires unless it beats, and its channel s2m:process:P.
+-- and of each process s2m:lease:P, which expires unless it is prolonged, and its channel s2m:process:P.
 --
 -- Relays of several versions may share all of this. A field of a hash, of an entry of the stream or of a packed state
--- that a version does not know is passed over, and left as it is. FIELDS, FORMER and READS_NAMES come from wire.py.
+-- that a version does not know is skipped, and left as it is. FIELDS, FORMER and READS_NAMES come from messages.py.
 
 local call = redis.call
-local steps = {}
+local scripts = {}
 
 local function now_ms()
   local time = call('TIME')
@@ -35,7 +35,7 @@ local function lives(process)
   return process and call('EXISTS', 's2m:lease:' .. process) == 1
 end
 
--- Send a process a message in the form that it reads (wire.py). Returns whether it was heard.
+-- Send a process a message in the form that it reads (messages.py). Returns whether it was heard.
 local function post(process, kind, ...)
   local values, message = {...}, {FORMER[kind] or kind, ...}
   if string.sub(process, 1, 1) == READS_NAMES then
@@ -50,13 +50,13 @@ local function owner(token)
   return call('HGET', 's2m:token:' .. token, 'process')
 end
 
--- Tell the process that has the token's client, if that is not the one that asks.
+-- Send a message to the process that has the token's client, if that is not the one that asks.
 local function post_to_owner(token, asking, ...)
   local process = owner(token)
   if process and process ~= asking then post(process, ...) end
 end
 
--- Tell the processes of a set, which is done with.
+-- Send a message to the processes of a set, and delete the set.
 local function post_to_all(set, asking, ...)
   for _, process in ipairs(call('SMEMBERS', set)) do
     if process ~= asking then post(process, ...) end
@@ -119,7 +119,7 @@ local function drop_token(token, asking)
   return drop_mailbox(token)
 end
 
--- An event as it is returned: id, attempts, whether it is set aside, size, when it was received; and what was kept.
+-- An event as it is returned: id, attempts, whether it is a dead letter, size, when it was received; and what was kept.
 local function shown(token, id, event, with_content)
   local result = {id, event.attempts, event.aside, event.size, event.received_at}
   if with_content then
@@ -135,7 +135,7 @@ end
 
 -- Tokens
 
-function steps.add(token, ttl_ms, max_tokens, ...)
+function scripts.add(token, ttl_ms, max_tokens, ...)
   local now = now_ms()
   if tonumber(max_tokens) > 0 and call('ZCOUNT', 's2m:tokens', now, '+inf') >= tonumber(max_tokens) then return 0 end
   call('HSET', 's2m:token:' .. token, ...)
@@ -144,11 +144,11 @@ function steps.add(token, ttl_ms, max_tokens, ...)
   return 1
 end
 
-function steps.get(token)
+function scripts.get(token)
   return record(token)
 end
 
-function steps.refresh(token, expires_at, process)
+function scripts.refresh(token, expires_at, process)
   local key = 's2m:token:' .. token
   local ttl = call('HGET', key, 'ttl')
   if not ttl then return false end
@@ -160,7 +160,7 @@ function steps.refresh(token, expires_at, process)
   return record(token)
 end
 
-function steps.remove(token, process)
+function scripts.remove(token, process)
   if not exists(token) then return 0 end
   post_to_owner(token, process, 'ended', token)
   post_to_all('s2m:waiting:' .. token, process, 'ended', token)
@@ -169,14 +169,14 @@ function steps.remove(token, process)
 end
 
 -- Drop what is left of a token that has expired.
-function steps.bury(token)
+function scripts.purge(token)
   if exists(token) then return 0 end
   drop_token(token)
   return 1
 end
 
 -- Drop tokens that have expired, until so many tokens or events are dropped.
-function steps.expired(limit)
+function scripts.expired(limit)
   local expired, dropped = {}, 0
   for _, token in ipairs(call('ZRANGEBYSCORE', 's2m:tokens', '-inf', now_ms(), 'LIMIT', 0, limit)) do
     if not exists(token) then
@@ -188,7 +188,7 @@ function steps.expired(limit)
   return expired
 end
 
-function steps.count(token, forwarded, refused, last)
+function scripts.count(token, forwarded, refused, last)
   if not exists(token) then return 0 end
   local key = 's2m:token:' .. token
   call('HINCRBY', key, 'forwarded', forwarded)
@@ -199,13 +199,13 @@ end
 
 -- Clients
 
--- A client has come: the newest wins. With `displaces` 0 it was here before, and only wins if nobody else has come.
-function steps.attach(token, process, client, mode, displaces)
+-- A client has come: the newest wins. With `replaces` 0 it was here before, and only wins if nobody else has come.
+function scripts.attach(token, process, client, mode, replaces)
   if not exists(token) then return false end
   local key = 's2m:token:' .. token
   local old = call('HMGET', key, 'process', 'client')
   local is_elsewhere = old[1] and old[1] ~= process
-  if displaces == '0' and is_elsewhere and lives(old[1]) then return 'displaced' end
+  if replaces == '0' and is_elsewhere and lives(old[1]) then return 'replaced' end
   call('HSET', key, 'process', process, 'client', client, 'client_mode', mode)
   if is_elsewhere then post(old[1], 'displaced', token, old[2]) end
   post_to_all('s2m:waiting:' .. token, process, 'arrived', token)
@@ -214,7 +214,7 @@ end
 
 -- A client has left, or is said not to be there: unless another has come. With `unless_alive` 1 it was its process that
 -- could not be reached, and it stays if that can be reached now.
-function steps.detach(token, process, client, unless_alive)
+function scripts.detach(token, process, client, unless_alive)
   local key = 's2m:token:' .. token
   local current = call('HMGET', key, 'process', 'client')
   local is_back = unless_alive == '1' and call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({})) > 0
@@ -226,7 +226,7 @@ function steps.detach(token, process, client, unless_alive)
 end
 
 -- Wait for a client, unless one is there: then where it is.
-function steps.watch(token, process, wait_ms)
+function scripts.watch(token, process, wait_ms)
   local found = record(token)
   if found and (not found[6] or found[6] == process) then
     local waiting = 's2m:waiting:' .. token
@@ -239,7 +239,7 @@ end
 -- Events
 
 -- Keep an event whose caller waits so long for what its client says.
-function steps.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes,
+function scripts.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes,
     small_bytes)
   local found = record(token)
   if not found then return 'unknown' end
@@ -268,7 +268,7 @@ end
 
 -- The oldest events, as many as may be, but no more than one beyond so many bytes. Those whose ids, with spaces between
 -- them, are known come without their content, and count for nothing.
-function steps.waiting(token, limit, bytes, known)
+function scripts.waiting(token, limit, bytes, known)
   local events, left, is_known = {}, tonumber(bytes), {}
   for id in string.gmatch(known, '%S+') do is_known[id] = true end
   for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, limit - 1)) do
@@ -280,13 +280,13 @@ function steps.waiting(token, limit, bytes, known)
   return events
 end
 
-function steps.find(token, id)
+function scripts.find(token, id)
   local event = state(token, id)
   return event and shown(token, id, event, true)
 end
 
 -- All events, in no order, without their content; their numbers last.
-function steps.summary(token)
+function scripts.summary(token)
   local events = {}
   local flat = call('HGETALL', 's2m:box:' .. token)
   for at = 1, #flat, 2 do
@@ -298,7 +298,7 @@ function steps.summary(token)
   return events
 end
 
-function steps.attempted(token, id)
+function scripts.attempted(token, id)
   local event = state(token, id)
   if not event then return 0 end
   event.attempts = event.attempts + 1
@@ -306,7 +306,7 @@ function steps.attempted(token, id)
   return 1
 end
 
-function steps.set_aside(token, id)
+function scripts.dead_letter(token, id)
   local event = state(token, id)
   if not event then return 0 end
   event.aside = 1
@@ -315,7 +315,7 @@ function steps.set_aside(token, id)
   return 1
 end
 
-function steps.redeliver(token, id, process)
+function scripts.redeliver(token, id, process)
   local event = state(token, id)
   if not event then return 0 end
   event.aside, event.attempts = 0, 0
@@ -325,16 +325,16 @@ function steps.redeliver(token, id, process)
   return 1
 end
 
-function steps.acknowledge(token, id)
+function scripts.acknowledge(token, id)
   return drop_event(token, id)
 end
 
-function steps.delete(token, id, process)
+function scripts.delete(token, id, process)
   post_to_owner(token, process, 'deleted', token, id)
   return drop_event(token, id)
 end
 
-function steps.drop_older(received_before, limit)
+function scripts.drop_older(received_before, limit)
   local old = call('ZRANGEBYSCORE', 's2m:ages', '-inf', '(' .. received_before, 'LIMIT', 0, limit)
   for _, member in ipairs(old) do
     local id, token = string.match(member, '(%S+) (%S+)')
@@ -343,4 +343,4 @@ function steps.drop_older(received_before, limit)
   return #old
 end
 
-return steps[ARGV[1]](unpack(ARGV, 2))
+return scripts[ARGV[1]](unpack(ARGV, 2))

@@ -1,8 +1,8 @@
-"""The way to Redis: commands in their order over one connection, many at a time, and back when it was lost.
+"""One pipelined connection to Redis that reconnects by itself.
 
-Whatever has been submitted while one exchange was on its way goes out in the next, all of it: the more there is to
-do, the less each command costs. A command that Redis does not answer in time has failed, though it may have been
-carried out. While Redis is away every command fails at once, and one thread tries to come back, ever more slowly.
+Commands that are submitted during one exchange are sent together in the next: the more there are, the less each
+costs. A command that Redis does not answer in time has failed, though Redis may have carried it out. While Redis is
+down, each command fails at once, and a thread reconnects with growing pauses.
 """
 
 import logging
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 # How many commands one exchange may have.
 MOST_COMMANDS = 500
 
-# How many connections there are, at most, for what does not go over the link: rates that processes count together.
+# How many connections there are, at most, for what is not pipelined: rates that processes count together.
 POOL_CONNECTIONS = 20
 
-# How long to wait before the next try to come back: twice as long after each, up to the longest, give or take half,
-# so that many processes do not all come at once.
+# How long to wait before the next try to connect: twice as long after each, up to the longest, give or take half,
+# so that many processes do not all connect at once.
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
-# What must happen as one step.
+# What must be atomic.
 SCRIPT = lua_table() + files(__package__).joinpath("redis.lua").read_text()
 
 
@@ -68,7 +68,7 @@ class RedisConnection:
         self._is_over = threading.Event()
         self._is_closing = False
         self.is_up = True  # until the first try has failed
-        self.on_up: Callable[[], None] = lambda: None  # called when it is there again
+        self._when_up: list[Callable[[], None]] = []
         self._failed_at = 0.0
         self._logged_at: float | None = None
         self._sha: bytes = b""
@@ -100,13 +100,22 @@ class RedisConnection:
         """Send a command and return its answer. Raises `StoreUnavailable`."""
         return self.submit(command).wait()
 
-    def step(self, name: str, *args: Any) -> Any:
-        """Carry out a step of `redis.lua` and return what came of it. Raises `StoreUnavailable`."""
-        return self.submit_step(name, *args).wait()
+    def run_script(self, name: str, *args: Any) -> Any:
+        """Run a script of `redis.lua` and return its result. Raises `StoreUnavailable`."""
+        return self.submit_script(name, *args).wait()
 
-    def submit_step(self, name: str, *args: Any) -> Job:
-        """As `submit`, for a step of `redis.lua`."""
+    def submit_script(self, name: str, *args: Any) -> Job:
+        """As `submit`, for a script of `redis.lua`."""
         return self.submit(lambda: ("EVALSHA", self._sha, 0, name, *args))
+
+    def check(self) -> None:
+        """Raise `StoreUnavailable` if Redis is known not to answer."""
+        if not self.is_up:
+            raise StoreUnavailable
+
+    def when_up(self, do: Callable[[], None]) -> None:
+        """Have something done each time that Redis answers again."""
+        self._when_up.append(do)
 
     def open(self, timeout_seconds: float) -> Any:
         """Return one more connection, which waits so long for an answer. Raises `RedisError` or `OSError`."""
@@ -122,7 +131,7 @@ class RedisConnection:
         time.sleep(seconds * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
 
     def close(self) -> None:
-        """Do what has been submitted, then end."""
+        """Send what has been submitted, then close."""
         self._is_closing = True
         self._is_wanted.set()
         if self._is_started:
@@ -143,7 +152,7 @@ class RedisConnection:
                 self._serve(connection)
             except Exception as error:
                 if not isinstance(error, RedisError | OSError):
-                    log.exception("the way to Redis failed")
+                    log.exception("the connection to Redis failed")
                 self._on_down(error)
                 self.pause(tries)
                 tries += 1
@@ -158,7 +167,7 @@ class RedisConnection:
         while self._jobs or not self._is_closing:
             self._is_wanted.wait()
             self._is_wanted.clear()
-            time.sleep(0)  # whoever else has something to send just now does so first
+            time.sleep(0)  # threads that are about to submit something do so first
             while self._jobs:
                 jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), MOST_COMMANDS))]
                 self._exchange(connection, jobs)
@@ -175,7 +184,7 @@ class RedisConnection:
                     raise  # it is another Redis than a moment ago
                 except ResponseError as error:
                     if "READONLY" in str(error):
-                        raise  # the same, of a step
+                        raise  # the same, of a script
                     job.error = StoreUnavailable()
                     self._on_refusal(error)
                 answered += 1
@@ -187,7 +196,8 @@ class RedisConnection:
         if not self.is_up:
             log.warning("Redis at %s answers again, after %.1f s", self.address, time.monotonic() - self._failed_at)
             self.is_up = True
-            self.on_up()
+            for do in self._when_up:
+                do()
 
     def _on_down(self, error: Exception) -> None:
         if self.is_up:

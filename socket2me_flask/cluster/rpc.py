@@ -8,7 +8,7 @@ reply, comes in the same way. Whatever may have been lost on the way is answered
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -22,8 +22,10 @@ from ..relay.hold_queue import HeldCall
 from ..relay.mailbox import Mailboxes
 from ..relay.relay import Relay, SingleProcess
 from ..storage import Counts
-from ..storage.redis import RedisStore, Route
+from ..storage.redis import RedisStore
+from .bus import Listener
 from .messages import Message
+from .routes import Route
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ AT_ONCE = 200
 RECHECK_SECONDS = 0.5
 
 
-class Cluster(SingleProcess):
+class Cluster(SingleProcess, Listener):
     """What this process asks of others, and does for them. Idle before `serve` is called.
 
     answer_wait_seconds: how long another process may take to confirm that it delivered a call.
@@ -84,7 +86,7 @@ class Cluster(SingleProcess):
             "answer": self._on_answer,
             "arrived": relay.presence.retry_held,
             "displaced": self._on_replaced,
-            "refreshed": store.refreshed,
+            "refreshed": store.routes.refresh,
             "ended": self._on_ended,
             "kick": self._on_notify,
             "left": mailboxes.release,
@@ -95,12 +97,8 @@ class Cluster(SingleProcess):
             "in_flight": self._on_in_flight,
         }
         mailboxes.tell = self._tell
-        self._bus.on_messages = self._on_messages
-        self._bus.on_lost = self._on_lost
-        self._bus.on_resync = self._on_resync
-        self._bus.on_in_sync = relay.presence.retry_all_held
-        self._bus.on_heartbeat = self._on_heartbeat
-        store.on_up(self._on_up)
+        self._bus.subscribe(self)
+        store.connection.when_up(self._on_up)
 
     # What the relay asks
 
@@ -116,18 +114,18 @@ class Cluster(SingleProcess):
                 if self._store.refresh_route(call.token, route, unless_alive=is_process) is None:
                     raise UnknownToken from None
             except PeerSilent:
-                self._store.forget(call.token)  # the next call asks Redis whether that process still lives
+                self._store.routes.forget(call.token)  # the next call asks Redis whether that process still lives
                 raise
         return None
 
     def watch(self, token: str, wait_seconds: float) -> bool:
         if self._store.watch(token, wait_seconds) is None:
             raise UnknownToken
-        return token in self._store.routes
+        return self._store.routes.get(token) is not None
 
     def is_connected(self, token: str) -> bool:
         self._store.get(token)
-        return token in self._store.routes
+        return self._store.routes.get(token) is not None
 
     def in_flight(self, token: str) -> set[str]:
         route = self._store.routes.get(token)
@@ -177,7 +175,7 @@ class Cluster(SingleProcess):
 
     # What others say
 
-    def _on_messages(self, messages: list[list[Any]]) -> None:
+    def on_messages(self, messages: list[list[Any]]) -> None:
         calls = [(what[0], what[1], Call(*what[2:])) for kind, *what in messages if kind == "call"]
         if calls:
             self._on_calls(calls)
@@ -298,7 +296,7 @@ class Cluster(SingleProcess):
     def _on_replaced(self, token: str, client: str) -> None:
         # Whether another client still has the token is asked again: it may have left at once, as a connection does
         # that its client had given up; and if two came at once, Redis may have heard of the first as the last.
-        self._store.invalidate(token)
+        self._store.routes.invalidate(token)
         self._look_after_one(token)
 
     def _look_after_one(self, token: str) -> None:
@@ -313,7 +311,7 @@ class Cluster(SingleProcess):
         self._mailboxes.spawn(partial(self._look_after_one, token))
 
     def _on_ended(self, token: str) -> None:
-        self._store.invalidate(token)
+        self._store.routes.invalidate(token)
         self._relay.presence.end(token)
 
     def _on_resolved(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
@@ -322,25 +320,27 @@ class Cluster(SingleProcess):
     def _on_in_flight(self, process: str, number: int, token: str) -> None:
         self._bus.post(process, "answer", number, list(self._mailboxes.in_flight(token)))
 
-    def _on_lost(self, messages: list[Message], is_gone: bool) -> None:
+    def on_lost(self, messages: Sequence[Message], is_gone: bool) -> None:
         """Let go who waits for what did not arrive: its process is gone, or Redis is."""
         for kind, *what in messages:
             if kind in ("call", "in_flight"):
                 self._on_answer(what[1], None, ProcessGone() if is_gone else StoreUnavailable())
 
-    def _on_heartbeat(self) -> None:
+    def on_heartbeat(self) -> None:
         for token, counts in self._relay.token_counts.take().items():
             self._store.count(token, counts)
 
-    def _on_resync(self) -> bool:
+    def on_in_sync(self) -> None:
+        self._relay.presence.retry_all_held()
+
+    def on_resync(self) -> None:
         """Look after every client of this process: its token may have ended, or another client may have come."""
-        self._store.invalidate_all()
+        self._store.routes.invalidate_all()
         clients = self._relay.presence.clients()
         for start in range(0, len(clients), AT_ONCE):
             self._look_after(clients[start : start + AT_ONCE])
             time.sleep(0)
         self._mailboxes.notify_all(partial(time.sleep, 0))
-        return True
 
     def _on_up(self) -> None:
         """Deliver what could not be delivered, or was not known to be acknowledged, while Redis was away."""

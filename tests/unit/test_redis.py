@@ -1,11 +1,14 @@
 """The store in Redis and the peers that share it: what no other store has to do. In this process, but for Redis."""
 
+import gc
 import threading
 import time
 from functools import partial
 
 import pytest
 
+from socket2me_flask.cluster.bus import Listener
+from socket2me_flask.cluster.routes import Lookup
 from socket2me_flask.cluster.rpc import Cluster
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
@@ -30,6 +33,11 @@ def open_store(open_redis, redis, clock):
         store.close()
 
 
+def listener(**methods):
+    """Return a listener of a bus that has these methods."""
+    return type("Listening", (Listener,), {name: staticmethod(method) for name, method in methods.items()})()
+
+
 @pytest.fixture
 def stores(open_store):
     """Two stores on one Redis, and a token whose client, `c`, is at the first."""
@@ -45,10 +53,10 @@ def test_where_a_client_is_is_known_at_other_processes(stores):
     """And its mode; at its own process calls are served without asking."""
     here, there, token = stores
     assert there.get(token)
-    route = there.routes[token]
+    route = there.routes.get(token)
     assert (route.process, route.client, route.mode) == ("a", "c", "ack")
-    assert here.is_remembered(token)
-    assert here.routes == {}
+    assert here.routes.has(token)
+    assert here.routes.get(token) is None
 
 
 def test_a_detach_that_comes_late_changes_nothing(stores):
@@ -56,73 +64,73 @@ def test_a_detach_that_comes_late_changes_nothing(stores):
     here, there, token = stores
     there.attach(token, "d", "notify")
     here.detach(token, "c")
-    here.invalidate(token)  # nobody here listens to what it is told
+    here.routes.invalidate(token)  # nobody here listens to what it is told
     assert here.get(token)
-    assert here.routes[token].client == "d"
+    assert here.routes.get(token).client == "d"
     here.attach(token, "e", "notify")
     here.detach(token, "c")
-    there.invalidate(token)
+    there.routes.invalidate(token)
     assert there.get(token)
-    assert there.routes[token].client == "e"
+    assert there.routes.get(token).client == "e"
 
 
 def test_a_client_whose_process_can_be_reached_again_is_where_it_was(stores):
     """Its channel was away for a moment: whoever noticed that does not take its client away."""
     here, there, token = stores
     there.get(token)
-    route = there.routes[token]
+    route = there.routes.get(token)
     assert there.refresh_route(token, route, unless_alive=True)
-    assert (there.routes[token].process, there.routes[token].client) == ("a", "c")
+    assert (there.routes.get(token).process, there.routes.get(token).client) == ("a", "c")
     here.close()
     assert there.refresh_route(token, route, unless_alive=True)
-    assert token not in there.routes
+    assert there.routes.get(token) is None
 
 
 def test_what_was_asked_before_there_was_news_is_not_remembered(stores, monkeypatch):
     """The answer may be older than the news."""
     here, _, token = stores
-    step = here._connection.step
+    run_script = here.connection.run_script
 
     def with_news(*args):
-        found = step(*args)
-        here.invalidate(token)
+        found = run_script(*args)
+        here.routes.invalidate(token)
         return found
 
-    here.invalidate(token)
-    monkeypatch.setattr(here._connection, "step", with_news)
+    here.routes.invalidate(token)
+    monkeypatch.setattr(here.connection, "run_script", with_news)
     assert here.get(token)
-    assert not here.is_remembered(token)
+    assert not here.routes.has(token)
     monkeypatch.undo()
     assert here.get(token)
-    assert here.is_remembered(token)
+    assert here.routes.has(token)
 
 
 def test_news_of_one_token_is_no_news_of_another(stores, monkeypatch):
     """However many come and go, what is asked of the others is remembered: they expire in time."""
     here, _, token = stores
-    step = here._connection.step
+    run_script = here.connection.run_script
 
     def with_news(*args):
-        found = step(*args)
-        here.invalidate("another")
+        found = run_script(*args)
+        here.routes.invalidate("another")
         return found
 
-    here.invalidate(token)
-    monkeypatch.setattr(here._connection, "step", with_news)
+    here.routes.invalidate(token)
+    monkeypatch.setattr(here.connection, "run_script", with_news)
     assert here.attach(token, "d", "notify")
-    assert here.is_remembered(token)
-    assert here._questions == {}
+    assert here.routes.has(token)
+    assert not [each for each in gc.get_objects() if isinstance(each, Lookup)]  # none is in progress
 
 
 def test_a_process_whose_lease_had_ended_looks_after_its_clients(open_store):
     """To others they were gone, though its channel was never away."""
     store = open_store("a", lease_seconds=0.6)
     gaps = []
-    store.bus.on_resync = lambda: gaps.append(1) or True
+    store.bus.subscribe(listener(on_resync=lambda: gaps.append(1)))
     store.start()
     time.sleep(0.1)  # at the start its channel is new, and so is its lease
     gaps.clear()
-    store._connection.call("DEL", "s2m:lease:a")
+    store.connection.call("DEL", "s2m:lease:a")
     wait_until(lambda: gaps, "it is noticed")
     assert store.bus.is_in_sync
 
@@ -136,10 +144,9 @@ def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
         opened.append(1)
         if len(opened) == 1:
             slow.wait(10)
-        return True
 
-    store.bus.on_resync = close_gap
-    store._connection.start()
+    store.bus.subscribe(listener(on_resync=close_gap))
+    store.connection.start()
     store.bus.start(0)
     wait_until(lambda: opened, "the first is being closed")
     redis.client.client_kill_filter(_type="pubsub", skipme=True)
@@ -166,7 +173,7 @@ def test_expired_tokens_are_not_forgotten_while_redis_is_away(stores, clock, mon
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(here._connection, "step", away)
+        patch.setattr(here.connection, "run_script", away)
         with pytest.raises(StoreUnavailable):
             here.pop_expired()
     assert here.pop_expired() == [token]
@@ -186,7 +193,7 @@ def test_a_message_arrives_whole_and_in_order_however_large(stores):
     """One that is large goes another way, and the one after it does not overtake it."""
     here, there, _ = stores
     heard = []
-    there.bus.on_messages = heard.extend
+    there.bus.subscribe(listener(on_messages=heard.extend))
     for number in range(5):
         here.bus.post("b", "gone", number)
         here.bus.post("b", "answer", number, b"x" * 100_000)
@@ -202,7 +209,7 @@ def test_whoever_writes_to_nobody_hears_of_it(stores):
     """At once: there is no such process, or it is gone."""
     here, _, _ = stores
     lost = []
-    here.bus.on_lost = lambda messages, is_gone: lost.append((messages, is_gone))
+    here.bus.subscribe(listener(on_lost=lambda messages, is_gone: lost.append((messages, is_gone))))
     here.bus.post("nobody", "gone", 1)
     wait_until(lambda: lost, "it is told")
     assert lost == [([("gone", 1)], True)]
@@ -349,7 +356,7 @@ def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
     here.relay.presence.attach(token, FakeClient())
     time.sleep(0.1)
     assert caller.is_alive()
-    there.store.bus.on_in_sync()
+    there.peers.on_in_sync()
     caller.join(5)
     assert caller.heard == "OK"
 

@@ -1,0 +1,110 @@
+"""Mailboxes in Redis. What it keeps of an event, and where, is at the top of `redis.lua`."""
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from ..cluster.redis_connection import RedisConnection
+from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
+from ..relay.call import Call
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES, StoredEvent
+
+# No caller waits longer than this for what the client of a mailbox says.
+CALLER_WAITS_SECONDS = 3600
+
+# How many tokens or events one script may drop: Redis does nothing else meanwhile.
+MOST_DROPPED = 200
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[str, Any] | list[Any]).decode
+
+# What is kept of a call beside its body. It is written as the values in this order, as the release before reads it,
+# and read so or by name. What is added is a field of its own of the stream's entry.
+_CONTENT = ("method", "path", "query", "headers", "received_at", "is_legacy")
+
+
+class RedisMailboxes:
+    """Keeps events for processes of which this one is named `process`.
+
+    A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        process: str,
+        *,
+        max_events: int = 0,
+        max_bytes: int = 0,
+        total_bytes: int = 0,
+    ) -> None:
+        self._run = connection.run_script
+        self._submit = connection.submit_script
+        self._process = process
+        self._bounds = (max_events, max_bytes, total_bytes)
+
+    def put(self, call: Call) -> str | None:
+        content = _encode([getattr(call, name) for name in _CONTENT])
+        size = len(content) + len(call.body) + EVENT_BYTES
+        answer = self._run(
+            "put",
+            *(call.token, self._process, CALLER_WAITS_SECONDS * 1000, call.id, call.received_at, size),
+            *(content, call.body, *self._bounds, SMALL_MAILBOX_BYTES),
+        )
+        if answer == b"unknown":
+            raise UnknownToken
+        if answer == b"full":
+            raise MailboxFull
+        if answer == b"all full":
+            raise MailboxesFull
+        return answer[0].decode() if answer else None
+
+    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+        rows = self._run("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known))
+        return [_event(token, row) for row in rows]
+
+    def find(self, token: str, event_id: str) -> StoredEvent:
+        row = self._run("find", token, event_id)
+        if row is None:
+            raise UnknownEvent
+        return _event(token, row)
+
+    def summary(self, token: str) -> list[StoredEvent]:
+        rows = self._run("summary", token)
+        return [_event(token, row[:5]) for row in sorted(rows, key=lambda row: row[5])]
+
+    def redeliver(self, token: str, event_id: str) -> None:
+        if not self._run("redeliver", token, event_id, self._process):
+            raise UnknownEvent
+
+    def delete(self, token: str, event_id: str) -> None:
+        if not self._run("delete", token, event_id, self._process):
+            raise UnknownEvent
+
+    def drop_older(self, received_before: float) -> int:
+        dropped = 0
+        while newly := self._run("drop_older", received_before, MOST_DROPPED):
+            dropped += newly
+        return dropped
+
+    def attempted(self, token: str, event_id: str) -> None:
+        self._submit("attempted", token, event_id)
+
+    def acknowledge(self, token: str, event_id: str) -> None:
+        self._submit("acknowledge", token, event_id)
+
+    def dead_letter(self, token: str, event_id: str) -> None:
+        self._submit("dead_letter", token, event_id)
+
+
+def _event(token: str, row: list[Any]) -> StoredEvent:
+    event_id, attempts, is_dead_letter, size, received_at, *kept = row
+    if kept:
+        content = _decode(kept[0])
+        values = content if isinstance(content, dict) else dict(zip(_CONTENT, content, strict=False))
+        known = {name: values[name] for name in _CONTENT}
+        call = Call(token=token, body=kept[1], id=event_id.decode(), **known)
+    else:
+        call = Call(token, "", "", "", {}, b"", float(received_at), event_id.decode())
+    return StoredEvent(call, attempts, bool(is_dead_letter), size)
