@@ -26,6 +26,7 @@ from harness import (
     post,
     use_load_core,
 )
+
 from tests.support.redis_server import Redis
 
 ROUNDS = 15
