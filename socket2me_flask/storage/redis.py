@@ -297,6 +297,10 @@ class RedisStore:
     def mailboxes(self) -> "RedisStore":
         return self
 
+    @property
+    def size(self) -> int:
+        return int(self._connection.call("GET", "s2m:bytes") or 0)
+
     def put(self, call: Call) -> str | None:
         content = _encode([getattr(call, name) for name in _CONTENT])
         size = len(content) + len(call.body) + EVENT_BYTES

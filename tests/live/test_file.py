@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 import requests
 
-from socket2me_flask.storage.sqlite import QUIET_SECONDS
+from socket2me_flask.storage.sqlite_database import QUIET_SECONDS
 from tests.support.delivery import Acknowledging, error_code, events
 from tests.support.servers import (
     BIN,
@@ -117,7 +117,8 @@ def test_a_file_is_another_processs_to_read(path):
         server.go(made["token"])
         assert count(path) == 1
         code = (
-            f"from socket2me_flask.storage import sqlite as s; s.LOCK_SECONDS = 0; s.SQLiteStore('{path}').start()"
+            f"from socket2me_flask.storage import SQLiteStore, sqlite_database as d; d.LOCK_SECONDS = 0; "
+            f"SQLiteStore('{path}').start()"
         )
         second = run(f"{sys.executable} -c {shlex.quote(code)}", path)
         assert "another relay has it" in second.stderr
@@ -452,22 +453,23 @@ def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous, cl
     store = SQLiteStore(str(path), clock=time.time)
     store.start()
     assert store.get("a" * 24).mode == "ack"
-    assert [(e.call.id, e.attempts, e.is_dead_letter) for e in store.summary("a" * 24)] == [
+    assert [(e.call.id, e.attempts, e.is_dead_letter) for e in store.mailboxes.summary("a" * 24)] == [
         ("id-0", 0, False),
         ("id-1", 1, False),
         ("id-2", 0, True),
         ("id-3", 0, False),
     ]
-    event = store.find("a" * 24, "id-3")
+    event = store.mailboxes.find("a" * 24, "id-3")
     assert (event.call.path, event.call.headers, event.call.body) == ("/3", {"x": "y"}, b"z" * 1000)
-    sequence = store._do(lambda: store._execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+    numbers = "SELECT name, seq FROM sqlite_sequence"
+    sequence = store.database.run(lambda: store.database.execute(numbers).fetchall())
     assert sequence == [("events", 5)]
     schema = "SELECT name, sql FROM sqlite_master ORDER BY name"
-    migrated = store._do(lambda: store._execute(schema).fetchall())
+    migrated = store.database.run(lambda: store.database.execute(schema).fetchall())
     store.close()
     fresh = SQLiteStore(str(path.parent / "fresh.db"))
     fresh.start()
-    assert fresh._do(lambda: fresh._execute(schema).fetchall()) == migrated
+    assert fresh.database.run(lambda: fresh.database.execute(schema).fetchall()) == migrated
     fresh.close()
     copy = path.parent / "relay.db.v1"
     assert copy.stat().st_mode & 0o777 == 0o600
@@ -501,5 +503,5 @@ def test_an_update_that_fails_leaves_the_file_as_it_was(path, previous, monkeypa
     assert path.read_bytes() == before
     store = SQLiteStore(str(path))
     store.start()
-    assert len(store.summary("a" * 24)) == 4
+    assert len(store.mailboxes.summary("a" * 24)) == 4
     store.close()

@@ -22,7 +22,7 @@ def store(tmp_path, clock):
 @pytest.fixture
 def relay(store):
     mailboxes = Mailboxes(
-        store,
+        store.mailboxes,
         redeliver_seconds=60,
         max_attempts=5,
         spawn=lambda run: threading.Thread(target=run).start(),

@@ -1,0 +1,160 @@
+"""Mailboxes in a file: the table `events`, and the bounds on what it holds."""
+
+import json
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
+from ..relay.call import Call
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, share_of
+from .sqlite_database import Database
+
+_STATE = "id, token, received_at, is_legacy, attempts, is_set_aside, size"
+_CONTENT = "method, path, query, headers, body"
+_NO_CONTENT = ("", "", "", "{}", b"")
+
+
+class SQLiteMailboxes:
+    """Keeps events in a database, and counts them in memory.
+
+    A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound.
+    `size` is what all of them have, in bytes.
+    """
+
+    def __init__(
+        self, database: Database, *, max_events: int = 0, max_bytes: int = 0, total_bytes: int = 0
+    ) -> None:
+        self._database = database
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._total_bytes = total_bytes
+        # Of the database's thread:
+        self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
+        self.size = 0
+
+    def put(self, call: Call) -> None:
+        self._database.run(partial(self._put, call))
+
+    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+        return list(self._database.run(partial(self._waiting, token, limit, known)))
+
+    def find(self, token: str, event_id: str) -> StoredEvent:
+        where = "token = ? AND id = ?"
+        found = self._database.run(partial(self._select, f"{_STATE}, {_CONTENT}", where, token, event_id))
+        if not found:
+            raise UnknownEvent
+        event: StoredEvent = found[0]
+        return event
+
+    def summary(self, token: str) -> list[StoredEvent]:
+        return list(self._database.run(partial(self._select, _STATE, "token = ? ORDER BY number", token)))
+
+    def attempted(self, token: str, event_id: str) -> None:
+        self._database.submit(partial(self._update, "attempts = attempts + 1", event_id, token))
+
+    def acknowledge(self, token: str, event_id: str) -> None:
+        self._database.submit(partial(self._delete, "id = ?", event_id))
+
+    def dead_letter(self, token: str, event_id: str) -> None:
+        self._database.submit(partial(self._update, "is_set_aside = 1", event_id, token))
+
+    def redeliver(self, token: str, event_id: str) -> None:
+        if not self._database.run(partial(self._update, "is_set_aside = 0, attempts = 0", event_id, token)):
+            raise UnknownEvent
+
+    def delete(self, token: str, event_id: str) -> None:
+        if not self._database.run(partial(self._delete, "token = ? AND id = ?", token, event_id)):
+            raise UnknownEvent
+
+    def drop_older(self, received_before: float) -> int:
+        dropped: int = self._database.run(partial(self._delete, "received_at < ?", received_before))
+        return dropped
+
+    # On the database's thread
+
+    def load(self) -> None:
+        """Count the events of a file that was opened."""
+        counts = self._database.execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
+        self._sizes = {token: (events, size) for token, events, size in counts}
+        self.size = sum(size for _, size in self._sizes.values())
+
+    def drop_mailbox(self, token: str) -> None:
+        """Drop all events of a token, as a part of a job."""
+        self._delete("token = ?", token)
+
+    def _put(self, call: Call) -> None:
+        headers = json.dumps(call.headers)
+        size = len(call.path) + len(call.query) + len(headers) + len(call.body) + EVENT_BYTES
+        events, of_token = self._sizes.get(call.token, (0, 0))
+        if (self._max_events and events >= self._max_events) or (
+            self._max_bytes and of_token + size > self._max_bytes
+        ):
+            raise MailboxFull
+        if self._total_bytes and self.size + size > share_of(self._total_bytes, of_token + size):
+            raise MailboxesFull
+        row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
+        inserted = self._database.execute(
+            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
+            "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
+            (*row, call.is_legacy, size, call.token),
+        )
+        if not inserted.rowcount:
+            raise UnknownToken  # it ended while the body came
+        self._count(call.token, 1, size)
+
+    def _select(self, columns: str, condition: str, *values: Any) -> list[StoredEvent]:
+        rows = self._database.execute(f"SELECT {columns} FROM events WHERE {condition}", values)  # noqa: S608
+        return [_event(row) for row in rows]
+
+    def _waiting(self, token: str, limit: int, known: Collection[str]) -> list[StoredEvent]:
+        """Return the oldest events, but no more than one beyond `MOST_WAITING_BYTES`: the rest is not read."""
+        execute = self._database.execute
+        events: list[StoredEvent] = []
+        left = MOST_WAITING_BYTES
+        rows = execute(
+            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_set_aside ORDER BY number LIMIT ?",  # noqa: S608
+            (token, limit),
+        )
+        with closing(rows):
+            while left >= 0 and (row := rows.fetchone()) is not None:
+                *state, number = row
+                if state[0] in known:
+                    events.append(_event(state))
+                    continue
+                content = execute(f"SELECT {_CONTENT} FROM events WHERE number = ?", (number,)).fetchone()  # noqa: S608
+                events.append(_event([*state, *content]))
+                left -= events[-1].size
+        return events
+
+    def _update(self, change: str, event_id: str, token: str) -> int:
+        statement = f"UPDATE events SET {change} WHERE id = ? AND token = ?"  # noqa: S608
+        return self._database.execute(statement, (event_id, token)).rowcount
+
+    def _delete(self, condition: str, *values: Any) -> int:
+        statement = f"DELETE FROM events WHERE {condition} RETURNING token, size"  # noqa: S608
+        rows = self._database.execute(statement, values).fetchall()
+        for token, size in rows:
+            self._count(token, -1, -size)
+        return len(rows)
+
+    def _count(self, token: str, events: int, size: int) -> None:
+        """Count events that a job has added or dropped."""
+        self._resize(token, events, size)
+        self._database.on_rollback(partial(self._resize, token, -events, -size))
+
+    def _resize(self, token: str, events: int, size: int) -> None:
+        before_events, before_size = self._sizes.pop(token, (0, 0))
+        if before_events + events:
+            self._sizes[token] = (before_events + events, before_size + size)
+        self.size += size
+
+
+def _event(row: Sequence[Any]) -> StoredEvent:
+    event_id, token, received_at, is_legacy, attempts, is_dead_letter, size, *content = row
+    method, path, query, headers, body = content or _NO_CONTENT
+    call = Call(
+        token, method, path, query, json.loads(headers), body, received_at, id=event_id, is_legacy=bool(is_legacy)
+    )
+    return StoredEvent(call, attempts, bool(is_dead_letter), size)
