@@ -26,7 +26,8 @@ from harness import (
     post,
     use_load_core,
 )
-from tests.redis_server import Redis
+
+from tests.support.redis_server import Redis
 
 ROUNDS = 15
 REQUESTS = 3000

@@ -206,7 +206,7 @@ class Settings:
     trusted_proxy_hops: int = _setting(
         0,
         _whole_number(0, 10),
-        "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: nobody is believed.",
+        "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: these headers are ignored.",
     )
     rate_limit_new: RateLimitItem | None = _setting(
         limits.parse("60/minute"),
@@ -260,7 +260,7 @@ class Settings:
     legacy_clients: bool = _setting(
         True,
         _SWITCH,
-        "Whether clients of 2016 are served: socket.io-client 1.x and 2.x, and the URLs /new, /refresh and /go without /v1.",
+        "Whether Engine.IO 3 clients are served: socket.io-client 1.x and 2.x; and the URLs /new, /refresh and /go without /v1.",
     )
     max_connections: int = _setting(
         None,
@@ -462,7 +462,7 @@ def exposure_warning(address: str, settings: Settings) -> str | None:
         risks.append("Without SOCKET2ME_API_KEYS anybody who reaches it may ask for tokens.")
     if not settings.require_secret:
         risks.append(
-            "Without SOCKET2ME_REQUIRE_SECRET a token may have no secret: whoever knows its URL may take its requests."
+            "Without SOCKET2ME_REQUIRE_SECRET a token may have no secret: anyone who knows its URL may take its requests."
         )
     if not risks:
         return None

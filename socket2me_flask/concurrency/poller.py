@@ -36,8 +36,22 @@ BATCH = 100
 TURN_SECONDS = 0.001
 
 
+class _Watched:
+    """A socket under watch, and what was reported of it that its callback has not received yet."""
+
+    __slots__ = ("callback", "events", "key")
+
+    def __init__(self, callback: Callable[[int], None], key: str) -> None:
+        self.callback: Callable[[int], None] | None = callback  # None once the socket is removed
+        self.key = key
+        self.events = 0
+
+
 class Poller:
     """Calls back for each watched socket that can be read.
+
+    Sockets are watched under keys, which have turns: one that has a thousand sockets with something to read delays
+    another by one callback, not by a thousand.
 
     Callbacks run on the hub's green thread, which cannot be suspended: they must not wait for anything. One may
     switch to another green thread, which runs until it is suspended; that switches back to here.
@@ -45,27 +59,30 @@ class Poller:
 
     def __init__(self) -> None:
         self._hub = hubs.get_hub()
-        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._sockets: dict[int, _Watched] = {}
         self._watches: dict[int, HubWatch] = {}
-        # What epoll has reported and was not served yet. A callback goes with its number: once it is removed, the
-        # number may be another socket's.
-        self._ready: deque[tuple[int, Callable[[int], None], int]] = deque()
+        # What was reported and not served yet, by key, and the keys in the order of their turns.
+        self._ready: dict[str, deque[_Watched]] = {}
+        self._turns: deque[str] = deque()
+        self._is_scheduled = False
         self._epoll: Any = _select.epoll() if HAS_EPOLL else None
         if self._epoll is not None:
             HubWatch("read", self._epoll.fileno(), self._on_epoll)
 
-    def add(self, fileno: int, callback: Callable[[int], None], flags: int = READABLE) -> None:
+    def add(self, fileno: int, callback: Callable[[int], None], flags: int = READABLE, key: str = "") -> None:
         """Watch a socket; `callback` receives the events."""
-        self._callbacks[fileno] = callback
+        watched = self._sockets[fileno] = _Watched(callback, key)
         if self._epoll is not None:
             self._epoll.register(fileno, flags)
         else:
-            self._watches[fileno] = HubWatch("read", fileno, lambda _: self._call(fileno, callback, READABLE))
+            self._watches[fileno] = HubWatch("read", fileno, lambda _: self._call(watched, READABLE))
 
     def remove(self, fileno: int) -> None:
         """Watch a socket no more, if it is watched."""
-        if self._callbacks.pop(fileno, None) is None:
+        watched = self._sockets.pop(fileno, None)
+        if watched is None:
             return
+        watched.callback = None
         if self._epoll is not None:
             self._epoll.unregister(fileno)
         else:
@@ -73,32 +90,57 @@ class Poller:
 
     def repeat(self, fileno: int) -> None:
         """Call back once more, in the next turn, although the socket itself may have nothing to read."""
-        if not self._ready:
-            call_later(0, self._serve_ready)
-        self._ready.append((fileno, self._callbacks[fileno], READABLE))
+        self._add_ready(self._sockets[fileno], READABLE)
+        self._schedule()
+
+    def _add_ready(self, watched: _Watched, events: int) -> None:
+        if not watched.events:
+            ready = self._ready.get(watched.key)
+            if ready is None:
+                ready = self._ready[watched.key] = deque()
+                self._turns.append(watched.key)
+            ready.append(watched)
+        watched.events |= events
 
     def _on_epoll(self, _: int) -> None:
-        if not self._ready:  # else its rest is scheduled, and epoll reports again what is still to be read
-            for fileno, events in self._epoll.poll(0, BATCH):
-                callback = self._callbacks.get(fileno)
-                if callback is not None:
-                    self._ready.append((fileno, callback, events))
+        for fileno, events in self._epoll.poll(0, BATCH):
+            watched = self._sockets.get(fileno)
+            if watched is not None:
+                self._add_ready(watched, events)
+        if not self._is_scheduled:  # else they are served in this round of the hub anyway
             self._serve_ready()
 
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            call_later(0, self._serve_scheduled)
+
+    def _serve_scheduled(self) -> None:
+        self._is_scheduled = False
+        self._serve_ready()
+
     def _serve_ready(self) -> None:
-        ready = self._ready
+        turns = self._turns
         ends_at = time.monotonic() + TURN_SECONDS
-        while ready:
-            self._call(*ready.popleft())
-            if ready and time.monotonic() >= ends_at:
-                call_later(0, self._serve_ready)  # the rest is first in the next turn
+        while turns:
+            key = turns.popleft()
+            ready = self._ready[key]
+            watched = ready.popleft()
+            if ready:
+                turns.append(key)
+            else:
+                del self._ready[key]
+            events, watched.events = watched.events, 0
+            self._call(watched, events)
+            if turns and time.monotonic() >= ends_at:
+                self._schedule()  # the rest is first in the next round
                 break
 
-    def _call(self, fileno: int, callback: Callable[[int], None], events: int) -> None:
-        if self._callbacks.get(fileno) is not callback:
+    def _call(self, watched: _Watched, events: int) -> None:
+        if watched.callback is None:
             return  # an earlier callback removed it
         try:
-            callback(events)
+            watched.callback(events)
         except BaseException:  # an exception here would end the hub's listener, and with it every watched socket
             log.exception("a connection failed")  # the socket stays watched: only its owner ends it
 

@@ -22,7 +22,8 @@ FULL_PAUSE_SECONDS = 0.05
 # How often it is logged that connections wait to be accepted.
 LOG_SECONDS = 10
 
-# How many connections are accepted before other green threads run.
+# How many connections are accepted before other green threads run. One at a time would have a new one wait as many
+# rounds of the hub as there are before it.
 BATCH = 64
 
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -67,24 +68,27 @@ class Acceptor:
         try:
             name = listener.getsockname()
             while True:
+                wait_until(listener.fileno(), "read", None)
                 for _ in range(BATCH):
-                    self._accept_one(listener, name)
-                eventlet.sleep(0)
+                    if not self._accept_one(listener, name):
+                        break
         except Exception:
             self._worker.log.exception("The acceptor failed: this worker ends.")
             self._worker.alive = False
 
-    def _accept_one(self, listener: Any, name: Any) -> None:
+    def _accept_one(self, listener: Any, name: Any) -> bool:
+        """Accept a connection. Return whether another may be waiting."""
         try:
-            wait_until(listener.fileno(), "read", None)
             if self.connections >= self._worker.worker_connections:
                 self._log_full("worker_connections are open")
                 if not self._server.make_room():
                     eventlet.sleep(FULL_PAUSE_SECONDS)
-                    return
+                    return False
             sock, address = listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            return  # another worker was faster, or the peer left while it waited
+        except (BlockingIOError, InterruptedError):
+            return False  # there is none, or another worker was faster
+        except ConnectionError:
+            return True  # the peer left while it waited
         except OSError as error:
             if listener.fileno() < 0:
                 raise
@@ -92,19 +96,20 @@ class Acceptor:
             reason = "no file is left" if error.errno in _NO_FILES else "accepting failed"
             self._log_full(f"{reason} ({os.strerror(error.errno or 0)})")
             eventlet.sleep(FULL_PAUSE_SECONDS)
-            return
+            return False
         host = address_key(address[0]) if isinstance(address, tuple) else ""
         if not self._server.may_connect(host, self._hosts[host]):
             sock.close()
             self._log_full("an address has as many connections as it may")
-            return
+            return True
         self.connections += 1
         self._hosts[host] += 1
         eventlet.spawn_n(self._serve, sock, address, name, host)
+        return True
 
     def _serve(self, sock: Any, address: Any, listener_name: Any, host: str) -> None:
         try:
-            self._server.serve(sock, address, listener_name)
+            self._server.serve(sock, address, listener_name, host)
         except BaseException:  # nothing that a connection raises may end the green thread of the hub
             self._worker.log.exception("A connection failed.")
         finally:

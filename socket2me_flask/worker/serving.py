@@ -134,10 +134,10 @@ class Server:
         self._dated_at = 0.0
         eventlet.spawn_n(self._run_timers)
 
-    def serve(self, sock: Any, address: Any, listener_name: Any) -> None:
-        """Serve one connection until it ends."""
+    def serve(self, sock: Any, address: Any, listener_name: Any, host: str) -> None:
+        """Serve one connection until it ends. All connections of a `host` have their turns together."""
         try:
-            connection = self._connect(sock, address)
+            connection = self._connect(sock, address, host)
         except OSError:  # TLS, if the peer has left already
             sock.close()
             return
@@ -197,16 +197,16 @@ class Server:
         if self._services is not None:
             self._services.lifecycle.stop()
 
-    def _connect(self, sock: Any, address: Any) -> Connection:
+    def _connect(self, sock: Any, address: Any, host: str) -> Connection:
         sock.setblocking(False)
-        seconds = self._send_timeout_seconds
+        options: Any = {"key": host, "send_timeout_seconds": self._send_timeout_seconds}
         if self._tls is None:
-            return Connection(sock, address, self._poller, self._budgets, send_timeout_seconds=seconds)
+            return Connection(sock, address, self._poller, self._budgets, **options)
         wrapped = self._tls.wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
         wrapped.setblocking(False)
-        return TLSConnection(wrapped, address, self._poller, self._budgets, send_timeout_seconds=seconds)
+        return TLSConnection(wrapped, address, self._poller, self._budgets, **options)
 
     def _serve_requests(self, connection: Connection, listener_name: Any) -> bool:
         """Serve requests until the connection is to end.

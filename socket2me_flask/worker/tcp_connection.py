@@ -113,7 +113,7 @@ class Connection:
     short_read_empties = True
 
     def __init__(
-        self, sock: Any, address: Any, poller: Poller, budgets: Budgets, *, send_timeout_seconds: float
+        self, sock: Any, address: Any, poller: Poller, budgets: Budgets, *, key: str, send_timeout_seconds: float
     ) -> None:
         self._socket = sock
         self._poller = poller
@@ -132,7 +132,7 @@ class Connection:
         self.buffered: Callable[[], bytes] = bytes  # what was read of the socket and not parsed yet
         self.is_detached = False
         if HAS_EPOLL:
-            poller.add(sock.fileno(), self._on_change, ON_CHANGE)
+            poller.add(sock.fileno(), self._on_change, ON_CHANGE, key=key)
 
     # What gunicorn calls
 

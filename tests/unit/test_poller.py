@@ -51,6 +51,51 @@ def test_a_socket_that_can_be_read_calls_back():
     assert out == "done\n"
 
 
+def test_keys_have_turns():
+    """However many sockets of one key are ready, one of another waits for one callback of them."""
+    out = run("""
+        socketpair = original("socket").socketpair
+        pairs = [socketpair() for _ in range(50)]
+        watcher = poller.Poller()
+        poller.TURN_SECONDS = -1  # each callback is a turn of its own
+        seen = []
+        for number, (ours, theirs) in enumerate(pairs):
+            key = "another" if number == 49 else "many"
+            watcher.add(ours.fileno(), lambda events, key=key: seen.append(key), poller.ON_CHANGE, key=key)
+            theirs.send(b"x")
+        while len(seen) < 50:
+            eventlet.sleep(0.001)
+        assert "another" in seen[:2] and seen.count("many") == 49, seen
+        print("done")
+    """)
+    assert out == "done\n"
+
+
+def test_a_key_that_is_ready_already_does_not_hide_another():
+    """What is reported while others wait for their turn is served before all of those were."""
+    out = run("""
+        socketpair = original("socket").socketpair
+        pairs = [socketpair() for _ in range(50)]
+        watcher = poller.Poller()
+        poller.TURN_SECONDS = -1
+        seen = []
+
+        def see(events):
+            seen.append("many")
+            if len(seen) == 5:
+                theirs.send(b"x")
+
+        watcher.add(ours.fileno(), lambda events: seen.append("another"), poller.ON_CHANGE, key="another")
+        for each, peer in pairs:
+            watcher.add(each.fileno(), see, poller.ON_CHANGE, key="many")
+            peer.send(b"x")
+        while len(seen) < 51:
+            eventlet.sleep(0.001)
+        print(seen.index("another"))
+    """)
+    assert 5 <= int(out) < 10
+
+
 def test_a_callback_that_fails_harms_no_other():
     """It is logged, and the others are called."""
     out = run("""

@@ -35,9 +35,13 @@ def ask_and_do_not_read(port, path, secret, count, seconds):
     """Ask for the same again and again over connections of their own, and read no more than each status."""
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n\r\n".encode()
     socks = [connect(port) for _ in range(count)]
+    statuses = []
     for sock in socks:
-        sock.sendall(request)
-    statuses = [sock.recv(12) for sock in socks]
+        with contextlib.suppress(OSError):  # where few files may be open, one address has fewer connections
+            sock.sendall(request)
+    for sock in socks:
+        with contextlib.suppress(OSError):
+            statuses.append(sock.recv(12))
     assert b"HTTP/1.1 200" in statuses and b"HTTP/1.1 429" in statuses, set(statuses)
     time.sleep(seconds)
     for sock in socks:
