@@ -26,7 +26,8 @@ from .relay.hold_queue import HoldQueue
 from .relay.mailbox import Mailboxes
 from .relay.presence import Presence
 from .relay.reaper import Reaper
-from .relay.relay import Relay, SingleProcess
+from .relay.relay import Relay
+from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
 from .services import Services, get_services, set_services
 from .sockets.server import Sockets
@@ -61,6 +62,9 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
     scheduler = Scheduler(engine.sleep)
+    peers, rate, new_rate = (
+        _build_cluster(store, settings, engine, scheduler) if is_shared(store) else _build_single(settings)
+    )
     mailboxes = None
     if store.mailboxes is not None:
         mailboxes = Mailboxes(
@@ -69,10 +73,8 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             max_attempts=settings.max_attempts,
             spawn=engine.start_background_task,
             new_timer=engine.timer,
+            send_outcome=peers.send_outcome,
         )
-    peers, rate, new_rate = (
-        _build_cluster(store, settings, engine, scheduler) if is_shared(store) else _build_single(settings)
-    )
     held = HoldQueue(
         max_requests=settings.max_held_requests,
         max_requests_per_token=settings.max_held_requests_per_token,
@@ -152,7 +154,7 @@ def _build_cluster(
     store: "RedisStore", settings: Settings, engine: Engine, scheduler: Scheduler
 ) -> tuple[SingleProcess, Rate, Rate]:
     """Return the same for a process that has peers."""
-    from .cluster.rpc import Cluster  # with the library for Redis, which takes memory
+    from .cluster.cluster import Cluster  # with the library for Redis, which takes memory
 
     rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
     shared = partial(SharedRate, storage=store.counters(), check=store.connection.check)

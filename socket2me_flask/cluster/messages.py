@@ -1,24 +1,26 @@
 """Messages between processes: the kinds, the names of their fields, and their two forms.
 
-A message to a process of this version, or of a later one, is `[kind, {name: value}]`. A reader passes over fields
-and kinds that it does not know, so a later version may add both. The release before read and wrote
-`[kind, value...]`: such messages are read, and written to its processes, so that both versions run side by side
-while one replaces the other. Which form a process reads, its name says (`READS_NAMES`).
+A message to a process of this version, or of a later one, is `[kind, {name: value}]`. A reader skips fields and
+kinds that it does not know, so a later version may add both. The release before reads and writes `[kind,
+value...]`: such messages are read, and written to its processes, so that both versions run side by side during a
+rolling upgrade. The name of a process shows which form it reads (`READS_NAMES`).
 
-Python and `redis.lua` use the same table.
+Python and `redis.lua` use the same table. Kinds and fields keep the names that earlier versions know.
 """
 
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
+from ..errors import ClientLeft, RelayError
+from ..http.answers import Answer
 from ..relay.call import READS_NAMES
 
 # A message is a kind, and the values of its fields in the order of `FIELDS`: texts, numbers, bytes, lists.
 Message = Sequence[Any]
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    # A call, and what becomes of it. `process` asks, `number` is what it calls the question.
+    # A call, and the responses to it. `number` is that of the request of `process`.
     "call": (
         *("process", "number", "token", "method", "path", "query", "headers", "body", "received_at", "id"),
         "is_legacy",
@@ -29,7 +31,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "gone": ("number",),
     "outcome": ("number", "outcome"),
     "forget": ("process", "number"),
-    # News of a token.
+    # A token has changed.
     "arrived": ("token",),
     "displaced": ("token", "client"),
     "refreshed": ("token",),
@@ -39,16 +41,16 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "left": ("token",),
     "deleted": ("token", "event_id"),
     "retried": ("token", "event_id"),
-    "dropped": ("token", "event_id"),  # either of these, as the release before says it
+    "dropped": ("token", "event_id"),  # the release before sends it in place of either
     "settled": ("token", "event_id", "outcome"),
     "in_flight": ("process", "number", "token"),
     "answer": ("number", "value"),
-    # Of the channel itself.
+    # Of the bus itself.
     "beat": ("sent_at",),
     "large": ("key",),
 }
 
-# The kinds that the release before knows by another name, and that.
+# The kinds that the release before knows by another name, and that name.
 FORMER = {"deleted": "dropped", "retried": "dropped"}
 
 _GET = {kind: itemgetter(*names) for kind, names in FIELDS.items()}
@@ -116,3 +118,30 @@ def _from_list(outcome: Any) -> dict[str, Any] | None:
     is_answer, *values = outcome
     names = _ANSWER if is_answer else _ERROR
     return dict(zip(names, values, strict=False)) if len(values) >= len(names) else None
+
+
+def pack_outcome(outcome: Answer | RelayError) -> dict[str, Any]:
+    """Return what a field `outcome` holds for an answer, or for an error that the caller receives."""
+    if isinstance(outcome, Answer):
+        return {"status": outcome.status, "headers": outcome.headers, "body": outcome.body}
+    return {
+        "status": outcome.status,
+        "code": outcome.code,
+        "message": str(outcome),
+        "is_temporary": outcome.is_temporary,
+        "retry_after_seconds": outcome.retry_after_seconds,
+        "setting": outcome.setting,
+    }
+
+
+def unpack_outcome(packed: dict[str, Any]) -> Answer | RelayError:
+    """Return the answer or the error that a field `outcome` holds."""
+    if "body" in packed:
+        headers = [(name, value) for name, value in packed["headers"]]
+        return Answer(packed["status"], headers, packed["body"])
+    if packed["code"] == ClientLeft.code:
+        return ClientLeft()
+    error = RelayError(packed["message"], retry_after_seconds=packed["retry_after_seconds"])
+    error.status, error.code = packed["status"], packed["code"]
+    error.is_temporary, error.setting = packed["is_temporary"], packed["setting"]
+    return error

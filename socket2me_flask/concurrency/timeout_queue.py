@@ -17,6 +17,9 @@ class TimeoutQueue:
         self._action = action
         self._due: dict[Any, float] = {}  # in the order in which they are due
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def add(self, item: Any) -> None:
         """Add an item, whose time runs from now."""
         self._due.pop(item, None)

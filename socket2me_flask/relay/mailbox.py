@@ -45,8 +45,8 @@ MAX_DEAD = 64
 class Mailboxes:
     """What is delivered from mailboxes, and who waits to hear of it.
 
-    `spawn` runs something in the background; `new_timer` makes a timer that somebody runs. `tell` is called with
-    the token, the id and the outcome of an event whose caller another process has.
+    `spawn` runs something in the background; `new_timer` makes a timer that somebody runs. `send_outcome` is called
+    with the token, the id and the outcome of an event whose caller another process has.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class Mailboxes:
         max_attempts: int,
         spawn: Callable[[Callable[[], None]], object],
         new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        send_outcome: Callable[[str, str, Answer | RelayError], None],
     ) -> None:
         self.store = store
-        self.tell: Callable[[str, str, Answer | RelayError], None] = lambda token, event_id, outcome: None
+        self._send_outcome = send_outcome
         self.max_attempts = max_attempts
         self.spawn = spawn
         self.overdue = new_timer(redeliver_seconds, _Sent.give_up)
@@ -183,7 +184,7 @@ class Mailboxes:
         if pending_ack is not None:
             pending_ack.resolve(outcome)
         elif process_of(event_id) != this_process():
-            self.tell(token, event_id, outcome)
+            self._send_outcome(token, event_id, outcome)
 
     def release(self, token: str, error: RelayError | None = None) -> None:
         """Answer the callers that wait: by default that the client has left, so that their events are kept."""

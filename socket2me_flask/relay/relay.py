@@ -27,44 +27,10 @@ from .hold_queue import HeldCall
 from .mailbox import Mailboxes
 from .presence import Presence
 from .replies import LEGACY_OK, OK
+from .single_process import SingleProcess
 from .token_counts import TokenCounts
 
 log = logging.getLogger(__name__)
-
-
-class SingleProcess:
-    """The other processes of this relay: there are none. If there are, `peers.Cluster` stands here."""
-
-    def serve(self, relay: "Relay") -> None:
-        """Do for others what they ask of `relay`, from when the store is started."""
-
-    def deliver(self, call: Call) -> Delivery | None:
-        """Have another process hand a call to its client. Return None if none has one.
-
-        Raises `UnknownToken`, `PeerSilent`, or what the other process says.
-        """
-        return None
-
-    def watch(self, token: str, wait_seconds: float) -> bool:
-        """Say whether another process has the client. If one comes in that time, `Relay.retry_held` is called."""
-        return False
-
-    def is_connected(self, token: str) -> bool:
-        """Say whether another process has the client."""
-        return False
-
-    def in_flight(self, token: str) -> set[str]:
-        """Return the ids of the events that are on their way to a client of another process."""
-        return set()
-
-    def counts(self, token: str) -> Counts:
-        """Return what all processes have counted, but for what this one has since they last told."""
-        return Counts()
-
-    @property
-    def has_waiting_peers(self) -> bool:
-        """Whether another process waits for a client of this one."""
-        return False
 
 
 class Relay:
@@ -152,7 +118,7 @@ class Relay:
     @property
     def has_peers(self) -> bool:
         """Whether there may be other processes."""
-        return type(self._peers) is not SingleProcess
+        return self._peers.has_peers
 
     @property
     def has_waiting_peers(self) -> bool:

@@ -1,6 +1,5 @@
 """Relays of two versions on one Redis, as during a rolling upgrade; and messages of a version yet to come."""
 
-import json
 import os
 import time
 
@@ -9,8 +8,7 @@ import pytest
 import redis as redis_library
 import requests
 
-from socket2me_flask.cluster.messages import FIELDS, FORMER, from_wire, to_wire
-from socket2me_flask.relay.call import READS_NAMES
+from socket2me_flask.cluster.messages import FIELDS
 from tests.support.delivery import Acknowledging, Caller, bearer, events
 from tests.support.redis_server import Redis
 from tests.support.servers import Previous, PythonListener, Server, wait_until
@@ -240,17 +238,3 @@ def test_an_event_that_a_newer_peer_kept_is_delivered(newer):
         assert _decode(peer.client.hget(f"s2m:box:{token}", event_id))["colour"] == "blue"
         client.acknowledge(ack_id)
         wait_until(lambda: not events(server, made)["waiting"], "nothing waits")
-
-
-@pytest.mark.parametrize("process", ["v2abc", "abc"])
-@pytest.mark.parametrize("kind", list(FIELDS))
-def test_every_kind_is_read_as_it_was_written(kind, process):
-    """In both forms."""
-    outcome = {"status": 200, "headers": [["a", "b"]], "body": b"c"}
-    values = [outcome if name == "outcome" else name for name in FIELDS[kind]]
-    written = json.loads(json.dumps(to_wire(process, (kind, *values)), default=bytes.decode))
-    read = from_wire(written)
-    expected = [kind if process.startswith(READS_NAMES) else FORMER.get(kind, kind), *values]
-    assert json.loads(json.dumps(read, default=bytes.decode)) == json.loads(
-        json.dumps(expected, default=bytes.decode)
-    )

@@ -7,7 +7,8 @@ from socket2me_flask.limits import NoRate
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.hold_queue import HoldQueue
 from socket2me_flask.relay.presence import Presence
-from socket2me_flask.relay.relay import Relay, SingleProcess
+from socket2me_flask.relay.relay import Relay
+from socket2me_flask.relay.single_process import SingleProcess
 from socket2me_flask.relay.token_counts import TokenCounts
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.relay.mailbox import MAX_DEAD, Mailboxes
+from socket2me_flask.relay.single_process import SingleProcess
 from socket2me_flask.storage import SQLiteStore
 from tests.support.fakes import AckClient, call_for, relay_on
 from tests.support.servers import wait_until
@@ -27,6 +28,7 @@ def relay(store):
         max_attempts=5,
         spawn=lambda run: threading.Thread(target=run).start(),
         new_timer=TimeoutQueue,
+        send_outcome=SingleProcess().send_outcome,
     )
     return relay_on(store, mailboxes=mailboxes)
 

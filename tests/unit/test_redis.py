@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from socket2me_flask.cluster.bus import Listener
+from socket2me_flask.cluster.cluster import Cluster
 from socket2me_flask.cluster.routes import Lookup
-from socket2me_flask.cluster.rpc import Cluster
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
 from socket2me_flask.relay.mailbox import Mailboxes
@@ -230,7 +230,12 @@ class Side:
             note_yield=lambda: None,
         )
         mailboxes = Mailboxes(
-            store.mailboxes, redeliver_seconds=60, max_attempts=5, spawn=lambda do: do(), new_timer=self.new_timer
+            store.mailboxes,
+            redeliver_seconds=60,
+            max_attempts=5,
+            spawn=lambda do: do(),
+            new_timer=self.new_timer,
+            send_outcome=peers.send_outcome,
         )
         self.peers = peers
         self.relay = relay_on(store, mailboxes=mailboxes, peers=peers, **options)
@@ -262,13 +267,8 @@ def test_nothing_is_left_of_calls_that_nobody_waits_for_any_more(sides):
         with pytest.raises(NotAcknowledged):
             forward(there.relay, call_for(token))
     wait_until(lambda: len(client.forgotten) == 3, "the client is not waited for")
-    assert (
-        here.peers._remote_acks
-        == here.peers.ack_timeouts._due
-        == there.peers._requests
-        == there.peers.answer_timeouts._due
-        == {}
-    )
+    assert len(here.peers.remote_acks) == len(there.peers.requests) == 0
+    assert [len(timer) for side in (here, there) for timer in side.timers if len(timer)] == []
 
 
 def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeypatch):
@@ -276,12 +276,15 @@ def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeyp
     here, there, token = sides
     client = AckClient()
     here.relay.presence.attach(token, client)
-    monkeypatch.setattr(here.peers, "_handlers", {**here.peers._handlers, "forget": lambda *args: None})
+    post = there.store.bus.post
+    monkeypatch.setattr(
+        there.store.bus, "post", lambda process, kind, *values: kind == "forget" or post(process, kind, *values)
+    )
     with pytest.raises(NotAcknowledged):
         forward(there.relay, call_for(token))
-    assert len(here.peers._remote_acks) == 1
+    assert len(here.peers.remote_acks) == 1
     here.run_timers()
-    assert here.peers._remote_acks == {}
+    assert len(here.peers.remote_acks) == 0
     assert client.forgotten == [1]
 
 
@@ -292,13 +295,12 @@ def test_what_is_said_too_late_is_told_so(sides, monkeypatch):
     here.relay.presence.attach(token, client)
     slow = here.relay.take
     monkeypatch.setattr(here.relay, "take", lambda calls: (time.sleep(0.3), slow(calls))[1])
-    there.peers.answer_timeouts._seconds = 0
     caller = partial(forward, there.relay, call_for(token))
-    monkeypatch.setattr(there.peers, "_ask", after(there.peers._ask, there.run_timers))
+    monkeypatch.setattr(there.peers.requests, "send", after(there.peers.requests.send, there.run_timers))
     with pytest.raises(PeerSilent):
         caller()
     wait_until(lambda: client.forgotten == [1], "it is not waited for")
-    assert there.peers._requests == {}
+    assert len(there.peers.requests) == 0
 
 
 def after(do, then):
@@ -346,17 +348,16 @@ def test_a_client_that_proves_to_be_gone_is_gone_for_all(sides):
     assert not there.peers.is_connected(token)
 
 
-def test_held_calls_look_again_when_something_may_have_been_missed(open_store):
+def test_held_calls_look_again_when_something_may_have_been_missed(open_store, redis):
     """Their client came to another process, and nobody told."""
     here, there = (Side(open_store(name), hold_seconds=20) for name in "ab")
     token = here.store.add(new_token(), 60).token
-    there.peers._handlers["arrived"] = lambda token: None
     caller = Caller(there.relay, call_for(token))
-    wait_until(lambda: there.relay.presence.held.requests.used == 1, "it is held")
+    wait_until(lambda: redis.client.delete(f"s2m:waiting:{token}"), "it is held, and Redis does not know any more")
     here.relay.presence.attach(token, FakeClient())
     time.sleep(0.1)
     assert caller.is_alive()
-    there.peers.on_in_sync()
+    redis.client.client_kill_filter(_type="pubsub", skipme=True)
     caller.join(5)
     assert caller.heard == "OK"
 

@@ -1,0 +1,52 @@
+"""What the relay asks of other processes, where there are none."""
+
+from typing import TYPE_CHECKING
+
+from ..errors import RelayError
+from ..http.answers import Answer
+from ..storage import Counts
+from .call import Call
+from .delivery import Delivery
+
+if TYPE_CHECKING:
+    from .relay import Relay
+
+
+class SingleProcess:
+    """The only process of a relay. `cluster.Cluster` has the same methods where there may be others."""
+
+    has_peers = False
+
+    def serve(self, relay: "Relay") -> None:
+        """Handle what other processes send, from when the store is started."""
+
+    def deliver(self, call: Call) -> Delivery | None:
+        """Have another process deliver a call to its client. Return None if none has one.
+
+        Raises `UnknownToken`, `PeerSilent`, or what the other process answers.
+        """
+        return None
+
+    def watch(self, token: str, wait_seconds: float) -> bool:
+        """Say whether another process has the client. If it comes in that time, `Presence.retry_held` is called."""
+        return False
+
+    def is_connected(self, token: str) -> bool:
+        """Say whether another process has the client."""
+        return False
+
+    def in_flight(self, token: str) -> set[str]:
+        """Return the ids of the events that are on their way to a client of another process."""
+        return set()
+
+    def counts(self, token: str) -> Counts:
+        """Return what all processes have counted, but for what this one has since its last heartbeat."""
+        return Counts()
+
+    def send_outcome(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+        """Send the outcome of an event to the process that accepted it."""
+
+    @property
+    def has_waiting_peers(self) -> bool:
+        """Whether another process waits for a client of this one."""
+        return False
