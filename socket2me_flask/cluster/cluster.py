@@ -7,9 +7,8 @@ may have been lost between processes is answered `503`. What this process does f
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from ..concurrency.timeout_queue import TimeoutQueue
+from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, PeerSilent, ProcessGone, RelayError, UnknownToken
 from ..http.answers import Answer
 from ..relay.call import Call, process_of
@@ -44,7 +43,7 @@ class Cluster(SingleProcess):
         answer_wait_seconds: float,
         ack_wait_seconds: float,
         hold_seconds: float,
-        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        new_timer: NewTimer,
         note_yield: Callable[[], None],
     ) -> None:
         self._store = store

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..concurrency.timeout_queue import TimeoutQueue
+from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, ProcessGone, RelayError, StoreUnavailable
 from ..relay.call import Call
 from ..relay.delivery import Client, Delivery
@@ -45,7 +45,7 @@ class Handlers(Listener):
         remote_acks: RemoteAcks,
         *,
         hold_seconds: float,
-        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        new_timer: NewTimer,
     ) -> None:
         mailboxes = relay.mailboxes
         assert mailboxes is not None  # noqa: S101  # a store in Redis has them

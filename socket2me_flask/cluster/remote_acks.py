@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from ..concurrency.timeout_queue import TimeoutQueue
+from ..concurrency.timeout_queue import NewTimer
 from ..errors import RelayError
 from ..http.answers import Answer
 from ..relay.delivery import Delivery, PendingAck
@@ -25,7 +24,7 @@ class RemoteAcks:
         bus: Bus,
         *,
         ack_seconds: float,
-        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        new_timer: NewTimer,
     ) -> None:
         self._bus = bus
         self._pending: dict[tuple[str, int], RemotePendingAck] = {}  # by process and number of the request

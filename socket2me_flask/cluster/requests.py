@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from ..concurrency.timeout_queue import TimeoutQueue
+from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, PeerSilent, ProcessGone, RelayError, StoreUnavailable
 from ..relay.delivery import PendingAck
 from .bus import Bus
@@ -32,7 +32,7 @@ class Requests:
         *,
         answer_seconds: float,
         hold_seconds: float,
-        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        new_timer: NewTimer,
     ) -> None:
         self._bus = bus
         self._numbers = count(1)

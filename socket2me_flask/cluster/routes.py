@@ -101,7 +101,7 @@ class Routes:
         self.forget(token)
 
     def invalidate_all(self) -> None:
-        """Do so for every token: something may have changed of which this process was not told."""
+        """Do so for every token: a message that says what has changed may have been missed."""
         for lookups in list(self._lookups.values()):
             for lookup in lookups:
                 lookup.is_stale = True

@@ -52,3 +52,7 @@ class TimeoutQueue:
                 self._action(item)
             if number % 100 == 0:
                 yield_to_others()
+
+
+# Makes a timeout queue that somebody runs, of a time in seconds and an action.
+NewTimer = Callable[[float, Callable[[Any], None]], TimeoutQueue]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..concurrency.timeout_queue import TimeoutQueue
+from ..concurrency.timeout_queue import NewTimer, TimeoutQueue
 from ..errors import (
     ClientGone,
     ClientLeft,
@@ -56,7 +56,7 @@ class Mailboxes:
         redeliver_seconds: float,
         max_attempts: int,
         spawn: Callable[[Callable[[], None]], object],
-        new_timer: Callable[[float, Callable[[Any], None]], TimeoutQueue],
+        new_timer: NewTimer,
         send_outcome: Callable[[str, str, Answer | RelayError], None],
     ) -> None:
         self.store = store

@@ -43,7 +43,7 @@ class MailboxStore(Protocol):
     def put(self, call: Call) -> str | None:
         """Keep a call. It is durable when this returns. Raises `MailboxFull`, `MailboxesFull` or `UnknownToken`.
 
-        If another process has the token's client, that process is told, and the client's mode is returned.
+        If another process has the token's client, that process is notified, and the client's mode is returned.
         """
 
     def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
@@ -120,7 +120,7 @@ class TokenStore(Protocol):
     def pop_expired(self) -> list[str]:
         """Remove and return tokens that have expired, each once, at the latest a second after it did.
 
-        Of several processes, one hears of a token, and so does the one that has its client.
+        Of several processes, one returns a token, and so does the one that has its client.
         """
 
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:

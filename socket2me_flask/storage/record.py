@@ -13,8 +13,8 @@ SMALL_MAILBOX_BYTES = 65_536
 # How many bytes of events are read at once for their client, if there is more than one.
 MOST_WAITING_BYTES = 4_000_000
 
-# What a caller hears when: `notify`, OK once a live client was handed the event; `ack`, OK when the client
-# acknowledged it; `reply`, what the client's acknowledgement says.
+# When a caller is answered, and how: `notify`, OK once the event was delivered to a live client; `ack`, OK when the
+# client acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")
 
 

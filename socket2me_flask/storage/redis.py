@@ -196,7 +196,7 @@ class RedisStore:
         return self._find("detach", token, route.process, route.client, int(unless_alive))
 
     def watch(self, token: str, wait_seconds: float) -> TokenRecord | None:
-        """Have this process told when a client comes, or learn where one is. Return None if the token has ended."""
+        """Have this process notified when a client comes, or learn where one is. Return None if the token ended."""
         self.bus.check()
         return self._find("watch", token, self.process, math.ceil(wait_seconds * 1000))
 

@@ -1,8 +1,8 @@
-"""One native thread that does what blocks, many things at a time: group commit for a database.
+"""A native thread that runs jobs in batches: group commit for a database.
 
-Under eventlet a call that blocks stops every green thread. So the database has a thread of its own, and whoever
-waits for it waits green. What has come in while one transaction was written goes into the next, all of it: the more
-there is to do, the less each costs.
+Under eventlet a call that blocks stops all green threads. So the database has a native thread, and green threads
+wait for it without blocking. The jobs that are submitted during one transaction go into the next: the more there are,
+the less each costs.
 """
 
 import socket
@@ -23,7 +23,7 @@ MOST_JOBS = 1000
 class Worker:
     """Calls `work` on a native thread with all jobs that have come in, to set their results and errors.
 
-    If it raises, none was done: who waits hears `StoreUnavailable`, and `on_failure` is called with what it raised.
+    If it raises, none was done: waiting raises `StoreUnavailable`, and `on_failure` is called with the error.
     `tidy` is called between two of these calls. It returns after how many seconds without jobs it is to be called
     again, or None.
 
@@ -50,7 +50,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to work. Before, nothing is done, as after `stop`."""
-        # The native thread may not touch what is green. It rings, and a thread of this side hears.
+        # The native thread may not touch what is green. It writes to a socket, and a green thread reads.
         bell, ear = socket.socketpair()
         native("threading").Thread(target=self._run, args=[bell], daemon=True).start()
         threading.Thread(target=self._listen, args=[bell, ear], daemon=True).start()
@@ -59,7 +59,7 @@ class Worker:
     def submit(self, do: Callable[[], Any]) -> Job:
         """Have something done, in the order of submission. Whether to wait for it is up to the caller.
 
-        After `stop` nothing is done, and whoever waits hears `StoreUnavailable`.
+        After `stop` nothing is done, and waiting raises `StoreUnavailable`.
         """
         job = Job(do)
         if self._is_stopped:
