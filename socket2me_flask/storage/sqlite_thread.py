@@ -1,8 +1,8 @@
 """A native thread that runs jobs in batches: group commit for a database.
 
 Under eventlet a call that blocks stops all green threads. So the database has a native thread, and green threads
-wait for it without blocking. The jobs that are submitted during one transaction go into the next: the more there are,
-the less each costs.
+wait for it without blocking. The jobs that are submitted during one transaction go into the next: the more there
+are, the less each costs.
 """
 
 import socket
