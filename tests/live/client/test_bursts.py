@@ -1,5 +1,6 @@
 """What callers are told and what happened agree, however many come at once and however slow the app is."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def test_the_answer_of_listen_comes_first(server, app, listen):
     assert terms["handler_seconds"] < terms["caller_seconds"] < terms["timeout_seconds"]
     status, _, body = call(server, command.url, "/slow")
     may_end.set()
-    assert (status, b"rejected" in body, b"no answer within 4.5 s" in body) == (504, True, True)
+    assert status == 504
+    assert re.search(rb"rejected.*no answer within [\d.]+ s", body)  # 4.5 s, less what was over when it came
     told = command.expect("slow")
     assert (told["path"], told["seconds"]) == ("/slow", 2)
     told = command.expect("request")

@@ -364,7 +364,8 @@ def wait_for_acknowledgements(port, callers, seconds):
         for number in range(callers):
             caller = stack.enter_context(connect(port, f"127.0.0.{2 + number % 10}"))
             caller.sendall(CALL.format(token).encode() + b"x" * 2_000_000)
-            websocket.receive_frame()
+            assert websocket.receive().startswith("451-")
+            assert len(websocket.receive_frame()[1]) == 2_000_000  # its body, which is an attachment
         time.sleep(seconds)
 
 
