@@ -103,7 +103,13 @@ class Poller:
         watched.events |= events
 
     def _on_epoll(self, _: int) -> None:
-        for fileno, events in self._epoll.poll(0, BATCH):
+        reported = self._epoll.poll(0, BATCH)
+        if len(reported) == 1 and not self._turns:  # as nearly always: it needs no queue
+            watched = self._sockets.get(reported[0][0])
+            if watched is not None:
+                self._call(watched, reported[0][1])
+            return
+        for fileno, events in reported:
             watched = self._sockets.get(fileno)
             if watched is not None:
                 self._add_ready(watched, events)

@@ -170,10 +170,9 @@ def ask_with_accept(port, name, headers, seconds):
 
 
 @pytest.mark.parametrize("name", ACCEPTS)
-@pytest.mark.parametrize("headers", [1, 7])
-def test_accept_headers_that_are_costly_to_parse(relay, name, headers):
-    """A bounded part of them is read."""
-    assert_harmless(relay, ask_with_accept, name, headers, 2)
+def test_accept_headers_that_are_costly_to_parse(relay, name):
+    """A bounded part of them is read, however many there are."""
+    assert_harmless(relay, ask_with_accept, name, 7, 1)
 
 
 def hold_silent(port, count, seconds):

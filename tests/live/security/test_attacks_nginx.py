@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from tests.live.security.test_attacks import FRAMES, send_small_frames
-from tests.live.security.test_attacks_http import ACCEPTS, ask_with_accept
+from tests.live.security.test_attacks import send_small_frames
+from tests.live.security.test_attacks_http import ask_with_accept
 from tests.live.test_scaling import NGINX, Nginx
 from tests.support.attack import assert_harmless
 from tests.support.servers import Server
@@ -20,13 +20,13 @@ def nginx(tmp_path_factory):
         yield stack.enter_context(Nginx(tmp_path_factory.mktemp("nginx"), None, [relay] * 3))
 
 
-@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("kind", ["fragment", "mixed"])
 def test_small_frames_over_many_websockets(nginx, kind):
     """400 of them, as without nginx."""
-    assert_harmless(nginx.relays[0], send_small_frames, kind, 400, 3, attack_port=nginx.port)
+    assert_harmless(nginx.relays[0], send_small_frames, kind, 400, 2, attack_port=nginx.port)
 
 
-@pytest.mark.parametrize("name", ACCEPTS)
+@pytest.mark.parametrize("name", ["many parameters"])
 def test_accept_headers_that_are_costly_to_parse(nginx, name):
     """As many and as large as nginx lets pass."""
     assert_harmless(nginx.relays[0], ask_with_accept, name, 7, 2, attack_port=nginx.port)
