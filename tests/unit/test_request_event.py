@@ -293,6 +293,15 @@ def test_a_multipart_form():
     assert request["params"] == {**fields, "token": TOKEN}
 
 
+def test_what_comes_before_a_multipart_form():
+    """It may begin as a delimiter does. Where no delimiter follows soon, the body arrives as its exact bytes."""
+    body, content_type = multipart((b'name="a"', b"1"))
+    like_a_delimiter = b"--XXL\r\n\r\n--XX \t!\r\n"
+    assert received(call(like_a_delimiter + body, content_type))["body"] == {"a": "1"}
+    late = like_a_delimiter + b"\r\n-" * 100_000 + b"\r\n" + body
+    assert received(call(late, content_type))["body"] == late
+
+
 def test_a_multipart_form_with_more_files_than_a_message_can_hold():
     """The form arrives as its exact bytes: nothing is left out."""
     body, content_type = multipart(*[(b'name="f"; filename="x"', b"%d" % number) for number in range(11)])
