@@ -321,10 +321,10 @@ def _has_replacement(form: Any) -> bool:
 
 
 def _has_small_headers(body: bytes, boundary: bytes) -> bool:
-    """Say whether a multipart form begins soon, and its parts have so few headers that it takes no time to read them.
+    """Say whether a multipart form begins soon, and whether its parts have few headers, so that it is read quickly.
 
-    What begins as a delimiter and does not end as one is part of what comes before the first (Werkzeug searches that
-    at 50 ms a MB where it is line breaks).
+    Bytes that begin as a delimiter and do not end as one belong to the preamble, which Werkzeug searches at 50 ms a
+    MB where it has line breaks only.
     """
     delimiter = b"--" + boundary
     left = MAX_PART_HEADERS_BYTES
