@@ -6,6 +6,7 @@ import re
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -129,12 +130,11 @@ HUGE = 2**31 - 1
 PLATFORM_VARIABLES = ("DYNO", "FLY_APP_NAME", "RENDER", "K_SERVICE")
 
 
-def _setting(default: Any, kind: Kind, meaning: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "meaning": meaning})
+def _setting(default: Any, kind: Kind, meaning: str, *, is_limit: bool = False) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning, "is_limit": is_limit})
 
 
-def _limit(default: Any, kind: Kind, meaning: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "meaning": meaning, "is_limit": True})
+_limit = partial(_setting, is_limit=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,8 +367,8 @@ def variable_of(name: str) -> str:
     return "PORT" if name == "port" else PREFIX + name.upper()
 
 
-SETTINGS = {item.name: item for item in fields(Settings) if "is_limit" not in item.metadata}
-LIMITS = {item.name: item for item in fields(Settings) if "is_limit" in item.metadata}
+SETTINGS = {item.name: item for item in fields(Settings) if not item.metadata["is_limit"]}
+LIMITS = {item.name: item for item in fields(Settings) if item.metadata["is_limit"]}
 _NAME_OF = {variable_of(name): name for name in SETTINGS}
 
 

@@ -19,6 +19,9 @@ _GIVEAWAY = re.compile(
 # A shorter key is found as a whole word only: it may be part of any other.
 _SHORT_KEY = 8
 
+# The least seconds between two lines on something that lasts: a limit that is reached, a store that is away.
+LOG_SECONDS = 10
+
 # How often the same may be logged in so many seconds, and how many texts are counted; all others count as one.
 MAX_SAME_RECORDS = 50
 FLOOD_SECONDS = 10

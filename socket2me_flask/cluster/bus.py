@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from ..concurrency.future import Job
 from ..concurrency.native import native
 from ..errors import StoreUnavailable
-from ..http.answers import LOG_SECONDS
+from ..logs import LOG_SECONDS
 from .messages import Message, from_wire, to_wire
 from .redis_connection import RedisConnection
 

@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from ..concurrency.future import Job
 from ..errors import StoreUnavailable
-from ..http.answers import LOG_SECONDS
+from ..logs import LOG_SECONDS
 from .messages import lua_table
 
 log = logging.getLogger(__name__)

@@ -13,15 +13,13 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from ..errors import RelayError
+from ..logs import LOG_SECONDS
 
 log = logging.getLogger(__name__)
 
 # On every response of the relay. A token is part of the URL, so no page may pass that on; and what a caller sent
 # must not be taken for a page.
 SECURITY_HEADERS = [("Referrer-Policy", "no-referrer"), ("X-Content-Type-Options", "nosniff")]
-
-# A limit that is reached is logged at most this often.
-LOG_SECONDS = 10
 
 # Of `Accept`, this much is read: parsing 8 KB of it takes 11 ms, and browsers send 150 bytes.
 MAX_ACCEPT_CHARACTERS = 200

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..concurrency.future import Job
 from ..errors import ConfigError, RelayError, StoreUnavailable
-from ..http.answers import LOG_SECONDS
+from ..logs import LOG_SECONDS
 from .sqlite_file import LOCK_SECONDS, FileLock, checkpoint, is_out_of_room, open_file, write_nothing
 from .sqlite_thread import Worker
 

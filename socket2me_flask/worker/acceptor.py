@@ -11,6 +11,7 @@ import eventlet
 
 from ..concurrency.poller import wait_until
 from ..limits import address_key
+from ..logs import LOG_SECONDS
 from .serving import Server
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 # How long accepting pauses when there is no room: a connection that closes makes some.
 FULL_PAUSE_SECONDS = 0.05
-
-# How often it is logged that connections wait to be accepted.
-LOG_SECONDS = 10
 
 # How many connections are accepted before other green threads run. One at a time would have a new one wait as many
 # rounds of the hub as there are before it.

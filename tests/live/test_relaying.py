@@ -26,6 +26,7 @@ from tests.support.servers import (
     variables,
     wait_until,
 )
+from tests.support.specification import EXAMPLE_HEADERS
 
 CLIENTS = {
     "python-websocket": (PythonListener, {"transports": ["websocket"]}),
@@ -58,18 +59,7 @@ def test_a_call_reaches_the_client(any_server, connect):
     token = any_server.new()
     client = connect(any_server, token)
     client.expect("connect")
-    sent = {
-        "host": "socket.bothub.io",
-        "connection": "close",
-        "x-real-ip": "5.5.5.5",
-        "x-forwarded-for": "5.5.5.5",
-        "x-forwarded-proto": "http",
-        "accept-encoding": "gzip, deflate",
-        "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-        "user-agent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_4) AppleWebKit/601.5.17",
-        "accept-language": "en-us",
-        "cache-control": "max-age=0",
-    }
+    sent = EXAMPLE_HEADERS
     answer = any_server.go(token, "GET", "?somevar1=somevalue1", headers=sent)
     assert (answer.status_code, answer.text) == (200, "OK")
     request = client.expect("request")

@@ -24,6 +24,7 @@ from socket2me_flask.sockets.request_event import (
     json_depth,
     request_event,
 )
+from tests.support.specification import EXAMPLE_HEADERS
 
 TOKEN = "mrs6wpu2mawk0swpja1c3dit"
 
@@ -54,18 +55,7 @@ def nested(depth):
 
 def test_the_example_of_the_specification():
     """The specification's example, field by field."""
-    headers = {
-        "host": "socket.bothub.io",
-        "connection": "close",
-        "x-real-ip": "5.5.5.5",
-        "x-forwarded-for": "5.5.5.5",
-        "x-forwarded-proto": "http",
-        "accept-encoding": "gzip, deflate",
-        "accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-        "user-agent": "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_11_4) AppleWebKit/601.5.17",
-        "accept-language": "en-us",
-        "cache-control": "max-age=0",
-    }
+    headers = EXAMPLE_HEADERS
     the_call = Call(TOKEN, "GET", "", "somevar1=somevalue1", headers, b"", received_at=1.5)
     assert received(the_call) == {
         "headers": headers,
