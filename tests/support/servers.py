@@ -1,6 +1,8 @@
 """Real servers and real clients for the live tests: started as a user starts them, on 127.0.0.1 only."""
 
 import base64
+import contextlib
+import itertools
 import json
 import os
 import queue
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,34 @@ from socket2me_flask.config import LIMITS, SETTINGS, variable_of
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
+PORTS = range(10_000, 32_000)
+PORT_SHARES = 8
+PORTS_A_SHARE = len(PORTS) // PORT_SHARES
 DEADLINE_SECONDS = 15  # for whatever should happen at once; only a failure waits this long
 
 
+def _ports() -> Iterator[int]:
+    """Ports below the ephemeral range, whose ports the system gives to connections while a server starts.
+
+    Each pytest worker has a share of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = range(PORTS.start + worker % PORT_SHARES * PORTS_A_SHARE, PORTS.stop)[:PORTS_A_SHARE]
+    start = os.getpid() % PORTS_A_SHARE
+    return itertools.cycle([*share[start:], *share[:start]])
+
+
+_NEXT_PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port of 127.0.0.1 that nobody listens on, and that no other call returned lately."""
+    for port in _NEXT_PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the ports are a cycle")
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
