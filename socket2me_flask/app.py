@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
@@ -79,7 +78,6 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         max_requests=settings.max_held_requests,
         max_requests_per_token=settings.max_held_requests_per_token,
         max_bytes=settings.max_held_bytes,
-        address_of=methodcaller("caller", settings.trusted_proxy_hops),
     )
     counts = TokenCounts()
     relay = Relay(
@@ -117,7 +115,12 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             scheduler=scheduler,
             lifecycle=lifecycle,
             gateway=gateway,
-            forwarder=Forwarder(relay, engine.bodies, max_body_bytes=settings.max_body_bytes),
+            forwarder=Forwarder(
+                relay,
+                engine.bodies,
+                max_body_bytes=settings.max_body_bytes,
+                trusted_proxy_hops=settings.trusted_proxy_hops,
+            ),
             hooks=Hooks(app),
             hosts=hosts,
             bodies=engine.bodies,

@@ -58,6 +58,11 @@ class Counts:
         )
 
 
+def call_without_content(token: str, event_id: str, received_at: float) -> Call:
+    """Return the call of an event whose content was not read."""
+    return Call(token, "", "", "", {}, b"", received_at, event_id)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
     """A call that waits in a mailbox, or is a dead letter.

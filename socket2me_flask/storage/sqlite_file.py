@@ -21,7 +21,7 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TOKENS = """
 CREATE TABLE tokens (
@@ -34,31 +34,31 @@ CREATE TABLE tokens (
 _EVENTS = """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
-    received_at REAL NOT NULL, size INTEGER NOT NULL, is_legacy INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0,
-    method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL, headers TEXT NOT NULL, body BLOB NOT NULL
+    received_at REAL NOT NULL, size INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, is_dead_letter INTEGER NOT NULL DEFAULT 0,
+    content TEXT NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX events_of_token ON events (token, is_set_aside, number);
+CREATE INDEX events_of_token ON events (token, is_dead_letter, number);
 CREATE INDEX events_by_age ON events (received_at);
 """
 
-# From each version, the statements that make a file of the next. 0 is an empty file.
-_MIGRATIONS = {
-    0: _TOKENS + _EVENTS,
-    # Version 1, the first: `body` came before `attempts` and `size`.
-    1: f"""
-ALTER TABLE events RENAME TO events_1;
+# Versions 1 and 2 had a column for each field of a call, in another order.
+_EVENTS_FROM_COLUMNS = f"""
+ALTER TABLE events RENAME TO events_of_columns;
 DROP INDEX events_of_token;
 DROP INDEX events_by_age;
 {_EVENTS}
-INSERT INTO events SELECT number, id, token, received_at, size, is_legacy, attempts, is_set_aside,
-    method, path, query, headers, body FROM events_1;
+INSERT INTO events SELECT number, id, token, received_at, size, attempts, is_set_aside,
+    json_object('method', method, 'path', path, 'query', query, 'headers', json(headers),
+        'is_legacy', json(CASE WHEN is_legacy THEN 'true' ELSE 'false' END)),
+    body FROM events_of_columns;
 DELETE FROM sqlite_sequence WHERE name = 'events';
-INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_1';
-DROP TABLE events_1;
-""",  # noqa: S608  # no value comes from outside
-}
-_NEXT_VERSION = {0: SCHEMA_VERSION, 1: 2}
+INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_of_columns';
+DROP TABLE events_of_columns;
+"""  # noqa: S608  # no value comes from outside
+
+# From each version, the statements that make a file of this one. 0 is an empty file.
+_MIGRATIONS = {0: _TOKENS + _EVENTS, 1: _EVENTS_FROM_COLUMNS, 2: _EVENTS_FROM_COLUMNS}
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -198,10 +198,9 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
         notes.append(f"the database was brought from schema {version} to {SCHEMA_VERSION}; {copy} is as it was")
     database.execute("BEGIN IMMEDIATE")
     try:
-        while version < SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:
             for statement in _MIGRATIONS[version].split(";"):
                 database.execute(statement)
-            version = _NEXT_VERSION[version]
         write_nothing(database)
         database.execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")
         database.execute("COMMIT")

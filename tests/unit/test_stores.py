@@ -347,7 +347,7 @@ def test_events_are_found_by_their_own_token_only(box):
 
 @pytest.mark.parametrize(
     ("bounds", "error"),
-    [({"max_events": 2}, MailboxFull), ({"max_bytes": 2700}, MailboxFull), ({"total_bytes": 2700}, MailboxesFull)],
+    [({"max_events": 2}, MailboxFull), ({"max_bytes": 3000}, MailboxFull), ({"total_bytes": 3000}, MailboxesFull)],
 )
 def test_mailboxes_have_bounds(reopen, bounds, error):
     """What was kept stays; when it goes, there is room. The bounds hold after a restart."""
