@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
@@ -30,7 +30,7 @@ from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
 from .services import Services, get_services, set_services
 from .sockets.server import Sockets
-from .storage import is_shared, open_store
+from .storage import open_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -56,13 +56,15 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     app.session_interface = _NoSessions()
     to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes
     answers = ErrorAnswers(settings.retry_after_seconds)
-    store = open_store(settings.store_url, settings, clock)
+    store = open_store(settings, clock)
     origins = Origins(settings.cors_allowed_origins)
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
     scheduler = Scheduler(engine.sleep)
     peers, rate, new_rate = (
-        _build_cluster(store, settings, engine, scheduler) if is_shared(store) else _build_single(settings)
+        _build_cluster(cast("RedisStore", store), settings, engine, scheduler)
+        if settings.store.is_shared
+        else _build_single(settings)
     )
     mailboxes = None
     if store.mailboxes is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
 
+from ..config import Settings
 from ..errors import TooManyTokens
 from .record import TokenRecord
 
@@ -125,3 +126,8 @@ class MemoryStore:
         self._buckets[second].discard(record.token)
         if not self._buckets[second]:
             del self._buckets[second]
+
+
+def open_store(settings: Settings, clock: Callable[[], float]) -> MemoryStore:
+    """Return the store of this process."""
+    return MemoryStore(clock, max_tokens=settings.max_tokens)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..config import Settings
 from ..relay.call import Call
 
 # What an event counts for beside its bytes.
@@ -21,6 +22,15 @@ MODES = ("notify", "ack", "reply")
 def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
     """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
     return total_bytes if bytes_in_mailbox <= SMALL_MAILBOX_BYTES else total_bytes * 9 // 10
+
+
+def bounds_of(settings: Settings) -> dict[str, int]:
+    """Return the bounds of the mailboxes of a store."""
+    return {
+        "max_events": settings.mailbox_max_events,
+        "max_bytes": settings.mailbox_max_bytes,
+        "total_bytes": settings.mailbox_total_bytes,
+    }
 
 
 @dataclass(frozen=True, slots=True)
