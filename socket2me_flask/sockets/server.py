@@ -183,7 +183,7 @@ class SocketClient(NamespaceClient):
             raise ClientGone from None
 
     def has_lost(self, number: int) -> bool:
-        return self._carrier is None or self._carrier.has_lost(number)
+        return self._carrier is None or self._carrier.outbox.has_lost(number)
 
     def tell_dropped(self, event_id: str) -> None:
         self._say("dropped", event_id)
@@ -387,7 +387,7 @@ class Sockets:
                 self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
                 return
         # Who sees the answer to a CONNECT may count on it: it is sent when the client is attached.
-        with session.corked(), suppress(_Unanswered):
+        with session.outbox.corked(), suppress(_Unanswered):
             self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
 
     def _on_ack(self, transport_id: str, data: str) -> None:
