@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.routing import PathConverter
 
-from . import error_handlers, events, forward, health, legacy, tokens
+from . import error_handlers, events, forward, health, legacy, openapi, tokens
 
 
 class _AnyPath(PathConverter):
@@ -22,6 +22,7 @@ def register(app: Flask, *, serves_legacy: bool) -> None:
     app.register_blueprint(events.blueprint, url_prefix="/v1")
     app.register_blueprint(forward.blueprint, url_prefix="/v1")
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(openapi.blueprint)
     if serves_legacy:
         app.register_blueprint(legacy.blueprint)
         app.register_blueprint(legacy.token_blueprint)
