@@ -36,7 +36,7 @@ from ..limits import Pool, address_key
 from . import protocol, websocket
 from .protocol import BadPacket, Codec, Packet
 from .session import Session
-from .state import CLOSED, DRAINING, UPGRADING, IllegalTransition
+from .state import CLOSED, DRAINING, UPGRADING, End, IllegalTransition
 from .upgrade import Upgrade
 from .websocket import BadHandshake, BadVersion, CloseCode, Opcode
 from .websocket_connection import Connection
@@ -218,7 +218,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Accept no session from now on, and send all clients away such that they come back elsewhere."""
         self._is_draining = True
         for number, session in enumerate(list(self.sessions.values())):
-            session.close("the relay stops", CloseCode.GOING_AWAY)
+            session.close("the relay stops", CloseCode.GOING_AWAY, End.DRAINING)
             if number % 100 == 99:
                 self.sleep(0)
 
@@ -266,7 +266,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def on_departed(self, session: Session) -> None:
         """Tell the application that a session has ended."""
-        self.handlers["disconnect"](session.id, self.reason.TRANSPORT_CLOSE)
+        self.handlers["disconnect"](session.id, session.end)
 
     def linger(self, session: Session) -> None:
         """End a session that was told to go, if it does not go by itself."""
@@ -420,10 +420,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _poll(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         if session.is_polled:
-            session.abort("it polls twice at a time", last=Packet(protocol.CLOSE))
+            session.abort("it polls twice at a time", End.PROTOCOL_ERROR, last=Packet(protocol.CLOSE))
             raise BadRequest("This session polls already.")
         self._unpolled.discard(session)
-        with self.loop.on_hangup(environ, lambda: session.abort("it hung up")):
+        with self.loop.on_hangup(environ, lambda: session.abort("it hung up", End.CONNECTION_LOST)):
             session.wait_for_packets(self.limits.ping_interval_seconds + self.limits.ping_timeout_seconds)
         if self._is_draining:
             raise ShuttingDown
@@ -439,7 +439,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def _take(self, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
         if session.is_posting:
-            session.abort("it posts twice at a time", last=Packet(protocol.CLOSE))
+            session.abort("it posts twice at a time", End.PROTOCOL_ERROR, last=Packet(protocol.CLOSE))
             raise BadRequest("This session posts already.")
         if self.loop.has_hung_up(environ):
             raise BadRequest("The client does not wait for the answer.")  # so it takes the session for lost
@@ -463,7 +463,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         except BadPacket as error:
             if len(body) > most:
                 raise BodyTooLarge from None
-            session.abort(str(error))
+            session.abort(str(error), End.PROTOCOL_ERROR)
             raise BadRequest(f"The body is no Engine.IO payload: {error}.") from None
         session.wait_for_space(self.limits.ping_timeout_seconds)
         return protocol.TEXT_PAYLOAD, b"ok"
@@ -520,22 +520,22 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         if not session.state.is_open:
             return
         if session.is_pong_due:
-            session.abort("it did not answer a ping")
+            session.abort("it did not answer a ping", End.TIMED_OUT)
         else:
             self._next_pings.add(session)
 
     def _end_unread(self, session: Session) -> None:
         self.note(ClientDoesNotRead())
-        session.abort("it does not read")
+        session.abort("it does not read", End.TOO_SLOW)
 
     def _end_silent(self, session: Session) -> None:
-        session.abort("it did not ping")
+        session.abort("it did not ping", End.TIMED_OUT)
 
     def _expect_poll(self, session: Session) -> None:
         if session.state is UPGRADING:
             self._unpolled.add(session)
         elif session.state.is_polling:
-            session.abort("it polls no more")
+            session.abort("it polls no more", End.TIMED_OUT)
 
     def _expect_join(self, session: Session) -> None:
         session.close("it has no client", CloseCode.POLICY_VIOLATION)

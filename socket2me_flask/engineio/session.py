@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from ..errors import RelayError
 from . import protocol
 from .protocol import BadPacket, Codec, Packet
-from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, Event, State, transition
+from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, End, Event, State, transition
 from .websocket import CloseCode, Cut
-from .websocket_connection import Connection
+from .websocket_connection import CLIENT_CLOSED, Connection
 
 if TYPE_CHECKING:
     from .server import Engine
@@ -93,6 +93,7 @@ class Session:
         "address",
         "codec",
         "connection",
+        "end",
         "id",
         "is_pong_due",
         "is_posting",
@@ -110,6 +111,7 @@ class Session:
         self.connection: Connection | None = None
         self.upgrade: Upgrade | None = None
         self.state: State = OPENING
+        self.end = End.CLOSED  # why it ended, once it has
         self.joins = 0  # how often its client tried to join a namespace
         self.is_posting = False  # a request brings packets
         self.is_pong_due = False
@@ -178,7 +180,7 @@ class Session:
             self._flush()
             too_much = self._waiting_bytes > self._engine.limits.outbox_bytes + CONTROL_BYTES
         if too_much:
-            self.abort("the client does not read")
+            self.abort("the client does not read", End.TOO_SLOW)
 
     def ping(self) -> None:
         """Ask the client whether it is still there. Its pong counts when the ping was written, and not before."""
@@ -340,7 +342,7 @@ class Session:
         elif kind == protocol.PING and self.codec.clients_ping:
             self._answer_ping()
         elif kind == protocol.CLOSE:
-            self.abort("the client closed", last=_NOOP)
+            self.abort(CLIENT_CLOSED, End.CLIENT, last=_NOOP)
         else:
             raise BadPacket("a packet of a type that a client does not send")
 
@@ -443,13 +445,13 @@ class Session:
     def on_closing(self, reason: str) -> None:
         """End the session: its connection was closed because of what the client sent."""
         with self.lock:
-            if self._close(reason):
+            if self._close(reason, End.CLIENT if reason == CLIENT_CLOSED else End.PROTOCOL_ERROR):
                 self._drop_all()
                 self._count()
 
     def on_closed(self, reason: str) -> None:
         """End the session: its connection is closed."""
-        self.abort(reason)
+        self.abort(reason, End.CONNECTION_LOST)
 
     # The end
 
@@ -458,7 +460,7 @@ class Session:
         with self.lock:
             if self.state.is_open:
                 self._inbox = deque()
-                self.close(reason, CloseCode.INVALID_DATA)
+                self.close(reason, CloseCode.INVALID_DATA, End.PROTOCOL_ERROR)
             else:
                 self._inbox = deque((None,))
 
@@ -467,21 +469,27 @@ class Session:
         """Whether the session is open, and its client has not closed the WebSocket."""
         return self.state.is_open and not (self.connection is not None and self.connection.has_ended())
 
-    def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
+    def close(self, reason: str, code: CloseCode = CloseCode.NORMAL, end: End = End.CLOSED) -> None:
         """End the session from this side. The client gets what is queued before it is told of the end."""
         with self.lock:
-            if self._close(reason) and self.connection is not None:
+            if self._close(reason, end) and self.connection is not None:
                 self.connection.close(code, self.codec.encode_frames(self._take_all()))
                 self._count()
 
-    def abort(self, reason: str = "it was told to go and did not", last: Packet | None = None) -> None:
+    def abort(
+        self,
+        reason: str = "it was told to go and did not",
+        end: End = End.CLOSED,
+        *,
+        last: Packet | None = None,
+    ) -> None:
         """End the session, and its connection, at once. A poll that waits is answered with `last`, or refused."""
         with self.lock:
             if self.state is CLOSED:
                 return
             is_polled = self.is_polled
             self._give_up_upgrade()
-            self._leave_open(reason)
+            self._leave_open(reason, end)
             self._fire(Event.ENDED)
             self._drop_all()
             if is_polled and last is not None:
@@ -493,13 +501,13 @@ class Session:
             if self._inbox is None:  # else it counts until what has arrived is handled
                 self._engine.uncount(self)
 
-    def _close(self, reason: str) -> bool:
+    def _close(self, reason: str, end: End) -> bool:
         """Fire `CLOSED_GENTLY`. Return whether the session was open."""
         if not self.state.is_open:
             return False
         if self.state is not UPGRADING:
             self._give_up_upgrade()
-        self._leave_open(reason)
+        self._leave_open(reason, end)
         self._fire(Event.CLOSED_GENTLY)
         if self.state is LINGERING:
             self._engine.forget(self)  # its id means nothing any more; one that polls needs it for its last polls
@@ -510,10 +518,11 @@ class Session:
         if self.upgrade is not None:
             self.upgrade.abort()  # which leads back to POLLING, or to DRAINING
 
-    def _leave_open(self, reason: str) -> None:
+    def _leave_open(self, reason: str, end: End) -> None:
         """Do what every end of an open session begins with."""
         if not self.state.is_open:
             return
+        self.end = end
         log.debug("a session ended: %s", reason)
         self.release()
         if self.state is not OPENING:  # of which the application does not know

@@ -36,6 +36,9 @@ PONGS_PER_READ = 16
 # What is held of an incomplete message up to this size is not counted among those of all connections.
 SMALL_HELD_BYTES = 16_384
 
+# The reason of `ConnectionOwner.on_closing` if the peer closed the connection by a close frame.
+CLIENT_CLOSED = "the client closed"
+
 
 class Owner(Protocol):
     """Whom a connection tells what happens to it."""
@@ -247,7 +250,7 @@ class Connection:
                 pongs_left -= len(pings)
                 pings.clear()
             if opcode == Opcode.CLOSE:
-                self._refuse(close_code(payload), "the client closed")
+                self._refuse(close_code(payload), CLIENT_CLOSED)
             elif opcode != Opcode.PONG:
                 self.owner.on_message(opcode, payload)
         if pings:
