@@ -50,7 +50,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     (`lifecycle.py`).
     """
     settings = config.from_env(os.environ, overrides)
-    logs.hide_keys(settings.api_keys)
+    logs.hide_keys([*settings.api_keys, *filter(None, [settings.metrics_key])])
     app = Flask(__package__ or __name__, static_folder=None)
     app.config["SOCKET2ME"] = settings
     app.session_interface = _NoSessions()
@@ -104,7 +104,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     gateway = Gateway(
         behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
     )
-    api.register(app, serves_legacy=settings.legacy_clients)
+    api.register(app, serves_legacy=settings.legacy_clients, serves_metrics=bool(settings.metrics_key))
     app.wsgi_app = gateway  # type: ignore[method-assign]
     set_services(
         app,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientDoesNotRead, RelayError
 from .session import Session
-from .state import UPGRADING
+from .state import UPGRADING, End
 from .upgrade import Upgrade
 from .websocket import CloseCode
 
@@ -58,11 +58,11 @@ class Deadlines:
         if session.state is UPGRADING:
             self.polls.add(session)
         elif session.state.is_polling:
-            session.abort("it polls no more")
+            session.abort("it polls no more", End.TIMED_OUT)
 
     def _end_unread(self, session: Session) -> None:
         self._note(ClientDoesNotRead())
-        session.abort("it does not read")
+        session.abort("it does not read", End.TOO_SLOW)
 
     def _end_unjoined(self, session: Session) -> None:
         session.close("it has no client", CloseCode.POLICY_VIOLATION)

@@ -3,6 +3,7 @@
 from ..concurrency.timeout_queue import NewTimer
 from .protocol import PING_PACKET, PONG_PACKET
 from .session import Session
+from .state import End
 
 
 class Heartbeats:
@@ -46,9 +47,9 @@ class Heartbeats:
         if not session.state.is_open:
             return
         if session.is_pong_due:
-            session.abort("it did not answer a ping")
+            session.abort("it did not answer a ping", End.TIMED_OUT)
         else:
             self._next_pings.add(session)
 
     def _end_silent(self, session: Session) -> None:
-        session.abort("it did not ping")
+        session.abort("it did not ping", End.TIMED_OUT)

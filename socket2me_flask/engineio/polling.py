@@ -7,7 +7,7 @@ from ..http.request_body import EnvironBody
 from . import protocol, websocket
 from .protocol import NOOP_PACKET, BadPacket, Packet
 from .session import Session
-from .state import CLOSED, DRAINING, POLLING, PROBING
+from .state import CLOSED, DRAINING, POLLING, PROBING, End
 from .websocket import Opcode
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ ENDED = "This session has ended."
 def get(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
     """Wait for packets. Return the type and the body of the answer. Raises `BadRequest` and `ShuttingDown`."""
     if session.outbox.is_polled:
-        session.abort("it polls twice at a time", last=Packet(protocol.CLOSE))
+        session.abort("it polls twice at a time", End.PROTOCOL_ERROR, last=Packet(protocol.CLOSE))
         raise BadRequest("This session polls already.")
     engine.deadlines.polls.discard(session)
-    with engine.loop.on_hangup(environ, lambda: session.abort("it hung up")):
+    with engine.loop.on_hangup(environ, lambda: session.abort("it hung up", End.CONNECTION_LOST)):
         _wait(session, engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds)
     engine.admission.check()
     packets = session.take_for_poll()
@@ -44,7 +44,7 @@ def post(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> tupl
     A client that polls sends its next POST after the answer to this one, so a full inbox delays the answer.
     """
     if session.is_posting:
-        session.abort("it posts twice at a time", last=Packet(protocol.CLOSE))
+        session.abort("it posts twice at a time", End.PROTOCOL_ERROR, last=Packet(protocol.CLOSE))
         raise BadRequest("This session posts already.")
     if engine.loop.has_hung_up(environ):
         raise BadRequest("The client does not wait for the answer.")  # so it takes the session for lost
@@ -81,7 +81,7 @@ def _receive(session: Session, body: bytes, most: int) -> None:
     except BadPacket as error:
         if len(body) > most:
             raise BodyTooLarge from None
-        session.abort(str(error))
+        session.abort(str(error), End.PROTOCOL_ERROR)
         raise BadRequest(f"The body is no Engine.IO payload: {error}.") from None
 
 

@@ -29,6 +29,7 @@ from .heartbeats import Heartbeats
 from .outbox import OutboxLimits
 from .protocol import Codec, Packet
 from .session import Session
+from .state import End
 from .websocket import CloseCode
 from .websocket_connection import ConnectionOptions
 
@@ -183,7 +184,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Accept no session from now on, and close all, so that their clients reconnect elsewhere."""
         self.admission.is_draining = True
         for number, session in enumerate(list(self.sessions.values())):
-            session.close("the relay stops", CloseCode.GOING_AWAY)
+            session.close("the relay stops", CloseCode.GOING_AWAY, End.DRAINING)
             if number % 100 == 99:
                 self.sleep(0)
 
@@ -214,7 +215,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
 
     def on_departed(self, session: Session) -> None:
         """Report the end of a session to the application."""
-        self.handlers["disconnect"](session.id, self.reason.TRANSPORT_CLOSE)
+        self.handlers["disconnect"](session.id, session.end)
 
     def forget(self, session: Session) -> None:
         """Drop a session: its id means nothing any more."""

@@ -15,9 +15,9 @@ from . import protocol
 from .inbox import Inbox
 from .outbox import Outbox
 from .protocol import NOOP_PACKET, BadPacket, Codec, Packet
-from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, Event, State, transition
+from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, End, Event, State, transition
 from .websocket import CloseCode, Cut
-from .websocket_connection import Connection, Owner
+from .websocket_connection import CLIENT_CLOSED, Connection, Owner
 
 if TYPE_CHECKING:
     from .server import Engine
@@ -43,6 +43,7 @@ class Session(Owner):
     inbox: Inbox | None = field(default=None, init=False)  # while the application has something to handle
     upgrade: "Upgrade | None" = field(default=None, init=False)  # the WebSocket that is being tried
     state: State = field(default=OPENING, init=False)
+    end: End = field(default=End.CLOSED, init=False)  # why it ended, once it has
     joins: int = field(default=0, init=False)  # how often its client tried to join a namespace
     is_posting: bool = field(default=False, init=False)  # a POST of the client is being handled
     is_pong_due: bool = field(default=False, init=False)  # the last ping was not answered
@@ -78,7 +79,7 @@ class Session(Owner):
             self.outbox.add_control(packet)
             self.outbox.flush()
             if self.outbox.is_overfull:
-                self.abort("the client does not read")
+                self.abort("the client does not read", End.TOO_SLOW)
 
     def take_for_poll(self) -> list[Packet]:
         """Return what one answer may hold of the outbox: nothing once a WebSocket is to carry it."""
@@ -150,7 +151,7 @@ class Session(Owner):
         elif kind == protocol.PING and self.codec.clients_ping:
             self._engine.heartbeats.on_ping(self)
         elif kind == protocol.CLOSE:
-            self.abort("the client closed", last=NOOP_PACKET)
+            self.abort(CLIENT_CLOSED, End.CLIENT, last=NOOP_PACKET)
         else:
             raise BadPacket("a packet of a type that a client does not send")
 
@@ -187,11 +188,11 @@ class Session(Owner):
 
     def on_closing(self, reason: str) -> None:
         with self.lock:
-            if self._close(reason):
+            if self._close(reason, End.CLIENT if reason == CLIENT_CLOSED else End.PROTOCOL_ERROR):
                 self.outbox.drop()
 
     def on_closed(self, reason: str) -> None:
-        self.abort(reason)
+        self.abort(reason, End.CONNECTION_LOST)
 
     # The end
 
@@ -200,7 +201,7 @@ class Session(Owner):
         with self.lock:
             if self.inbox is not None:
                 self.inbox.drop()
-            self.close(reason, CloseCode.INVALID_DATA)
+            self.close(reason, CloseCode.INVALID_DATA, End.PROTOCOL_ERROR)
 
     @property
     def has_client(self) -> bool:
@@ -208,13 +209,15 @@ class Session(Owner):
         connection = self.outbox.connection
         return self.state.is_open and (connection is None or not connection.has_ended())
 
-    def close(self, reason: str, code: CloseCode = CloseCode.NORMAL) -> None:
+    def close(self, reason: str, code: CloseCode = CloseCode.NORMAL, end: End = End.CLOSED) -> None:
         """End the session from this side. What is queued is sent before the end."""
         with self.lock:
-            if self._close(reason):
+            if self._close(reason, end):
                 self.outbox.close(code)
 
-    def abort(self, reason: str = "it did not end in time", last: Packet | None = None) -> None:
+    def abort(
+        self, reason: str = "it did not end in time", end: End = End.CLOSED, *, last: Packet | None = None
+    ) -> None:
         """End the session, and its connection, at once. A poll that waits is answered with `last`, or refused."""
         with self.lock:
             if self.state is CLOSED:
@@ -222,7 +225,7 @@ class Session(Owner):
             is_polled = self.outbox.is_polled
             if self.upgrade is not None:
                 self.upgrade.abort()  # which leads back to POLLING, or to DRAINING
-            self._leave_open(reason)
+            self._leave_open(reason, end)
             self.state = transition(self.state, Event.ENDED)
             self.outbox.abort()
             if is_polled and last is not None:
@@ -231,23 +234,24 @@ class Session(Owner):
             if self.inbox is None:  # else it counts until what has arrived is handled
                 self._engine.admission.release(self.address)
 
-    def _close(self, reason: str) -> bool:
+    def _close(self, reason: str, end: End) -> bool:
         """Fire `CLOSED_GENTLY`. Return whether the session was open."""
         if not self.state.is_open:
             return False
         if self.state is not UPGRADING and self.upgrade is not None:
             self.upgrade.abort()  # which leads back to POLLING
-        self._leave_open(reason)
+        self._leave_open(reason, end)
         self.state = transition(self.state, Event.CLOSED_GENTLY)
         if self.state is LINGERING:
             self._engine.forget(self)  # its id means nothing any more; one that polls needs it for its last polls
         self._engine.deadlines.ends.add(self)
         return True
 
-    def _leave_open(self, reason: str) -> None:
+    def _leave_open(self, reason: str, end: End) -> None:
         """Do what every end of an open session begins with."""
         if not self.state.is_open:
             return
+        self.end = end
         log.debug("a session ended: %s", reason)
         self.outbox.release_poll()
         if self.state is OPENING:  # of which the application does not know

@@ -29,6 +29,9 @@ LARGE_READ_BYTES = 65_536
 # How many pings of one read are answered; of more, the newest (RFC 6455, section 5.5.3, allows just one).
 PONGS_PER_READ = 16
 
+# The reason of `Owner.on_closing` if the peer closed the connection by a close frame.
+CLIENT_CLOSED = "the client closed"
+
 
 class Owner:
     """What receives the events of a connection. By default, each is ignored."""
@@ -212,7 +215,7 @@ class Connection:
                 pongs_left -= len(pings)
                 pings.clear()
             if opcode == Opcode.CLOSE:
-                self._refuse(close_code(payload), "the client closed")
+                self._refuse(close_code(payload), CLIENT_CLOSED)
             elif opcode != Opcode.PONG:
                 self._owner.on_message(opcode, payload)
         if pings:

@@ -9,7 +9,7 @@ from threading import Lock
 
 from ..config import Settings
 from ..errors import TooManyTokens
-from .record import TokenRecord
+from .record import TokenRecord, Totals
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
 SPARE_SECONDS = 1000
@@ -95,6 +95,9 @@ class MemoryStore:
 
     def ping(self) -> None:
         pass
+
+    def totals(self) -> Totals:
+        return Totals(len(self._records))
 
     def start(self) -> str:
         return "this process's memory, and end with it"

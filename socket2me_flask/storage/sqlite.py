@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from ..config import Settings
 from ..errors import RelayError, StoreUnavailable
 from .memory import MemoryStore
-from .record import TokenRecord, bounds_of
+from .record import TokenRecord, Totals, bounds_of
 from .sqlite_database import Database
 from .sqlite_mailboxes import SQLiteMailboxes
 
@@ -44,6 +44,10 @@ class SQLiteStore:
 
     def ping(self) -> None:
         self.database.run(self.database.probe)
+
+    def totals(self) -> Totals:
+        mailboxes: Totals = self.database.run(self.mailboxes.totals)
+        return replace(mailboxes, tokens=self._tokens.totals().tokens)
 
     def add(
         self,
