@@ -180,19 +180,6 @@ class Relay:
         self.tokens_issued += 1
         return record
 
-    def issue(
-        self,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-    ) -> TokenRecord:
-        """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
-        record = self._store.add(new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
-        self.tokens_issued += 1
-        return record
-
     def expire(self) -> int:
         """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
         expired = self._store.pop_expired()
