@@ -19,7 +19,7 @@ from .tcp_connection import Connection
 log = logging.getLogger(__name__)
 
 # What gunicorn's parsers raise, and what the peer receives: status, code, message. No word of what it sent.
-_REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
+REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
     http_errors.LimitRequestLine: (414, "uri_too_long", "The request line is longer than this relay accepts."),
     http_errors.LimitRequestHeaders: (431, "head_too_large", "The head is larger than this relay accepts."),
     http_errors.UnsupportedTransferCoding: (501, "unsupported_coding", "The transfer coding is not chunked."),
@@ -65,7 +65,7 @@ class ResponseWriter:
         if isinstance(error, http_errors.ParseException | HeadTooLarge):
             log.debug("a malformed request was refused: %s", type(error).__name__)
             error = next(
-                MalformedRequest(*refusal) for kind, refusal in _REFUSALS.items() if isinstance(error, kind)
+                MalformedRequest(*refusal) for kind, refusal in REFUSALS.items() if isinstance(error, kind)
             )
         self.send(connection, connection.request, self._answers.render(error), must_close=True)
 

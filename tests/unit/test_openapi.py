@@ -11,7 +11,7 @@ from socket2me_flask import create_app, errors, get_services
 from socket2me_flask.api import openapi
 from socket2me_flask.http.answers import SECURITY_HEADERS
 from socket2me_flask.relay.tokens import new_token
-from socket2me_flask.worker.serving import _REFUSALS
+from socket2me_flask.worker.responses import REFUSALS
 from tests.support import http_api_page
 from tests.support.fakes import FakeClient
 from tests.support.servers import ROOT
@@ -115,7 +115,7 @@ def test_every_error_is_described():
 
 def test_the_errors_of_heads_are_described():
     """They are those of the worker."""
-    refusals = {(status, code) for status, code, _ in _REFUSALS.values()}
+    refusals = {(status, code) for status, code, _ in REFUSALS.values()}
     assert {(status, code) for status, code, _ in openapi.HEAD_ERRORS} == refusals
     assert {status for status, _ in refusals} <= ANY
 
