@@ -78,6 +78,7 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "New": _NEW,
     "NewWithSecret": (*_NEW, *_BODY, errors.BadRequest),
     "Token": _TOKEN_OF_OWNER,
+    "Metrics": (*_ANY, errors.Unauthorized),
     "Events": (*_TOKEN_OF_OWNER, errors.UnknownEvent, errors.TooManyRequests),
     "Call": (
         *_STORE,
@@ -144,6 +145,8 @@ def build(settings: Settings, *, keeps_mailboxes: bool) -> Json:
         **_call_paths("/v1", "call", "Forward a call to the client of a token."),
         **_other_paths(),
     }
+    if settings.metrics_key is not None:
+        paths |= _metrics_paths()
     if settings.legacy_clients:
         for path, item in {
             **_token_paths("", settings, keeps_mailboxes),
@@ -396,6 +399,23 @@ def _other_paths() -> Json:
     }
 
 
+def _metrics_paths() -> Json:
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "/metrics": {
+            "get": _operation(
+                "metrics",
+                "operations",
+                "What was counted, in the text format of Prometheus.",
+                "Without SOCKET2ME_METRICS_KEY it is answered `404`.",
+                {200: {"description": "Counters, histograms and gauges.", "content": text}},
+                "Metrics",
+                security=[{"metricsKey": []}],
+            )
+        }
+    }
+
+
 def _operation(
     operation_id: str,
     tag: str,
@@ -520,6 +540,7 @@ def _components() -> Json:
                 "description": "One of SOCKET2ME_API_KEYS, if that is set. Otherwise anybody may ask.",
             },
             "secret": {"type": "http", "scheme": "bearer", "description": "The secret of the token."},
+            "metricsKey": {"type": "http", "scheme": "bearer", "description": "SOCKET2ME_METRICS_KEY."},
         },
         "headers": {
             "RetryAfter": {

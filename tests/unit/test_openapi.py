@@ -69,10 +69,10 @@ def paths_of(rule):
     return [re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)]
 
 
-@pytest.mark.parametrize("serves_legacy", [True, False])
-def test_every_route_and_method_is_described(serves_legacy):
-    """Those of Flask are those of the document, with and without the URLs of the original."""
-    app = create_app({"LEGACY_CLIENTS": serves_legacy})
+@pytest.mark.parametrize(("serves_legacy", "metrics_key"), [(True, None), (False, "key")])
+def test_every_route_and_method_is_described(serves_legacy, metrics_key):
+    """Those of Flask are those of the document, with and without metrics and the URLs of the original."""
+    app = create_app({"LEGACY_CLIENTS": serves_legacy, "METRICS_KEY": metrics_key})
     routed = {
         (path, method.lower())
         for rule in app.url_map.iter_rules()
@@ -265,7 +265,9 @@ def scenarios(tmp_path_factory):
     seen.on(RATE_LIMIT_NEW=limits.parse("1/hour"))
     for _ in range(2):
         seen.call("GET", "/v1/new")
-    seen.on(LEGACY_CLIENTS=False)
+    seen.on(LEGACY_CLIENTS=False, METRICS_KEY="key")
+    for key in (None, "key"):
+        seen.call("GET", "/metrics", key)
     return seen.observed
 
 
@@ -291,13 +293,13 @@ def test_statuses_are_described(scenarios):
     assert len(scenarios) > 10
 
 
-def test_described_statuses_exist(app, scenarios):
+def test_described_statuses_exist(scenarios):
     """Each status of the document was seen, but for what any request may be answered and the tests named here."""
     elsewhere = {
         ("/v1/go/{token}", 410),  # tests/live/test_delivery.py: an event is dropped while its caller waits
         ("/v1/go/{token}/{path}", 410),
     }
-    for (path, method), operation in operations(document(app)).items():
+    for (path, method), operation in operations(document(create_app({"METRICS_KEY": "key"}))).items():
         if method in ("head", "options") or operation["tags"] == ["original"]:
             continue  # the same views, and Flask's own
         if "/go/" in path and method != "post":
