@@ -26,7 +26,7 @@ try-it:
 
 # Everything. Tests that need nginx or a Redis are skipped where they are not installed: `make servers` installs them.
 test: $(VENV)/.can-test $(if $(CI),$(VENV)/.has-servers) tests/js/node_modules lint
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 4 --dist=worksteal
 
 # What needs no server, in less than a minute.
 check: lint
