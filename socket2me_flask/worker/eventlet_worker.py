@@ -11,6 +11,9 @@ from typing import Any
 
 from gunicorn.workers.base_async import AsyncWorker
 
+from .. import json_logs
+from .json_logger import JSONLogger
+
 # How often the master's life is checked and gunicorn is told that this process is alive, in seconds.
 NOTIFY_SECONDS = 0.5
 
@@ -105,7 +108,10 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         A process that hangs is killed by gunicorn a second later. One that stood still together with gunicorn, on a
         machine that was paused, goes on: the signal wakes `run`, which gunicorn then hears of.
         """
-        faulthandler.dump_traceback()
+        if isinstance(self.log, JSONLogger):
+            json_logs.dump_traceback()
+        else:
+            faulthandler.dump_traceback()
         self.cfg.worker_abort(self)
 
     def run(self) -> None:

@@ -18,7 +18,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
-from .. import logs
+from .. import logs, request_id
 from ..concurrency.poller import Poller
 from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import MalformedRequest, TooManyUnread
@@ -28,6 +28,7 @@ from ..limits import Pool
 from ..services import find_services, the_only_services
 from .accelerator import Accelerator
 from .head_checks import check_head
+from .json_logger import JSONLogger
 from .tcp_connection import (
     LINGER_BYTES,
     LINGER_SECONDS,
@@ -129,7 +130,8 @@ class Server:
             return application(environ, start_response)
 
         worker.wsgi = with_connection
-        self._observes_access = type(worker.log) is not Logger or worker.log.access_log_enabled
+        is_own_logger = type(worker.log) in (Logger, JSONLogger)
+        self._observes_access = not is_own_logger or worker.log.access_log_enabled
         self._date = ""
         self._dated_at = 0.0
         eventlet.spawn_n(self._run_timers)
@@ -220,6 +222,7 @@ class Server:
         while True:
             self._heads.add(connection)
             connection.begin_head()
+            request_id.begin()
             try:
                 request = next(parser)
             except StopIteration:
@@ -290,6 +293,7 @@ class Server:
             f"Date: {self._now()}",
             "Connection: close" if must_close else "Connection: keep-alive",
             *[f"{name}: {value}" for name, value in answer.headers],
+            f"{request_id.HEADER}: {request_id.current()}",
             "\r\n",
         ]
         data = "\r\n".join(lines).encode("latin-1")
