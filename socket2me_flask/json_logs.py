@@ -9,8 +9,9 @@ import logging
 import os
 import sys
 import threading
-import traceback
+import time
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any, TextIO
 
 from . import request_id
@@ -22,17 +23,21 @@ STREAM: TextIO = sys.__stderr__ or io.StringIO()
 _TRACEBACK = "Traceback (most recent call last):"
 
 
+# As it is before eventlet patches it.
+_write = os.write
+
+
+def _head(seconds: float, level: str, event: str, logger: str) -> dict[str, Any]:
+    """Return what each line begins with."""
+    at = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return {"time": at, "level": level, "event": event, "logger": logger, "process": os.getpid()}
+
+
 class JSONFormatter(logging.Formatter):
     """Writes `time` (RFC 3339), `level`, `event`, `logger`; `request_id` and `exception` where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "event": redact(record.getMessage()),
-            "logger": record.name,
-            "process": record.process,
-        }
+        line = _head(record.created, record.levelname, redact(record.getMessage()), record.name)
         current = request_id.current()
         if current:
             line["request_id"] = redact_id(current)
@@ -93,11 +98,24 @@ def capture() -> None:
 
 
 def dump_traceback() -> None:
-    """Write where each thread is, as one line. A signal handler can call it: it takes no lock."""
-    stacks = ["".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()]
-    record = logging.LogRecord("socket2me", logging.CRITICAL, "", 0, "the process was sent SIGABRT", None, None)
-    record.stack_info = "\n".join(stacks)
-    os.write(STREAM.fileno(), f"{JSONFormatter().format(record)}\n".encode())
+    """Write where each thread is, as one line.
+
+    A signal handler calls it, perhaps on the green thread of the hub. So it takes no lock, reads no file, and does
+    nothing else that a green thread could wait for.
+    """
+    stacks = []
+    for frame in sys._current_frames().values():
+        at: FrameType | None = frame
+        while at is not None:
+            stacks.append(f'File "{at.f_code.co_filename}", line {at.f_lineno} in {at.f_code.co_name}')
+            at = at.f_back
+        stacks.append("")
+    event = "this process was sent SIGABRT, as gunicorn does when it has not heard of it for its timeout"
+    line = {
+        **_head(time.time(), "CRITICAL", event, "socket2me"),
+        "exception": redact("\n".join(stacks).rstrip()),
+    }
+    _write(STREAM.fileno(), f"{json.dumps(line)}\n".encode())
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
