@@ -100,6 +100,11 @@ def _parse_level(text: str) -> str:
     return level
 
 
+def _parse_format(text: str) -> str:
+    (log_format,) = {"text", "json"} & {text.lower()}
+    return log_format
+
+
 def _parse_interface(text: str) -> str:
     return text if text == "localhost" else str(ipaddress.ip_address(text))
 
@@ -158,6 +163,7 @@ _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
 _KEY = Kind("a key without spaces", _parse_key, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
+_FORMAT = Kind("text or json", _parse_format)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
 
 # More than these is a slip of the keyboard.
@@ -191,6 +197,9 @@ class Settings:
         "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only.",
     )
     log_level: str = _setting("INFO", _LEVEL, "How much is logged.")
+    log_format: str = _setting(
+        "text", _FORMAT, "How lines of the log are written: text, or json, one object a line."
+    )
     metrics_key: str | None = _setting(
         None, _KEY, "The key of GET /metrics, as Authorization: Bearer. Not set: /metrics is answered 404."
     )

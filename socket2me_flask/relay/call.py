@@ -60,7 +60,7 @@ class Call:
         received_at: seconds since the epoch.
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
         remote_addr: the caller's address, as far as the proxies in front are trusted; `""` if it is not known.
-        request_id: the id that the caller gave the call; `""` if none.
+        request_id: the id by which logs and callers know it: the caller's `X-Request-Id`, else that of the call.
     """
 
     token: str

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base_async import AsyncWorker
 
+from .. import json_logs
+from .json_logger import JSONLogger
+
 if TYPE_CHECKING:
     from .acceptor import Acceptor
     from .serving import Server
@@ -97,7 +100,10 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         A process that hangs is killed by gunicorn a second later. One that stood still together with gunicorn, on a
         machine that was paused, goes on: the signal wakes `run`, which notifies gunicorn.
         """
-        faulthandler.dump_traceback()
+        if isinstance(self.log, JSONLogger):
+            json_logs.dump_traceback()
+        else:
+            faulthandler.dump_traceback()
         self.cfg.worker_abort(self)
 
     def run(self) -> None:

@@ -11,9 +11,11 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
 
+from .. import request_id
 from ..errors import MalformedRequest
 from ..http.answers import Answer, ErrorAnswers
 from .budgets import HeadTooLarge
+from .json_logger import JSONLogger
 from .tcp_connection import Connection
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class ResponseWriter:
         self._cfg = cfg
         self._logger = logger
         self._answers = answers
-        self.are_logged: bool = type(logger) is not Logger or logger.access_log_enabled
+        self.are_logged: bool = type(logger) not in (Logger, JSONLogger) or logger.access_log_enabled
         self._date = ""
         self._dated_at = 0.0
 
@@ -55,6 +57,7 @@ class ResponseWriter:
             f"Date: {self._now()}",
             "Connection: close" if must_close else "Connection: keep-alive",
             *[f"{name}: {value}" for name, value in answer.headers],
+            f"{request_id.HEADER}: {request_id.current()}",
             "\r\n",
         ]
         data = "\r\n".join(lines).encode("latin-1")

@@ -12,6 +12,7 @@ from gunicorn.http import errors as http_errors
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
+from .. import request_id
 from ..concurrency.poller import Poller
 from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import TooManyUnread
@@ -176,6 +177,7 @@ class Server:
         while True:
             self._heads.add(connection)
             connection.begin_head()
+            request_id.begin()
             try:
                 request = next(parser)
             except StopIteration:
