@@ -27,11 +27,11 @@ blueprint = Blueprint("openapi", __name__)
 def openapi() -> Response:
     """Return the document. It is made once."""
     services = get_services()
-    return Response(_encoded(services.settings, services.store.mailboxes is not None), mimetype="application/json")
+    return Response(encoded(services.settings, services.store.mailboxes is not None), mimetype="application/json")
 
 
 @lru_cache(maxsize=1)
-def _encoded(settings: Settings, keeps_mailboxes: bool) -> bytes:
+def encoded(settings: Settings, keeps_mailboxes: bool) -> bytes:
     return json.dumps(build(settings, keeps_mailboxes=keeps_mailboxes), separators=(",", ":")).encode()
 
 

@@ -58,7 +58,7 @@ DROP TABLE events_of_columns;
 """  # noqa: S608  # no value comes from outside
 
 # From each version, the statements that make a file of this one. 0 is an empty file.
-_MIGRATIONS = {0: _TOKENS + _EVENTS, 1: _EVENTS_FROM_COLUMNS, 2: _EVENTS_FROM_COLUMNS}
+MIGRATIONS = {0: _TOKENS + _EVENTS, 1: _EVENTS_FROM_COLUMNS, 2: _EVENTS_FROM_COLUMNS}
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -203,7 +203,7 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
     database.execute("BEGIN IMMEDIATE")
     try:
         if version < SCHEMA_VERSION:
-            for statement in _MIGRATIONS[version].split(";"):
+            for statement in MIGRATIONS[version].split(";"):
                 database.execute(statement)
         write_nothing(database)
         database.execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")

@@ -274,7 +274,7 @@ def scenarios(tmp_path_factory):
 def calls(seen, path, token, mailbox):
     """Have a token called in all the ways that have a status of their own."""
     parts = {"token": token, "path": "a"}
-    limit = seen.services.forwarder._max_body_bytes
+    limit = seen.services.settings.max_body_bytes
     seen.call("POST", path, **{**parts, "token": new_token()})
     seen.call("POST", path, data=b"x" * (limit + 1), **parts)
     seen.call("POST", path, input_stream=Late(b"later"), **parts)
@@ -314,9 +314,9 @@ def test_the_document_is_made_once(app):
     """Serving it costs no more than its bytes."""
     http = app.test_client()
     http.get("/openapi.json")
-    made = openapi._encoded.cache_info().misses
+    made = openapi.encoded.cache_info().misses
     answer = http.get("/openapi.json")
-    assert openapi._encoded.cache_info().misses == made
+    assert openapi.encoded.cache_info().misses == made
     assert set(SECURITY_HEADERS) <= set(answer.headers.items())
 
 
