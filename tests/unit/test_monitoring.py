@@ -25,7 +25,13 @@ ONE = '{job="socket2me", instance="a"}'
 FIRING = {
     "Socket2meDown": (3, {f"up{ONE}": "1 0x30"}),
     "Socket2meStoreDown": (3, {f"up{ONE}": "1x30", f"socket2me_tokens{ONE}": "5 stale"}),
-    "Socket2meErrors": (3, {'socket2me_calls_total{instance="a", outcome="error"}': "0 1 2 3 3x30"}),
+    "Socket2meErrors": (
+        10,
+        {
+            'socket2me_calls_total{instance="a", outcome="forwarded"}': "0+98x40",
+            'socket2me_calls_total{instance="a", outcome="error"}': "0+2x40",
+        },
+    ),
     "Socket2meCallsRefused": (
         30,
         {
