@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from .. import errors
+from .. import errors, request_id
 from ..config import Settings
 from ..errors import RelayError
 from ..http.answers import SECURITY_HEADERS
@@ -41,6 +41,8 @@ A webhook relay. An app asks for a token, connects with Socket.IO to the namespa
 
 Every error is `{"error": {"code": "...", "message": "..."}}`, or one line of text if `Accept` rates `text/plain`
 higher than JSON. Codes do not change, messages may. A temporary error has `Retry-After`.
+
+Every response has `X-Request-Id`: that of the request, if it is `[A-Za-z0-9._-]{1,128}`, or a new one.
 
 An unknown path is answered `404`, and another method than those of a path `405` with `Allow`.
 The Socket.IO endpoint, `/socket.io/`, is not part of this document.
@@ -503,7 +505,10 @@ def _header(example: str) -> Json:
     return {"schema": {"type": "string"}, "example": example}
 
 
-_EVERY_HEADER = {name: {"$ref": f"#/components/headers/{name.replace('-', '')}"} for name, _ in SECURITY_HEADERS}
+_EVERY_HEADER = {
+    name: {"$ref": f"#/components/headers/{name.replace('-', '')}"}
+    for name in (request_id.HEADER, *(name for name, _ in SECURITY_HEADERS))
+}
 
 
 def _text(description: str) -> Json:
@@ -546,6 +551,10 @@ def _components() -> Json:
             "RetryAfter": {
                 "description": "After how many seconds it makes sense to try again.",
                 "schema": {"type": "string", "pattern": "^[0-9]+$"},
+            },
+            request_id.HEADER.replace("-", ""): {
+                "description": "The id of the request: in the log, and in the event of a call.",
+                "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
             },
             **{name.replace("-", ""): _header(value) for name, value in SECURITY_HEADERS},
         },
