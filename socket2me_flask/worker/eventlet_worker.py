@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from .acceptor import Acceptor
     from .serving import Server
 
-# How often the master's life is checked and gunicorn is told that this process is alive, in seconds.
+# How often this process checks that its master lives, and notifies gunicorn that it lives itself, in seconds.
 NOTIFY_SECONDS = 0.5
 
 # How long idle connections may stay open once everything in flight has been answered.
 IDLE_SECONDS = 1
 
-# How long a stop without a master may take: nobody would kill a worker that hangs.
+# How long a stop without a master may take: without one, a worker that hangs is not killed.
 ORPHAN_SECONDS = 1
 
 

@@ -145,8 +145,8 @@ class Server:
     def may_connect(self, host: str, connections: int) -> bool:
         """Return whether an address that has so many connections may have another.
 
-        A trusted proxy may have all: it is one address for everybody, and its own limits hold. So may the other end
-        of a Unix socket, which has no address.
+        A trusted proxy may have all: it is one address for all callers, and has limits of its own.
+        So may the other end of a Unix socket, which has no address.
         """
         return self._is_behind_proxy or not host or connections < self._most_of_address
 
