@@ -228,7 +228,7 @@ class TLSServer(Server):
         line = f"gunicorn -k eventlet --certfile {self.certificate}/cert.pem --keyfile {self.certificate}/key.pem"
         return [*shlex.split(line), "wsgi:app"], {"PORT": str(port)}
 
-    def _answers(self):
+    def answers(self):
         assert self.process.poll() is None, f"the server ended: {self.log}"
         try:
             return self.get("/healthz").ok
