@@ -11,6 +11,8 @@ from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from socket2me.inspector.http import Inspector
+
 from . import api, config, logs
 from .api.forward import Forwarder
 from .api.hooks import Hooks
@@ -26,6 +28,7 @@ from .relay.hold_queue import HoldQueue
 from .relay.mailbox import Mailboxes
 from .relay.presence import Presence
 from .relay.reaper import Reaper
+from .relay.recorder import Recorder
 from .relay.relay import Relay
 from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
@@ -58,6 +61,8 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes
     answers = ErrorAnswers(settings.retry_after_seconds)
     store = open_store(settings.store_url, settings, clock)
+    address_of = methodcaller("caller", settings.trusted_proxy_hops)
+    recorder = Recorder(store.history, address_of, answers)
     origins = Origins(settings.cors_allowed_origins)
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
@@ -79,27 +84,38 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         max_requests=settings.max_held_requests,
         max_requests_per_token=settings.max_held_requests_per_token,
         max_bytes=settings.max_held_bytes,
-        address_of=methodcaller("caller", settings.trusted_proxy_hops),
+        address_of=address_of,
     )
     counts = TokenCounts()
     relay = Relay(
         store,
-        Presence(store, held, mailboxes, counts),
+        Presence(store, held, mailboxes, counts, store.history),
         hold_seconds=settings.hold_seconds,
         ack_timeout_seconds=settings.ack_timeout_seconds,
         reply_timeout_seconds=settings.reply_timeout_seconds,
         mailbox_max_age_seconds=settings.mailbox_max_age_seconds,
+        history_max_age_seconds=settings.history_max_age_seconds,
         mailboxes=mailboxes,
         counts=counts,
+        recorder=recorder,
         peers=peers,
         rate=rate,
         yield_to_others=scheduler.yield_to_others,
+    )
+    inspector = Inspector(
+        store.history,
+        replay=api.inspector.Replays(relay, engine.start_background_task, time.time).send,
+        pause=scheduler.yield_to_others,
+        max_body_bytes=settings.max_body_bytes,
+        max_streams=settings.max_inspector_streams,
+        max_streams_of_token=settings.max_inspector_streams_per_token,
+        version=api.page.package_version(),
     )
     peers.serve(relay)
     sockets.serve(store, relay)
     behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
     reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
-    lifecycle = Lifecycle(store, relay, engine, reaper)
+    lifecycle = Lifecycle(store, relay, engine, reaper, inspector)
     hosts = Hosts(settings.allowed_hosts)
     gateway = Gateway(
         behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
@@ -117,6 +133,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             scheduler=scheduler,
             lifecycle=lifecycle,
             gateway=gateway,
+            inspector=inspector,
             forwarder=Forwarder(relay, engine.bodies, max_body_bytes=settings.max_body_bytes),
             hooks=Hooks(app),
             hosts=hosts,

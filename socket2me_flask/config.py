@@ -256,6 +256,20 @@ class Settings:
     max_attempts: int = _setting(
         100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it becomes a dead letter."
     )
+    # Inspector
+    history_max_requests: int = _setting(
+        10_000,
+        _whole_number(0, MANY),
+        "How many calls the history of one token with inspect holds; the oldest are dropped first. 0: no limit.",
+    )
+    history_total_bytes: int = _setting(
+        200_000_000,
+        _whole_number(0, 10**15),
+        "How many bytes the histories of all tokens may hold; the oldest calls are dropped first. 0: no limit.",
+    )
+    history_max_age_seconds: float = _setting(
+        604800.0, _seconds(1), "How long a call may be in a history; an older one is dropped."
+    )
     # Clients
     legacy_clients: bool = _setting(
         True,
@@ -315,6 +329,19 @@ class Settings:
         50_000_000,
         _whole_number(0, HUGE),
         "How many bytes one mailbox may hold; more is answered 429. 0: no limit.",
+    )
+    history_max_bytes: int = _limit(
+        20_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes the history of one token may hold; the oldest calls are dropped first. 0: no limit.",
+    )
+    max_inspector_streams: int = _limit(
+        500,
+        _whole_number(1, MANY),
+        "How many live streams of histories may be open at once; the next is answered 429.",
+    )
+    max_inspector_streams_per_token: int = _limit(
+        20, _whole_number(1, MANY), "How many live streams of the history of one token may be open at once."
     )
     window: int = _limit(
         1,

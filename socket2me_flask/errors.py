@@ -176,6 +176,14 @@ class Rejected(RelayError):
         self.status = status
 
 
+class NoHistory(RelayError):
+    """The token has a secret, and no history of its calls is kept."""
+
+    status = 404
+    code = "no_history"
+    message = "This token has no history: POST /v1/new with inspect gives one that has."
+
+
 class UnknownEvent(RelayError):
     """No event with this id is in the mailbox."""
 

@@ -12,7 +12,7 @@ from ..http.request_body import EnvironBody
 from ..limits import address_key
 from ..relay.tokens import hash_of, is_secret, is_token, new_secret, new_token
 from ..services import get_services
-from ..storage import MODES, TokenRecord
+from ..storage import MODES, MemoryStore, TokenRecord
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -72,6 +72,7 @@ def inspect(token: str) -> Response:
         expires_at=record.expires_at,
         mode=record.mode,
         mailbox=record.mailbox,
+        inspect=record.inspect,
         connected=relay.is_connected(token),
         forwarded=counts.forwarded,
         refused=counts.refused,
@@ -133,8 +134,8 @@ def _options(body: bytes) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadRequest("The body is a JSON object, or empty.")
     for name in options:
-        if name not in ("ttl_seconds", "mode", "mailbox"):
-            raise BadRequest("The body may have ttl_seconds, mode and mailbox, and nothing else.")
+        if name not in ("ttl_seconds", "mode", "mailbox", "inspect"):
+            raise BadRequest("The body may have ttl_seconds, mode, mailbox and inspect, and nothing else.")
     return options
 
 
@@ -152,10 +153,15 @@ def _ttl_seconds(wanted: Any) -> float:
 
 
 def _delivery(options: dict[str, Any]) -> dict[str, Any]:
-    """Return `mode` and `mailbox` of a new token."""
+    """Return `mode`, `mailbox` and `inspect` of a new token."""
     services = get_services()
     mailbox = options.get("mailbox", services.settings.mailbox_default)
     mode = options.get("mode", "ack" if mailbox is True else "notify")
+    inspect = options.get("inspect", False)
+    if not isinstance(inspect, bool):
+        raise BadRequest("inspect is true or false.")
+    if inspect and not isinstance(services.store, MemoryStore):
+        raise BadRequest("This relay keeps histories with SOCKET2ME_STORE_URL=memory:// only.")
     if not isinstance(mailbox, bool):
         raise BadRequest("mailbox is true or false.")
     if mode not in MODES:
@@ -166,7 +172,7 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
         )
     if mailbox and mode == "notify":
         raise BadRequest("A token with a mailbox has mode ack or reply.")
-    return {"mode": mode, "mailbox": mailbox}
+    return {"mode": mode, "mailbox": mailbox, "inspect": inspect}
 
 
 def _created(record: TokenRecord, secret: str) -> Response:

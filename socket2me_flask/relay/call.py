@@ -8,6 +8,10 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .recorder import Trace
 
 # The names of processes that read messages by field name begin so (`cluster/messages.py`). In the release before,
 # names were hexadecimal.
@@ -54,6 +58,8 @@ class Call:
         received_at: seconds since the epoch.
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
         address: who is connected to the relay, a caller or a proxy; `""` for a call that did not just come in.
+        replay_of: the id of the call that this one repeats, if any.
+        trace: records what becomes of it, if its token is inspected.
     """
 
     token: str
@@ -66,6 +72,8 @@ class Call:
     id: str = field(default_factory=lambda: _next_id())
     is_legacy: bool = False
     address: str = field(default="", compare=False)
+    replay_of: str = ""
+    trace: "Trace | None" = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from socket2me.inspector.history import History
+
 from ..errors import ClientBusy, ClientGone, NobodyConnected, ShuttingDown, StoreUnavailable, UnknownToken
 from ..storage import TokenStore
 from .call import Call
@@ -27,12 +29,18 @@ class Presence:
     """
 
     def __init__(
-        self, store: TokenStore, held: HoldQueue, mailboxes: Mailboxes | None, counts: TokenCounts
+        self,
+        store: TokenStore,
+        held: HoldQueue,
+        mailboxes: Mailboxes | None,
+        counts: TokenCounts,
+        history: History | None = None,
     ) -> None:
         self._store = store
         self.held = held
         self._mailboxes = mailboxes
         self._counts = counts
+        self._history = history
         self._clients: dict[str, Client] = {}
         self._lock = threading.Lock()  # guards the step from "nobody here" to "held", and its way back
 
@@ -134,6 +142,8 @@ class Presence:
             if self._mailboxes is not None:
                 self._mailboxes.end(token)
             self.held.release_all(token, UnknownToken())
+        if self._history is not None:
+            self._history.end(token)
         if client is not None:
             try:
                 client.disconnect()

@@ -110,6 +110,8 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
         "query": call.query,
         "received_at": call.received_at,
     }
+    if call.replay_of:
+        members["replay_of"] = call.replay_of
     if attempt is not None:
         members["attempt"] = attempt
     if call.is_legacy:

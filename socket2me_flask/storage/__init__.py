@@ -8,6 +8,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from socket2me.inspector.history import Bounds, History
+
 from ..config import Settings
 from ..relay.call import Call, this_process
 from .memory import MemoryStore
@@ -88,6 +90,10 @@ class TokenStore(Protocol):
     def mailboxes(self) -> MailboxStore | None:
         """The mailboxes of this store, if what it keeps survives the process."""
 
+    @property
+    def history(self) -> History:
+        """The history of the calls for tokens that are inspected."""
+
     def start(self) -> str:
         """Be ready to be asked. Return what tokens are kept in, for the log. Raises `ConfigError`.
 
@@ -102,6 +108,7 @@ class TokenStore(Protocol):
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 
@@ -143,8 +150,13 @@ def is_shared(store: TokenStore) -> "TypeIs[RedisStore]":
 
 def open_store(url: str, settings: Settings, clock: Any) -> TokenStore:
     """Return the store that `SOCKET2ME_STORE_URL` names. Raises `ConfigError` if it cannot be used."""
+    history_bounds = Bounds(
+        max_requests=settings.history_max_requests,
+        max_bytes=settings.history_max_bytes,
+        total_bytes=settings.history_total_bytes,
+    )
     if url == "memory://":
-        return MemoryStore(clock, max_tokens=settings.max_tokens)
+        return MemoryStore(clock, max_tokens=settings.max_tokens, history_bounds=history_bounds)
     bounds = {
         "max_tokens": settings.max_tokens,
         "max_events": settings.mailbox_max_events,

@@ -32,6 +32,7 @@ class TokenRecord:
     secret_hash: what is kept of its secret; None for a token that whoever knows it may use.
     mode: what its callers hear when, unless its client says otherwise: one of `MODES`.
     mailbox: whether events wait in a mailbox until they are acknowledged.
+    inspect: whether a history of its calls is kept.
     """
 
     token: str
@@ -40,6 +41,7 @@ class TokenRecord:
     secret_hash: bytes | None = None
     mode: str = "notify"
     mailbox: bool = False
+    inspect: bool = False
 
 
 @dataclass

@@ -13,6 +13,8 @@ from typing import Any
 
 from limits.storage import RedisStorage
 
+from socket2me.inspector.history import Bounds, MemoryHistory
+
 from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
@@ -49,6 +51,7 @@ class RedisStore:
         self.bus = Bus(self.connection, process, lease_seconds=lease_seconds)
         self.routes = Routes(process, clock)
         self.mailboxes = RedisMailboxes(self.connection, process, **bounds)
+        self.history = MemoryHistory(Bounds())
         self._expired: list[str] = []  # taken out of `routes`, and not looked up yet
 
     def start(self) -> str:
@@ -93,6 +96,7 @@ class RedisStore:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
         fields = {"ttl": ttl_seconds, "expires_at": record.expires_at, "mode": mode, "mailbox": int(mailbox)}

@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from socket2me.inspector.history import Bounds, MemoryHistory
+
 from ..errors import RelayError, StoreUnavailable
 from .memory import MemoryStore
 from .record import TokenRecord
@@ -29,6 +31,7 @@ class SQLiteStore:
     ) -> None:
         self._clock = clock
         self._tokens = MemoryStore(clock, max_tokens=max_tokens)
+        self.history = MemoryHistory(Bounds())
         self._has_tokens = False  # whether those of the file have been read
         self.database = Database(path, self._load)
         self.mailboxes = SQLiteMailboxes(self.database, **bounds)
@@ -51,6 +54,7 @@ class SQLiteStore:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         record = self._tokens.add(token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
         try:
