@@ -126,7 +126,7 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
         leave()
         raise
     body = _until_hangup(reply) if answer is Inspector.stream else reply.body
-    response = Response(body, reply.status, reply.headers, direct_passthrough=True)
+    response = Response(body, reply.status, reply.headers)
     response.call_on_close(leave)
     response.call_on_close(reply.close)
     return response
