@@ -1,6 +1,5 @@
-// A request as a command or a program that sends the same bytes: curl, HTTPie, Python with requests, and a pytest.
-// Commands are for bash and zsh. What a request holds never ends a quote, and no control character is in a command as it is,
-// since a terminal acts on them when they are pasted. The tests run what is made here.
+// A request as a command for bash or zsh, or as a program, that sends the same bytes. No control character is in it as it
+// is: a terminal acts on those that are pasted.
 
 import { asUtf8, latin1Bytes, toBase64 } from "./bytes.js";
 
@@ -21,7 +20,10 @@ const NOT_COPIED = new Set([
 // Linux lets an argument have 128 KiB.
 const MAX_ARGUMENT_CHARACTERS = 100_000;
 
-/** The headers that are copied, and of these the names that programs add by themselves and the request has not. */
+// For larger bodies curl asks the server whether it may send them, and waits.
+const MAX_UNASKED_BYTES = 1_000_000;
+
+/** The headers that are copied, and which of those that programs add by themselves the request has not. */
 function headersOf(request) {
   const copied = request.headers.filter(([name]) => !NOT_COPIED.has(name.toLowerCase()));
   const names = new Set(copied.map(([name]) => name.toLowerCase()));
@@ -31,10 +33,8 @@ function headersOf(request) {
 /** The URL to send to: `base` with the request's path and query as they were sent. */
 export function urlOf(request, base) {
   const target = base.replace(/\/+$/, "") + request.path + (request.query ? `?${request.query}` : "");
-  // Anything but the characters of a URL would end it early or be read as another.
-  return target.replace(/[^!#-;=?-Z[\]_a-z~]/g, (c) =>
-    Array.from(new TextEncoder().encode(c), (b) => `%${b.toString(16).toUpperCase().padStart(2, "0")}`).join(""),
-  );
+  // What would end the URL early. A character of a target is one byte.
+  return target.replace(/[^!"$-~]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`);
 }
 
 /** `text` as one word of bash or zsh, written as UTF-8. */
@@ -83,7 +83,7 @@ function curl(request, base) {
   for (const name of unset(["Accept", "User-Agent"])) words.push(`-H ${name}:`);
   if (!request.body.length || request.method === "HEAD") return lines(words);
   for (const name of unset(["Content-Type"])) words.push(`-H ${name}:`);
-  words.push("-H Expect:");
+  if (request.body.length > MAX_UNASKED_BYTES) words.push("-H Expect:");
   const word = bodyWord(request.body);
   if (word !== null) return lines([...words, `--data-raw ${word}`]);
   return pipe(request.body) + lines([...words, "--data-binary @-"]);
@@ -124,7 +124,7 @@ export function pythonString(text) {
   return `"${escaped}"`;
 }
 
-/** `bytes` as a Python expression: a line of it for each line of a text. */
+/** `bytes` as a Python expression. */
 function pythonBytes(bytes) {
   if (!bytes.length) return 'b""';
   const text = asUtf8(bytes);

@@ -1,14 +1,11 @@
 // One request: what it is, what can be done with it, and its parts.
 
 import { html, useEffect, useState } from "./vendor/htm-preact-3.1.1.js";
-import { count, formatAgo, formatBytes, formatExact, formatMs, statusKind, visible } from "./format.js";
-import { header } from "./signature.js";
+import { formatAgo, formatBytes, formatExact, formatMs, statusKind, visible } from "./format.js";
 import { pairs } from "./forms.js";
-import { Icon, Notice } from "./parts.js";
+import { Icon, Notice, Pairs } from "./parts.js";
 import { Body } from "./views/body.js";
-import { Pairs } from "./views/pairs.js";
-import { Signature } from "./views/signature.js";
-import { Timeline } from "./views/timeline.js";
+import { Response, Timeline } from "./views/outcome.js";
 
 const AGO_REFRESH_MS = 10_000;
 
@@ -104,23 +101,6 @@ function Head({ request, actions, replayLabel }) {
       <button type="button" class="button" onClick=${actions.compare}><${Icon} name="diff" /><span>Compare</span></button>
     </div>
   </header>`;
-}
-
-function Response({ response, id }) {
-  if (!response) return html`<p class="nothing">No response is kept for this request.</p>`;
-  return html`<p class="facts">
-      <span class="status-chip ${statusKind(response.status)}">${response.status ?? "–"}</span>
-      <span>${count(response.headers.length, "header")}</span>
-    </p>
-    <${Pairs} pairs=${response.headers} label="Headers of the response" />
-    <h3>Body</h3>
-    <${Body}
-      bytes=${response.body}
-      contentType=${header(response.headers, "content-type") ?? ""}
-      head=""
-      name=${`${id}-response`}
-      download=${() => Promise.resolve(new Blob([response.body]))}
-    />`;
 }
 
 /** The request line and the headers as HTTP/1.1 has them. */

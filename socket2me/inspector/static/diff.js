@@ -1,5 +1,4 @@
-// What differs between two requests: parts of the request line, headers, and the body, by JSON path where both are JSON,
-// by line where both are text.
+// What differs between two requests.
 
 import { asUtf8 } from "./bytes.js";
 import { isJson, leaves } from "./json-tokens.js";
@@ -38,7 +37,7 @@ export function diffJson(before, after) {
 }
 
 // Texts that differ in more lines are shown as replaced: the search costs the square of this.
-const MAX_EDITS = 1000;
+const MAX_EDITS = 300;
 
 /** The lines of both texts as [kind, line], kind "same", "removed" or "added": the shortest script (Myers, 1986). */
 export function diffLines(before, after) {

@@ -93,7 +93,7 @@ export function EditDialog({ request, secret, onSend, onClose }) {
       </label>
       ${body !== null &&
       isJson(body) &&
-      html`<button type="button" class="button quiet at-start" onClick=${layOut}>Lay out the JSON</button>`}
+      html`<button type="button" class="link" onClick=${layOut}>Lay out the JSON</button>`}
       ${isBrokenJson && html`<${Notice} kind="warning">The body is no longer valid JSON.<//>`}
       <label class="field">
         <span>Headers</span>

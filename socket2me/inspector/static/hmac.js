@@ -1,5 +1,5 @@
-// HMAC. Browsers have it in `crypto.subtle`, but only for pages from https and from this machine. A relay in a local network
-// is often plain http: there SHA-256, which all providers but the oldest use, is computed here (FIPS 180-4, RFC 2104).
+// HMAC. Browsers have it for pages from https and from this machine only. A relay in a local network is often plain http: there
+// HMAC-SHA256 is computed here (FIPS 180-4, RFC 2104).
 
 /** The HMAC of `data` with `key`, both bytes. `hash` is "SHA-256", "SHA-1" or "SHA-512". */
 export async function hmac(hash, key, data, subtle = globalThis.crypto?.subtle) {

@@ -1,28 +1,25 @@
 // The inspector of one token: list, request, comparison, dialogs and keys together.
 
 import { html, useCallback, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact-3.1.1.js";
-import { CopyDialog } from "./copy-dialog.js";
 import { Detail, NoDetail } from "./detail.js";
-import { EditDialog } from "./edit-dialog.js";
-import { Empty } from "./empty.js";
-import { FilterField } from "./filter-field.js";
-import { addTerm, term } from "./filter.js";
+import { addTerm, FilterField, term } from "./filter.js";
 import { formatTime, visible } from "./format.js";
 import { Header } from "./header.js";
-import { HelpDialog } from "./help.js";
-import { listenToKeys } from "./keys.js";
+import { HelpDialog, listenToKeys } from "./keys.js";
 import { RequestList } from "./list.js";
+import { Lazy } from "./lazy.js";
 import { useLive } from "./live.js";
 import { useNotifications } from "./notifications.js";
-import { Overview } from "./overview.js";
+import { Overview, Verdicts } from "./overview.js";
 import { Dialog, Notice, save, State } from "./parts.js";
 import { previousLike, without } from "./requests.js";
-import { checkMany, MAX_CHECKED } from "./check-many.js";
-import { Diff } from "./views/diff.js";
+import { checkMany, MAX_CHECKED } from "./signature.js";
+import { Empty } from "./start.js";
 import { Signature } from "./views/signature.js";
 
 const TOAST_MS = 4000;
 const REFETCH_MS = 150;
+const isNarrow = () => matchMedia("(max-width: 800px)").matches;
 const NO_SIGNING = { secret: "", scheme: "", header: "", hash: "SHA-256" };
 
 export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) {
@@ -34,7 +31,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const [signing, setSigning] = useState(NO_SIGNING);
   const [verdicts, setVerdicts] = useState(new Map());
   const [progress, setProgress] = useState(null);
-  const [onlyWrong, setOnlyWrong] = useState(false);
+  const [onlyVerdict, setOnlyVerdict] = useState("");
 
   const notifications = useNotifications();
   const shown = useRequest(api, place.request);
@@ -44,8 +41,8 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
     if (events.some(([, data]) => data.id === place.request)) shown.refetch();
   });
   const rows = useMemo(
-    () => (onlyWrong ? list.rows.filter((row) => ["wrong", "missing"].includes(verdicts.get(row.id))) : list.rows),
-    [list.rows, onlyWrong, verdicts],
+    () => (onlyVerdict ? list.rows.filter((row) => verdicts.get(row.id) === onlyVerdict) : list.rows),
+    [list.rows, onlyVerdict, verdicts],
   );
 
   useEffect(() => void api.info().then(setInfo, () => {}), [api]);
@@ -61,6 +58,10 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const url = info?.url ?? new URL(`v1/go/${api.token}`, document.baseURI).href;
   const say = (text, kind = "info") => setToast({ text, kind });
   const select = useCallback((id) => move({ request: id }, id !== "" && place.request === ""), [move, place.request]);
+  const failed = (failure) => {
+    setDialog(null);
+    say(failure.message, "error");
+  };
   const guard = (action) => action().catch((failure) => say(failure.message, "error"));
   const step = (by) => {
     const at = rows.findIndex((row) => row.id === place.request);
@@ -104,8 +105,6 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
       try {
         const found = await checkMany(api, list.rows.slice(0, MAX_CHECKED), signing, generic, setProgress);
         setVerdicts(found);
-        const wrong = [...found.values()].filter((verdict) => verdict === "wrong" || verdict === "missing").length;
-        say(wrong ? `${wrong} of ${found.size} have no valid signature.` : `All ${found.size} signatures are valid.`);
       } finally {
         setProgress(null);
       }
@@ -147,7 +146,6 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const isOff = info?.inspect === false;
   const isFirst = (isEmpty && !place.filter && !place.request) || isOff;
   const isGone = isEnded && error?.status === 404;
-  const wrongCount = useMemo(() => [...verdicts.values()].filter((v) => v === "wrong" || v === "missing").length, [verdicts]);
   const replayLabel = server.replay?.includes("client") ? "Replay to the app" : "Replay";
 
   let pane;
@@ -173,24 +171,14 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
       <section class="list-pane" aria-label="Requests">
         ${!isFirst && html`<${FilterField} filter=${place.filter} error=${filterError} onFilter=${(filter) => move({ filter })} />`}
         ${list.loaded && !isFirst && html`<${Overview} rows=${list.rows} more=${list.more} isFiltered=${place.filter !== ""} />`}
-        ${verdicts.size > 0 &&
-        html`<div class="verdicts" role="status">
-          <span><strong>${verdicts.size - wrongCount}</strong> valid</span>
-          <span class=${wrongCount ? "failed" : "muted"}><strong>${wrongCount}</strong> not</span>
-          <span class="grow"></span>
-          ${wrongCount > 0 &&
-          html`<button type="button" class="button quiet" aria-pressed=${onlyWrong} onClick=${() => setOnlyWrong(!onlyWrong)}>
-            ${onlyWrong ? "Show all" : `Show only ${wrongCount === 1 ? "that one" : "those"}`}
-          </button>`}
-          <button type="button" class="button quiet" onClick=${() => (setVerdicts(new Map()), setOnlyWrong(false))}>Clear</button>
-        </div>`}
+        ${verdicts.size > 0 && html`<${Verdicts} verdicts=${verdicts} shown=${onlyVerdict} onShow=${setOnlyVerdict} onClear=${() => (setVerdicts(new Map()), setOnlyVerdict(""))} />`}
         ${isSplit
-          ? html`<${RequestList} rows=${rows} more=${list.more && !onlyWrong} selected=${place.request} base=${base} verdicts=${verdicts} onSelect=${select} onMore=${loadMore} />`
+          ? html`<${RequestList} rows=${rows} more=${list.more && !onlyVerdict} selected=${place.request} base=${base} verdicts=${verdicts} onSelect=${select} onMore=${loadMore} />`
           : pane}
       </section>
       ${isSplit &&
       html`<section class="detail-pane" aria-label="Request">
-        ${base && html`<${Comparison} before=${compared} after=${shown} rows=${list.rows} setBase=${setBase} />`}
+        ${base && html`<${Comparison} before=${compared} after=${shown} rows=${list.rows} setBase=${setBase} onFailure=${failed} />`}
         ${!base &&
         (shown.request
           ? html`<${Detail}
@@ -209,6 +197,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
                 rowCount=${Math.min(list.rows.length, MAX_CHECKED)}
                 checkAll=${checkAll}
                 progress=${progress}
+                summary=${verdicts.size > 0 && html`<${Verdicts} verdicts=${verdicts} shown=${onlyVerdict} onShow=${(verdict) => (setOnlyVerdict(verdict), isNarrow() && select(""))} />`}
               />`}
             />`
           : html`<${NoDetail} error=${shown.error} isLoading=${place.request !== ""} />`)}
@@ -216,10 +205,10 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
     </main>
     <div class="toasts" role="status">${toast && html`<p class="toast ${toast.kind}">${toast.text}</p>`}</div>
     ${dialog === "help" && html`<${HelpDialog} onClose=${() => setDialog(null)} />`}
-    ${dialog === "copy" && shown.request && html`<${CopyDialog} request=${shown.request} url=${url} onClose=${() => setDialog(null)} />`}
+    ${dialog === "copy" && shown.request && html`<${Lazy} name="CopyDialog" onFailure=${failed} request=${shown.request} url=${url} onClose=${() => setDialog(null)} />`}
     ${dialog === "edit" &&
     shown.request &&
-    html`<${EditDialog} request=${shown.request} secret=${signing.secret} onSend=${(changes) => replay(changes).then(() => setDialog(null))} onClose=${() => setDialog(null)} />`}
+    html`<${Lazy} name="EditDialog" onFailure=${failed} request=${shown.request} secret=${signing.secret} onSend=${(changes) => replay(changes).then(() => setDialog(null))} onClose=${() => setDialog(null)} />`}
     ${dialog === "remove" && shown.request && html`<${Confirm} title="Delete this request?" text="It is taken out of the history. Nothing is undone that it did." action="Delete" onConfirm=${() => (setDialog(null), remove())} onClose=${() => setDialog(null)} />`}
     ${dialog === "clear" && html`<${Confirm} title="Delete all requests?" text="The history of this URL becomes empty. The URL stays." action="Delete all" onConfirm=${clear} onClose=${() => setDialog(null)} />`}
   </div>`;
@@ -254,7 +243,7 @@ function useRequest(api, id) {
   return { ...found, refetch };
 }
 
-function Comparison({ before, after, rows, setBase }) {
+function Comparison({ before, after, rows, setBase, onFailure }) {
   const error = before.error ?? after.error;
   const name = (row) => `${formatTime(row.received_at)} ${row.method} ${visible(row.path || "/")}`;
   const isSame = before.request && before.request.id === after.request?.id;
@@ -277,7 +266,7 @@ function Comparison({ before, after, rows, setBase }) {
     <div class="panel">
       ${error && html`<${Notice} kind="warning">${error}<//>`}
       ${isSame && html`<${Notice}>This is the same request. Select another one.<//>`}
-      ${!isSame && before.request && after.request && html`<${Diff} before=${before.request} after=${after.request} />`}
+      ${!isSame && before.request && after.request && html`<${Lazy} name="Diff" onFailure=${onFailure} before=${before.request} after=${after.request} />`}
     </div>
   </article>`;
 }

@@ -1,5 +1,5 @@
-// JSON as text: tokens, pretty lines and leaves. Nothing is converted, so integers of any size, the order of members and
-// duplicate keys stay as they were sent. Does not validate: `isJson` does.
+// JSON as text. Nothing is converted: integers of any size, the order of members and duplicate keys stay. Only `isJson`
+// validates.
 
 const TOKEN = /"(?:[^"\\]|\\[^])*(?:"|$)|[{}[\],:]|[^\s{}[\],:"]+/g;
 

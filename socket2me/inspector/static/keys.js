@@ -1,6 +1,9 @@
-// The keys of the page. They are off while something is typed and while a dialog is open.
+// The keys of the page, and the dialog that shows them. They are off while something is typed and while a dialog is open.
 
-export const KEYS = [
+import { html } from "./vendor/htm-preact-3.1.1.js";
+import { Dialog } from "./parts.js";
+
+const KEYS = [
   ["j", "next request"],
   ["k", "previous request"],
   ["r", "replay"],
@@ -24,4 +27,33 @@ export function listenToKeys(actions) {
   };
   document.addEventListener("keydown", onKey);
   return () => document.removeEventListener("keydown", onKey);
+}
+
+const FILTERS = [
+  ["POST /stripe/*", "method and path; * is any part of a path"],
+  ["status:5xx", "what the caller was answered; status:404 for one"],
+  ["header.x-event:push*", "a header"],
+  ["body.$.data.id:17", "a field of a JSON body"],
+  ["outcome:refused", "what became of it"],
+  ["invoice -test", "text anywhere; - is not, a space is and"],
+  ['"payment failed"', "words together"],
+];
+
+export function HelpDialog({ onClose }) {
+  return html`<${Dialog} title="Keys and filters" onClose=${onClose}>
+    <div class="help">
+      <section>
+        <h3>Keys</h3>
+        <dl>
+          ${KEYS.map(([key, what]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}
+        </dl>
+      </section>
+      <section>
+        <h3>Filter</h3>
+        <dl>
+          ${FILTERS.map(([text, what]) => html`<div><dt><code>${text}</code></dt><dd>${what}</dd></div>`)}
+        </dl>
+      </section>
+    </div>
+  <//>`;
 }

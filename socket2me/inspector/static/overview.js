@@ -1,7 +1,8 @@
-// What stands above the list: counts, and a sparkline of the last minutes or hours.
+// What stands above the list: counts, a sparkline of the last minutes or hours, and what a check of signatures found.
 
 import { html, useEffect, useState } from "./vendor/htm-preact-3.1.1.js";
 import { count } from "./format.js";
+import { Icon } from "./parts.js";
 import { activity, failures } from "./requests.js";
 
 const SPAN_NAMES = { 60: "1 min", 300: "5 min", 900: "15 min", 3600: "1 h", 21600: "6 h", 86400: "24 h" };
@@ -34,4 +35,28 @@ function Sparkline({ counts, span }) {
     </svg>
     <span class="muted">${span}</span>
   </span>`;
+}
+
+const LABELS = { valid: "valid", wrong: "wrong", late: "late", missing: "without" };
+
+/** `shown` is the verdict that the list is narrowed to, or "". */
+export function Verdicts({ verdicts, shown, onShow, onClear }) {
+  const counts = {};
+  for (const verdict of verdicts.values()) counts[verdict] = (counts[verdict] ?? 0) + 1;
+  return html`<div class="verdicts">
+    <span class="muted">Signatures</span>
+    <div class="segments" role="group" aria-label="Signatures">
+      <button type="button" aria-pressed=${shown === ""} onClick=${() => onShow("")}>All</button>
+      ${Object.entries(LABELS)
+        .filter(([verdict]) => counts[verdict])
+        .map(
+          ([verdict, label]) => html`<button type="button" class="verdict ${verdict}" aria-pressed=${shown === verdict} onClick=${() => onShow(verdict)}>
+            <strong>${counts[verdict]}</strong> ${label}
+          </button>`,
+        )}
+    </div>
+    ${onClear &&
+    html`<span class="grow"></span>
+      <button type="button" class="button quiet icon-only" aria-label="Forget the check" title="Forget the check" onClick=${onClear}><${Icon} name="close" /></button>`}
+  </div>`;
 }

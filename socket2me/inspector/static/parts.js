@@ -1,6 +1,7 @@
-// Small parts that many views use: icons, a copy button, a dialog, a notice.
+// Small parts that many views use: icons, buttons, dialogs, notices, tables.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact-3.1.1.js";
+import { visible } from "./format.js";
 
 const PATHS = {
   back: "M10 3 5 8l5 5",
@@ -20,7 +21,7 @@ const PATHS = {
 };
 
 export function Icon({ name }) {
-  return html`<svg class="icon ${name}" viewBox="0 0 16 16" aria-hidden="true" focusable="false"><path d=${PATHS[name]} /></svg>`;
+  return html`<svg class="icon icon-${name}" viewBox="0 0 16 16" aria-hidden="true" focusable="false"><path d=${PATHS[name]} /></svg>`;
 }
 
 /** The mark and name of the program. */
@@ -109,4 +110,31 @@ export function save(blob, name) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** Names and values in two columns: headers, query, form. `onFilter(name, value)`, if it is given, shows only requests with the same. */
+export function Pairs({ pairs, label, onFilter }) {
+  if (!pairs.length) return html`<p class="nothing">None.</p>`;
+  return html`<table class="pairs" aria-label=${label}>
+    <tbody>
+      ${pairs.map(
+        ([name, value], i) => html`<tr key=${i}>
+          <th scope="row">${visible(name)}</th>
+          <td>
+            <span>${visible(value)}</span>
+            ${onFilter &&
+            html`<button
+              type="button"
+              class="button quiet icon-only"
+              aria-label="Show only requests with this ${visible(name)}"
+              title="Show only requests with the same"
+              onClick=${() => onFilter(name, value)}
+            >
+              <${Icon} name="filter" />
+            </button>`}
+          </td>
+        </tr>`,
+      )}
+    </tbody>
+  </table>`;
 }

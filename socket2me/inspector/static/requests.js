@@ -1,6 +1,6 @@
-// The list of summaries, newest first, as a pure function of what arrives: pages of the list, and events of the stream.
+// The list of summaries, newest first, as a function of what arrives.
 
-// More than this are not kept in the page; older ones are asked for again when the list is scrolled to them.
+// Older ones than these are asked for again when the list is scrolled to them.
 export const MAX_ROWS = 20_000;
 
 export const EMPTY = { rows: [], more: false, loaded: false };
@@ -41,7 +41,7 @@ export function without(list, id) {
   return { ...list, rows: list.rows.filter((row) => row.id !== id) };
 }
 
-/** How many of `rows` failed: were answered 400 or above. */
+/** How many of `rows` were answered 400 or above. */
 export function failures(rows) {
   return rows.filter((row) => row.status >= 400).length;
 }

@@ -1,6 +1,5 @@
-// Which token the page shows, and its secret. Both come in the URL's fragment, which no request has: `#token=...&secret=...`.
-// The secret moves to `sessionStorage` before the first fetch; the token, the filter and the open request stay in the
-// fragment, so that a reload or a bookmark shows the same.
+// What the page shows, from the URL's fragment, which no request has: `#token=...&secret=...`. The secret moves to
+// `sessionStorage` before the first fetch; token, filter and open request stay.
 
 const keyOf = (token) => `socket2me.secret.${token}`;
 

@@ -1,5 +1,4 @@
-// The live stream of a token. `EventSource` cannot send a Bearer, so the stream is read from a fetch: server-sent events as
-// https://html.spec.whatwg.org/multipage/server-sent-events.html has them. A cut stream is resumed after the last event.
+// The live stream: server-sent events as the HTML standard has them, but from a fetch, since `EventSource` sends no Bearer.
 
 import { errorOf } from "./api.js";
 

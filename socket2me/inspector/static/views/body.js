@@ -1,14 +1,12 @@
-// A body as JSON, form, multipart, text, hex, and the whole request as it came. The first 64 KB are shown until more is
-// asked for.
+// A body in its views. The first 64 KB are shown until more is asked for.
 
 import { html, useEffect, useMemo, useState } from "../vendor/htm-preact-3.1.1.js";
 import { asUtf8, hexLines, looksLikeText, toText } from "../bytes.js";
 import { formatBytes } from "../format.js";
 import { pairs, parts } from "../forms.js";
 import { isJson, prettyLines, readable } from "../json-tokens.js";
-import { CopyButton, Icon, Notice, save } from "../parts.js";
+import { CopyButton, Icon, Notice, Pairs, save } from "../parts.js";
 import { Lines } from "./lines.js";
-import { Pairs } from "./pairs.js";
 
 const SHOWN_BYTES = 65_536;
 

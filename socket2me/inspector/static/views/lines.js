@@ -1,5 +1,4 @@
-// Lines of text in blocks: the browser lays out those in sight only, so megabytes do not freeze the page. Text is set as
-// text content: nothing that a request holds is ever read as markup.
+// Lines of text in blocks, of which the browser lays out those in sight: megabytes do not freeze the page.
 
 import { html } from "../vendor/htm-preact-3.1.1.js";
 import { visible } from "../format.js";

@@ -5,8 +5,8 @@ import { count, formatExact, visible } from "../format.js";
 import { Notice } from "../parts.js";
 import { check, detect, likelyHeader, SCHEMES } from "../signature.js";
 
-/** `signing` is {secret, scheme, header, hash}, kept by the page while it is open; `scheme` "" is the detected one. */
-export function Signature({ request, signing, setSigning, rowCount, checkAll, progress }) {
+/** `signing` is {secret, scheme, header, hash}, kept by the page while it is open; `scheme` "" is the detected one; `summary` says what a check of all found. */
+export function Signature({ request, signing, setSigning, rowCount, checkAll, progress, summary }) {
   const detected = detect(request.headers);
   const scheme = signing.scheme || detected;
   const generic = { header: signing.header || likelyHeader(request.headers), hash: signing.hash };
@@ -59,6 +59,7 @@ export function Signature({ request, signing, setSigning, rowCount, checkAll, pr
       <button type="button" class="button" disabled=${!signing.secret || progress !== null} onClick=${() => checkAll(generic)}>
         ${progress === null ? `Check ${rowCount === 1 ? "the 1 request" : `all ${count(rowCount, "request")}`} in the list` : `Checked ${progress} …`}
       </button>
+      ${progress === null && summary}
     </div>
   </section>`;
 }
