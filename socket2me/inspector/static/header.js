@@ -13,7 +13,7 @@ const STATES = {
 export function Header({ url, state, retry, notifications, onHelp, onClear, onHar, onLeave, kind }) {
   const [label, title] = STATES[state];
   return html`<header class="bar">
-    <${Brand} />
+    <h1><${Brand} /><span class="hidden"> inspector</span></h1>
     <div class="url">
       <code title=${url}>${url}</code>
       <${CopyButton} text=${url} label="Copy URL" class="quiet" />

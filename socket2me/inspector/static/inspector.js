@@ -45,7 +45,8 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
     [list.rows, onlyVerdict, verdicts],
   );
 
-  useEffect(() => void api.info().then(setInfo, () => {}), [api]);
+  // Whether an app is connected, and until when the URL lives, may be another after a break.
+  useEffect(() => void api.info().then(setInfo, () => {}), [api, state]);
   useEffect(() => {
     if (error?.status === 401) onWrongSecret();
   }, [error]);
@@ -58,6 +59,8 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const url = info?.url ?? new URL(`v1/go/${api.token}`, document.baseURI).href;
   const say = (text, kind = "info") => setToast({ text, kind });
   const select = useCallback((id) => move({ request: id }, id !== "" && place.request === ""), [move, place.request]);
+  // A dialog tells that it was closed a little later: then another may be open.
+  const end = (name) => setDialog((now) => (now === name ? null : now));
   const failed = (failure) => {
     setDialog(null);
     say(failure.message, "error");
@@ -143,7 +146,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const filterError = error?.status === 400 ? error : null;
   const isEnded = state === "ended" && !filterError;
   const isEmpty = list.loaded && list.rows.length === 0;
-  const isOff = info?.inspect === false;
+  const isOff = error?.details?.code === "no_history" || info?.inspect === false;
   const isFirst = (isEmpty && !place.filter && !place.request) || isOff;
   const isGone = isEnded && error?.status === 404;
   const replayLabel = server.replay?.includes("client") ? "Replay to the app" : "Replay";
@@ -204,13 +207,13 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
       </section>`}
     </main>
     <div class="toasts" role="status">${toast && html`<p class="toast ${toast.kind}">${toast.text}</p>`}</div>
-    ${dialog === "help" && html`<${HelpDialog} onClose=${() => setDialog(null)} />`}
-    ${dialog === "copy" && shown.request && html`<${Lazy} name="CopyDialog" onFailure=${failed} request=${shown.request} url=${url} onClose=${() => setDialog(null)} />`}
+    ${dialog === "help" && html`<${HelpDialog} onClose=${() => end("help")} />`}
+    ${dialog === "copy" && shown.request && html`<${Lazy} name="CopyDialog" onFailure=${failed} request=${shown.request} url=${url} onClose=${() => end("copy")} />`}
     ${dialog === "edit" &&
     shown.request &&
-    html`<${Lazy} name="EditDialog" onFailure=${failed} request=${shown.request} secret=${signing.secret} onSend=${(changes) => replay(changes).then(() => setDialog(null))} onClose=${() => setDialog(null)} />`}
-    ${dialog === "remove" && shown.request && html`<${Confirm} title="Delete this request?" text="It is taken out of the history. Nothing is undone that it did." action="Delete" onConfirm=${() => (setDialog(null), remove())} onClose=${() => setDialog(null)} />`}
-    ${dialog === "clear" && html`<${Confirm} title="Delete all requests?" text="The history of this URL becomes empty. The URL stays." action="Delete all" onConfirm=${clear} onClose=${() => setDialog(null)} />`}
+    html`<${Lazy} name="EditDialog" onFailure=${failed} request=${shown.request} secret=${signing.secret} onSend=${(changes) => replay(changes).then(() => setDialog(null))} onClose=${() => end("edit")} />`}
+    ${dialog === "remove" && shown.request && html`<${Confirm} title="Delete this request?" text="It is taken out of the history. Nothing is undone that it did." action="Delete" onConfirm=${() => (setDialog(null), remove())} onClose=${() => end("remove")} />`}
+    ${dialog === "clear" && html`<${Confirm} title="Delete all requests?" text="The history of this URL becomes empty. The URL stays." action="Delete all" onConfirm=${clear} onClose=${() => end("clear")} />`}
   </div>`;
 }
 

@@ -4,7 +4,8 @@ import { useCallback, useEffect, useRef, useState } from "./vendor/htm-preact-3.
 import { addEvents, addPage, EMPTY } from "./requests.js";
 import { follow } from "./stream.js";
 
-const PAGE = 100;
+const FIRST_PAGE = 100;
+const NEXT_PAGE = 500;
 
 /**
  * Returns {list, setList, state, error, loadMore, retry}. `state` is "connecting", "live", "reconnecting" or "ended"; `error`
@@ -40,7 +41,7 @@ export function useLive(api, filter, onEvents) {
     const load = async () => {
       const mine = (early = []);
       try {
-        const page = await api.list({ limit: PAGE, filter, signal });
+        const page = await api.list({ limit: FIRST_PAGE, filter, signal });
         if (signal.aborted || early !== mine) return;
         const arrived = mine;
         early = null;
@@ -85,7 +86,7 @@ export function useLive(api, filter, onEvents) {
     if (!before || loading.current === before) return;
     loading.current = before;
     try {
-      const page = await api.list({ limit: PAGE, filter, before });
+      const page = await api.list({ limit: NEXT_PAGE, filter, before });
       if (loading.current === before) setList((now) => addPage(now, page));
     } catch (failure) {
       setError(failure);

@@ -63,7 +63,7 @@ function OpenExisting({ onOpen }) {
     <form onSubmit=${open}>
       <label class="field">
         <span>URL or token</span>
-        <input type="text" spellcheck="false" required value=${token} onInput=${(event) => setToken(event.currentTarget.value)} />
+        <input type="text" spellcheck=${false} required value=${token} onInput=${(event) => setToken(event.currentTarget.value)} />
       </label>
       <label class="field">
         <span>Secret</span>

@@ -37,12 +37,12 @@ export function Signature({ request, signing, setSigning, rowCount, checkAll, pr
       </label>
       <label>
         <span>Signing secret</span>
-        <input type="password" autocomplete="off" spellcheck="false" value=${signing.secret} onInput=${set("secret")} placeholder=${scheme === "standard" ? "whsec_…" : ""} />
+        <input type="password" autocomplete="off" spellcheck=${false} value=${signing.secret} onInput=${set("secret")} placeholder=${scheme === "standard" ? "whsec_…" : ""} />
       </label>
       ${scheme === "generic" &&
       html`<label>
           <span>Header</span>
-          <input type="text" spellcheck="false" value=${generic.header} onInput=${set("header")} placeholder="x-signature" />
+          <input type="text" spellcheck=${false} value=${generic.header} onInput=${set("header")} placeholder="x-signature" />
         </label>
         <label>
           <span>Hash</span>
