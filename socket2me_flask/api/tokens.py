@@ -12,7 +12,7 @@ from ..http.request_body import EnvironBody
 from ..limits import address_key
 from ..relay.tokens import hash_of, is_secret, is_token, new_secret, new_token
 from ..services import get_services
-from ..storage import MODES, MemoryStore, TokenRecord
+from ..storage import MODES, TokenRecord
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -160,8 +160,6 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
     inspect = options.get("inspect", False)
     if not isinstance(inspect, bool):
         raise BadRequest("inspect is true or false.")
-    if inspect and not isinstance(services.store, MemoryStore):
-        raise BadRequest("This relay keeps histories with SOCKET2ME_STORE_URL=memory:// only.")
     if not isinstance(mailbox, bool):
         raise BadRequest("mailbox is true or false.")
     if mode not in MODES:

@@ -164,13 +164,14 @@ def open_store(url: str, settings: Settings, clock: Any) -> TokenStore:
         "total_bytes": settings.mailbox_total_bytes,
     }
     if url.startswith("sqlite:"):
-        return SQLiteStore(unquote(urlsplit(url).path[1:]), clock, **bounds)
+        return SQLiteStore(unquote(urlsplit(url).path[1:]), clock, history_bounds=history_bounds, **bounds)
     from .redis import RedisStore  # the library takes memory that only its users should miss
 
     return RedisStore(
         url,
         clock,
         **bounds,
+        history_bounds=history_bounds,
         timeout_seconds=settings.store_timeout_seconds,
         lease_seconds=settings.lease_seconds,
         verify_tls=settings.redis_tls_verify,

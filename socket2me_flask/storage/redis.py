@@ -13,13 +13,14 @@ from typing import Any
 
 from limits.storage import RedisStorage
 
-from socket2me.inspector.history import Bounds, MemoryHistory
+from socket2me.inspector.history import Bounds
 
 from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
 from ..errors import StoreUnavailable, TooManyTokens
 from .record import Counts, TokenRecord
+from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class RedisStore:
         lease_seconds: float = 10,
         verify_tls: bool = True,
         process: str,
+        history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
         **bounds: int,
     ) -> None:
         self._clock = clock
@@ -51,7 +53,7 @@ class RedisStore:
         self.bus = Bus(self.connection, process, lease_seconds=lease_seconds)
         self.routes = Routes(process, clock)
         self.mailboxes = RedisMailboxes(self.connection, process, **bounds)
-        self.history = MemoryHistory(Bounds())
+        self.history = RedisHistory(self.connection, process, history_bounds)
         self._expired: list[str] = []  # taken out of `routes`, and not looked up yet
 
     def start(self) -> str:
@@ -98,8 +100,11 @@ class RedisStore:
         mailbox: bool = False,
         inspect: bool = False,
     ) -> TokenRecord:
-        record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
-        fields = {"ttl": ttl_seconds, "expires_at": record.expires_at, "mode": mode, "mailbox": int(mailbox)}
+        expires_at = self._clock() + ttl_seconds
+        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect)
+        fields = {"ttl": ttl_seconds, "expires_at": expires_at, "mode": mode, "mailbox": int(mailbox)}
+        if inspect:
+            fields["inspect"] = 1
         if secret_hash is not None:
             fields["secret"] = secret_hash
         pairs = (each for pair in fields.items() for each in pair)

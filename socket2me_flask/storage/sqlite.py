@@ -10,12 +10,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from socket2me.inspector.history import Bounds, MemoryHistory
+from socket2me.inspector.history import Bounds
 
 from ..errors import RelayError, StoreUnavailable
 from .memory import MemoryStore
 from .record import TokenRecord
 from .sqlite_database import Database
+from .sqlite_history import SQLiteHistory
 from .sqlite_mailboxes import SQLiteMailboxes
 
 
@@ -27,14 +28,20 @@ class SQLiteStore:
     """
 
     def __init__(
-        self, path: str, clock: Callable[[], float] = time.time, *, max_tokens: int = 0, **bounds: int
+        self,
+        path: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        max_tokens: int = 0,
+        history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
+        **bounds: int,
     ) -> None:
         self._clock = clock
         self._tokens = MemoryStore(clock, max_tokens=max_tokens)
-        self.history = MemoryHistory(Bounds())
         self._has_tokens = False  # whether those of the file have been read
         self.database = Database(path, self._load)
         self.mailboxes = SQLiteMailboxes(self.database, **bounds)
+        self.history = SQLiteHistory(self.database, history_bounds)
 
     def start(self) -> str:
         self.database.start()
@@ -56,7 +63,9 @@ class SQLiteStore:
         mailbox: bool = False,
         inspect: bool = False,
     ) -> TokenRecord:
-        record = self._tokens.add(token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
+        record = self._tokens.add(
+            token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+        )
         try:
             self.database.run(partial(self._write, record))
         except RelayError:
@@ -106,23 +115,28 @@ class SQLiteStore:
 
     def _load(self) -> None:
         self.mailboxes.load()
+        self.history.load()
         if not self._has_tokens:
-            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox"
+            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect"
             rows = self.database.execute(f"SELECT {columns} FROM tokens")  # noqa: S608
             self.database.report(partial(self._restore, list(map(_token, rows))))
 
     def _write(self, record: TokenRecord) -> None:
         self.database.execute(
-            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
-            (record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode, record.mailbox),
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode),
+                *(record.mailbox, record.inspect),
+            ),
         )
 
     def _drop(self, tokens: Sequence[str]) -> None:
         for token in tokens:
             self.database.execute("DELETE FROM tokens WHERE token = ?", (token,))
             self.mailboxes.drop_mailbox(token)
+            self.history.end_history(token)
 
 
 def _token(row: Sequence[Any]) -> TokenRecord:
-    token, ttl_seconds, expires_at, secret_hash, mode, mailbox = row
-    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox))
+    token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect = row
+    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect))

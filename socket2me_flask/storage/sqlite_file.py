@@ -21,12 +21,12 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TOKENS = """
 CREATE TABLE tokens (
     token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
-    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL, inspect INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
 
@@ -42,9 +42,26 @@ CREATE INDEX events_of_token ON events (token, is_set_aside, number);
 CREATE INDEX events_by_age ON events (received_at);
 """
 
+# A change has the position of the last of its entries, which were written at once, and that of its request.
+_HISTORY = """
+CREATE TABLE history (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL, received_at REAL NOT NULL,
+    cost INTEGER NOT NULL, status INTEGER, ms REAL, outcome TEXT, head BLOB NOT NULL
+);
+CREATE INDEX history_of_token ON history (token, position);
+CREATE INDEX history_by_age ON history (received_at);
+CREATE TABLE history_bodies (position INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE history_changes (
+    position INTEGER PRIMARY KEY, request INTEGER NOT NULL, token TEXT NOT NULL, entries BLOB NOT NULL,
+    response BLOB
+);
+CREATE INDEX history_changes_of_token ON history_changes (token, position);
+CREATE INDEX history_changes_of_request ON history_changes (request);
+"""
+
 # From each version, the statements that make a file of the next. 0 is an empty file.
 _MIGRATIONS = {
-    0: _TOKENS + _EVENTS,
+    0: _TOKENS + _EVENTS + _HISTORY,
     # Version 1, the first: `body` came before `attempts` and `size`.
     1: f"""
 ALTER TABLE events RENAME TO events_1;
@@ -57,8 +74,10 @@ DELETE FROM sqlite_sequence WHERE name = 'events';
 INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_1';
 DROP TABLE events_1;
 """,  # noqa: S608  # no value comes from outside
+    # Version 2 kept no history.
+    2: f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}",
 }
-_NEXT_VERSION = {0: SCHEMA_VERSION, 1: 2}
+_NEXT_VERSION = {0: SCHEMA_VERSION, 1: 2, 2: 3}
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -203,7 +222,9 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
                 database.execute(statement)
             version = _NEXT_VERSION[version]
         write_nothing(database)
-        database.execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")
+        for table in ("events", "history", "history_changes"):
+            database.execute(f"DELETE FROM {table} WHERE token NOT IN (SELECT token FROM tokens)")  # noqa: S608
+        database.execute("DELETE FROM history_bodies WHERE position NOT IN (SELECT position FROM history)")
         database.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
