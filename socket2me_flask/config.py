@@ -98,23 +98,54 @@ def _parse_interface(text: str) -> str:
     return text if text == "localhost" else str(ipaddress.ip_address(text))
 
 
+@dataclass(frozen=True)
+class StoreKind:
+    """A kind of store.
+
+    module: its module in `storage/`, which has `open_store`.
+    accepts: its URLs, in words.
+    is_url: whether a URL of its scheme is one that it accepts.
+    is_durable: whether what it keeps survives the process, so that it may have mailboxes.
+    is_shared: whether several processes may have the same one. These need `cluster/`.
+    """
+
+    module: str
+    accepts: str
+    is_url: Callable[[SplitResult], bool]
+    is_durable: bool = False
+    is_shared: bool = False
+
+
+def _is_nowhere(url: SplitResult) -> bool:
+    return not url.netloc and not url.path
+
+
+def _is_file(url: SplitResult) -> bool:
+    return not url.netloc and len(url.path) > 1
+
+
+def _is_redis(url: SplitResult) -> bool:
+    return bool(url.hostname) and (url.port or 1) > 0 and re.fullmatch(r"/?|/\d+", url.path) is not None
+
+
+# All stores, by the scheme of their URLs.
+STORES = {
+    "memory": StoreKind("memory", "memory://", _is_nowhere),
+    "sqlite": StoreKind("sqlite", "sqlite:///file with the path of a file", _is_file, is_durable=True),
+    "redis": StoreKind("redis", "redis://host:port/database", _is_redis, is_durable=True, is_shared=True),
+    "rediss": StoreKind("redis", "rediss://host:port/database", _is_redis, is_durable=True, is_shared=True),
+}
+
+
 def _parse_store(text: str) -> str:
-    parts = urlsplit(text)
-    is_file = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1
-    if (text != "memory://" and not is_file and not _is_redis(parts)) or parts.query or parts.fragment:
+    url = urlsplit(text)
+    if not STORES[url.scheme].is_url(url) or url.query or url.fragment:
         raise ValueError
     return text
 
 
-def _is_redis(parts: SplitResult) -> bool:
-    is_database = re.fullmatch(r"/?|/\d+", parts.path) is not None
-    return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0 and is_database
-
-
 _HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas", _parse_hosts)
-_STORE = Kind(
-    "memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store, is_secret=True
-)
+_STORE = Kind(" or ".join(store.accepts for store in STORES.values()), _parse_store, is_secret=True)
 _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
@@ -375,6 +406,11 @@ class Settings:
     )
 
     @property
+    def store(self) -> StoreKind:
+        """The kind of store that `store_url` names."""
+        return STORES[urlsplit(self.store_url).scheme]
+
+    @property
     def bind_address(self) -> str:
         """The interface and the port to listen on, as gunicorn's `bind` takes it."""
         host = self.bind or "127.0.0.1"
@@ -429,7 +465,7 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
     if values.get("max_connections_per_address") is None:
         values["max_connections_per_address"] = max(1, min(1000, values["max_connections"] // 2))
     settings = Settings(**values)
-    if settings.mailbox_default and settings.store_url == "memory://":
+    if settings.mailbox_default and not settings.store.is_durable:
         raise ConfigError(
             "SOCKET2ME_MAILBOX_DEFAULT=true needs a SOCKET2ME_STORE_URL that survives the process: "
             "sqlite:///relay.db, or redis://."

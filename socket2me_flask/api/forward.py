@@ -96,10 +96,11 @@ def _unquote_segment(segment: str) -> str:
 class Forwarder:
     """Forwards the calls of every server. `max_body_bytes` bounds their bodies."""
 
-    def __init__(self, relay: Relay, bodies: BodyReader, *, max_body_bytes: int) -> None:
+    def __init__(self, relay: Relay, bodies: BodyReader, *, max_body_bytes: int, trusted_proxy_hops: int) -> None:
         self._relay = relay
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
+        self._trusted_proxy_hops = trusted_proxy_hops
 
     def forward(
         self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource, address: str
@@ -115,18 +116,25 @@ class Forwarder:
         except RelayError:
             self._bodies.discard(source)
             raise
+        sent_headers = headers()
         call = Call(
             target.token,
             method,
             decode_sent(target.path),
             decode_sent(target.query),
-            headers(),
+            sent_headers,
             self._bodies.read(source, self._max_body_bytes),
             time.time(),
             is_legacy=target.is_legacy,
-            address=address,
+            remote_addr=caller_address(sent_headers, address, self._trusted_proxy_hops),
         )
         return self._relay.forward(call, record)
+
+
+def caller_address(headers: Mapping[str, str], peer: str, trusted_hops: int) -> str:
+    """Return the caller's address: what that many proxies in front say in `X-Forwarded-For`, else the peer's."""
+    addresses = headers.get("x-forwarded-for", "").split(",") if trusted_hops else []
+    return addresses[-trusted_hops].strip() if 0 < trusted_hops <= len(addresses) else peer
 
 
 def decode_sent(text: str) -> str:

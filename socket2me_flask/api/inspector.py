@@ -75,7 +75,7 @@ class Replays:
             dict(draft.headers),
             draft.body,
             self._clock(),
-            address=address,
+            remote_addr=address,
             replay_of=draft.replay_of,
         )
         call_id = call.id  # the call may be over when the thread has begun

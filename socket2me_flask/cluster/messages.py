@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import ClientLeft, RelayError
 from ..http.answers import Answer
+from ..relay import call
 from ..relay.call import READS_NAMES
 
 # A message is a kind, and the values of its fields in the order of `FIELDS`: texts, numbers, bytes, lists.
@@ -21,10 +22,7 @@ Message = Sequence[Any]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     # A call, and the responses to it. `number` is that of the request of `process`.
-    "call": (
-        *("process", "number", "token", "method", "path", "query", "headers", "body", "received_at", "id"),
-        "is_legacy",
-    ),
+    "call": ("process", "number", *call.FIELDS),
     "notified": ("numbers",),
     "handed": ("process", "number", "mode"),
     "queued": ("number",),
@@ -52,6 +50,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "large": ("key",),
 }
 
+# The fields that a message of a kind may miss, and what they are then.
+DEFAULTS: dict[str, dict[str, Any]] = {"call": call.DEFAULTS}
+
+# How many fields the release before has of a kind, if this one has more: the first ones.
+FORMER_LENGTH = {"call": 11}
+
 # The kinds that the release before knows by another name, and that name.
 FORMER = {"deleted": "dropped", "retried": "dropped"}
 
@@ -70,7 +74,7 @@ def to_wire(process: str, message: Message) -> list[Any]:
         return [kind, dict(zip(names, values, strict=True))]
     if names[-1] == "outcome":
         values[-1] = _to_list(values[-1])
-    return [FORMER.get(kind, kind), *values]
+    return [FORMER.get(kind, kind), *values[: FORMER_LENGTH.get(kind)]]
 
 
 def from_wire(message: Any) -> list[Any] | None:
@@ -83,10 +87,11 @@ def from_wire(message: Any) -> list[Any] | None:
         return None
     if len(message) == 2 and isinstance(message[1], dict):
         try:
-            found = _GET[kind](message[1])
+            found = _GET[kind]({**DEFAULTS[kind], **message[1]} if kind in DEFAULTS else message[1])
         except KeyError:
             return None
         return [kind, *found] if len(names) > 1 else [kind, found]
+    names = names[: FORMER_LENGTH.get(kind)]
     values = message[1:]
     if len(values) < len(names):
         return None
@@ -95,7 +100,8 @@ def from_wire(message: Any) -> list[Any] | None:
         values[-1] = _from_list(values[-1])
         if values[-1] is None:
             return None
-    return [kind, *values]
+    missing = FIELDS[kind][len(names) :]
+    return [kind, *values, *(DEFAULTS[kind][name] for name in missing)]
 
 
 def lua_table() -> str:

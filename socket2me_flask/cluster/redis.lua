@@ -215,6 +215,7 @@ local function shown(token, id, event, with_content)
     for at = 1, #fields, 2 do
       if fields[at] == 'content' then result[6] = fields[at + 1] end
       if fields[at] == 'body' then result[7] = fields[at + 1] end
+      if fields[at] == 'more' then result[8] = fields[at + 1] end
     end
   end
   return result
@@ -326,8 +327,8 @@ end
 -- Events
 
 -- Keep an event whose caller waits so long for what its client says.
-function scripts.put(token, process, wait_ms, id, received_at, size, content, body, max_events, max_bytes, total_bytes,
-    small_bytes)
+function scripts.put(token, process, wait_ms, id, received_at, size, content, body, more, max_events, max_bytes,
+    total_bytes, small_bytes)
   local found = record(token)
   if not found then return 'unknown' end
   local function is_over(bound, value) return tonumber(bound) > 0 and value > tonumber(bound) end
@@ -339,7 +340,7 @@ function scripts.put(token, process, wait_ms, id, received_at, size, content, bo
   if bytes + size > tonumber(small_bytes) then total_bytes = math.floor(total_bytes * 9 / 10) end
   if is_over(total_bytes, (call('GET', 's2m:bytes') or 0) + size) then return 'all full' end
   local number = call('INCR', 's2m:sequence')
-  call('XADD', 's2m:events:' .. token, number .. '-0', 'content', content, 'body', body)
+  call('XADD', 's2m:events:' .. token, number .. '-0', 'content', content, 'body', body, 'more', more)
   keep_state(token, id, {number = number, size = tonumber(size), attempts = 0, aside = 0, received_at = received_at})
   call('INCRBY', 's2m:bytes:' .. token, size)
   call('INCRBY', 's2m:bytes', size)

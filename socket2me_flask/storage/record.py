@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from socket2me.inspector.history import Bounds
+
+from ..config import Settings
 from ..relay.call import Call
 
 # What an event counts for beside its bytes.
@@ -21,6 +24,24 @@ MODES = ("notify", "ack", "reply")
 def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
     """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
     return total_bytes if bytes_in_mailbox <= SMALL_MAILBOX_BYTES else total_bytes * 9 // 10
+
+
+def bounds_of(settings: Settings) -> dict[str, int]:
+    """Return the bounds of the mailboxes of a store."""
+    return {
+        "max_events": settings.mailbox_max_events,
+        "max_bytes": settings.mailbox_max_bytes,
+        "total_bytes": settings.mailbox_total_bytes,
+    }
+
+
+def history_bounds_of(settings: Settings) -> Bounds:
+    """Return the bounds of the histories of a store."""
+    return Bounds(
+        max_requests=settings.history_max_requests,
+        max_bytes=settings.history_max_bytes,
+        total_bytes=settings.history_total_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,11 @@ class Counts:
             self.refused + newer.refused,
             self.last_request_at if newer.last_request_at is None else newer.last_request_at,
         )
+
+
+def call_without_content(token: str, event_id: str, received_at: float) -> Call:
+    """Return the call of an event whose content was not read."""
+    return Call(token, "", "", "", {}, b"", received_at, event_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,10 @@ from socket2me.inspector.history import Bounds
 from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
+from ..config import Settings
 from ..errors import StoreUnavailable, TooManyTokens
-from .record import Counts, TokenRecord
+from ..relay.call import this_process
+from .record import Counts, TokenRecord, bounds_of, history_bounds_of
 from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
 
@@ -213,3 +215,18 @@ class RedisStore:
         """Run a script that returns a token, and cache where its client is."""
         with self.routes.look_up(token) as lookup:
             return self.routes.learn(lookup, self.connection.run_script(script, token, *args))
+
+
+def open_store(settings: Settings, clock: Callable[[], float]) -> RedisStore:
+    """Return this process's part of the store that the URL names."""
+    return RedisStore(
+        settings.store_url,
+        clock,
+        max_tokens=settings.max_tokens,
+        timeout_seconds=settings.store_timeout_seconds,
+        lease_seconds=settings.lease_seconds,
+        verify_tls=settings.redis_tls_verify,
+        process=this_process(),
+        history_bounds=history_bounds_of(settings),
+        **bounds_of(settings),
+    )

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from socket2me.inspector.history import Bounds
 
+from ..config import Settings
 from ..errors import RelayError, StoreUnavailable
 from .memory import MemoryStore
-from .record import TokenRecord
+from .record import TokenRecord, bounds_of, history_bounds_of
 from .sqlite_database import Database
 from .sqlite_history import SQLiteHistory
 from .sqlite_mailboxes import SQLiteMailboxes
@@ -140,3 +142,15 @@ class SQLiteStore:
 def _token(row: Sequence[Any]) -> TokenRecord:
     token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect = row
     return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect))
+
+
+def open_store(settings: Settings, clock: Callable[[], float]) -> SQLiteStore:
+    """Return the store in the file that the URL names. Without a fourth slash its path is a relative one."""
+    path = unquote(urlsplit(settings.store_url).path[1:])
+    return SQLiteStore(
+        path,
+        clock,
+        max_tokens=settings.max_tokens,
+        history_bounds=history_bounds_of(settings),
+        **bounds_of(settings),
+    )

@@ -21,7 +21,7 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TOKENS = """
 CREATE TABLE tokens (
@@ -34,11 +34,11 @@ CREATE TABLE tokens (
 _EVENTS = """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
-    received_at REAL NOT NULL, size INTEGER NOT NULL, is_legacy INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0,
-    method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL, headers TEXT NOT NULL, body BLOB NOT NULL
+    received_at REAL NOT NULL, size INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, is_dead_letter INTEGER NOT NULL DEFAULT 0,
+    content TEXT NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX events_of_token ON events (token, is_set_aside, number);
+CREATE INDEX events_of_token ON events (token, is_dead_letter, number);
 CREATE INDEX events_by_age ON events (received_at);
 """
 
@@ -59,25 +59,31 @@ CREATE INDEX history_changes_of_token ON history_changes (token, position);
 CREATE INDEX history_changes_of_request ON history_changes (request);
 """
 
-# From each version, the statements that make a file of the next. 0 is an empty file.
-_MIGRATIONS = {
-    0: _TOKENS + _EVENTS + _HISTORY,
-    # Version 1, the first: `body` came before `attempts` and `size`.
-    1: f"""
-ALTER TABLE events RENAME TO events_1;
+# Versions 1 and 2 had a column for each field of a call, in another order.
+_EVENTS_FROM_COLUMNS = f"""
+ALTER TABLE events RENAME TO events_of_columns;
 DROP INDEX events_of_token;
 DROP INDEX events_by_age;
 {_EVENTS}
-INSERT INTO events SELECT number, id, token, received_at, size, is_legacy, attempts, is_set_aside,
-    method, path, query, headers, body FROM events_1;
+INSERT INTO events SELECT number, id, token, received_at, size, attempts, is_set_aside,
+    json_object('method', method, 'path', path, 'query', query, 'headers', json(headers),
+        'is_legacy', json(CASE WHEN is_legacy THEN 'true' ELSE 'false' END)),
+    body FROM events_of_columns;
 DELETE FROM sqlite_sequence WHERE name = 'events';
-INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_1';
-DROP TABLE events_1;
-""",  # noqa: S608  # no value comes from outside
-    # Version 2 kept no history.
-    2: f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}",
+INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_of_columns';
+DROP TABLE events_of_columns;
+"""  # noqa: S608  # no value comes from outside
+
+# Versions 1 to 3 kept no history.
+_ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}"
+
+# From each version, the statements that make a file of this one. 0 is an empty file.
+_MIGRATIONS = {
+    0: _TOKENS + _EVENTS + _HISTORY,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
+    3: _ADD_HISTORY,
 }
-_NEXT_VERSION = {0: SCHEMA_VERSION, 1: 2, 2: 3}
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -217,10 +223,9 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
         notes.append(f"the database was brought from schema {version} to {SCHEMA_VERSION}; {copy} is as it was")
     database.execute("BEGIN IMMEDIATE")
     try:
-        while version < SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:
             for statement in _MIGRATIONS[version].split(";"):
                 database.execute(statement)
-            version = _NEXT_VERSION[version]
         write_nothing(database)
         for table in ("events", "history", "history_changes"):
             database.execute(f"DELETE FROM {table} WHERE token NOT IN (SELECT token FROM tokens)")  # noqa: S608

@@ -7,13 +7,15 @@ from functools import partial
 from typing import Any
 
 from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
-from ..relay.call import Call
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, share_of
+from ..relay.call import FIELDS, Call, call_from
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, call_without_content, share_of
 from .sqlite_database import Database
 
-_STATE = "id, token, received_at, is_legacy, attempts, is_set_aside, size"
-_CONTENT = "method, path, query, headers, body"
-_NO_CONTENT = ("", "", "", "{}", b"")
+_STATE = "id, token, received_at, attempts, is_dead_letter, size"
+
+# `content` is JSON: the fields of a call that have no column.
+_CONTENT = "content, body"
+_FIELDS = tuple(name for name in FIELDS if name not in ("id", "token", "received_at", "body"))
 
 
 class SQLiteMailboxes:
@@ -58,10 +60,10 @@ class SQLiteMailboxes:
         self._database.submit(partial(self._delete, "id = ?", event_id))
 
     def dead_letter(self, token: str, event_id: str) -> None:
-        self._database.submit(partial(self._update, "is_set_aside = 1", event_id, token))
+        self._database.submit(partial(self._update, "is_dead_letter = 1", event_id, token))
 
     def redeliver(self, token: str, event_id: str) -> None:
-        if not self._database.run(partial(self._update, "is_set_aside = 0, attempts = 0", event_id, token)):
+        if not self._database.run(partial(self._update, "is_dead_letter = 0, attempts = 0", event_id, token)):
             raise UnknownEvent
 
     def delete(self, token: str, event_id: str) -> None:
@@ -85,8 +87,8 @@ class SQLiteMailboxes:
         self._delete("token = ?", token)
 
     def _put(self, call: Call) -> None:
-        headers = json.dumps(call.headers)
-        size = len(call.path) + len(call.query) + len(headers) + len(call.body) + EVENT_BYTES
+        content = json.dumps({name: getattr(call, name) for name in _FIELDS})
+        size = len(content) + len(call.body) + EVENT_BYTES
         events, of_token = self._sizes.get(call.token, (0, 0))
         if (self._max_events and events >= self._max_events) or (
             self._max_bytes and of_token + size > self._max_bytes
@@ -94,11 +96,10 @@ class SQLiteMailboxes:
             raise MailboxFull
         if self._total_bytes and self.size + size > share_of(self._total_bytes, of_token + size):
             raise MailboxesFull
-        row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
         inserted = self._database.execute(
-            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
-            "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
-            (*row, call.is_legacy, size, call.token),
+            "INSERT INTO events (id, token, received_at, size, content, body) "
+            "SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
+            (call.id, call.token, call.received_at, size, content, call.body, call.token),
         )
         if not inserted.rowcount:
             raise UnknownToken  # it ended while the body came
@@ -114,7 +115,7 @@ class SQLiteMailboxes:
         events: list[StoredEvent] = []
         left = MOST_WAITING_BYTES
         rows = execute(
-            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_set_aside ORDER BY number LIMIT ?",  # noqa: S608
+            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_dead_letter ORDER BY number LIMIT ?",  # noqa: S608
             (token, limit),
         )
         with closing(rows):
@@ -152,9 +153,11 @@ class SQLiteMailboxes:
 
 
 def _event(row: Sequence[Any]) -> StoredEvent:
-    event_id, token, received_at, is_legacy, attempts, is_dead_letter, size, *content = row
-    method, path, query, headers, body = content or _NO_CONTENT
-    call = Call(
-        token, method, path, query, json.loads(headers), body, received_at, id=event_id, is_legacy=bool(is_legacy)
-    )
+    event_id, token, received_at, attempts, is_dead_letter, size, *kept = row
+    if kept:
+        content, body = kept
+        columns = {"token": token, "body": body, "id": event_id, "received_at": received_at}
+        call = call_from({**json.loads(content), **columns})
+    else:
+        call = call_without_content(token, event_id, received_at)
     return StoredEvent(call, attempts, bool(is_dead_letter), size)
