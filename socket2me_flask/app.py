@@ -79,6 +79,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
             send_outcome=peers.send_outcome,
+            recorder=recorder,
         )
     held = HoldQueue(
         max_requests=settings.max_held_requests,

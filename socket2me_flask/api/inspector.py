@@ -4,6 +4,7 @@ What is answered, `socket2me.inspector.http` decides; here are its routes, who m
 """
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -126,7 +127,7 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
         leave()
         raise
     body = _until_hangup(reply) if answer is Inspector.stream else reply.body
-    response = Response(body, reply.status, reply.headers, direct_passthrough=True)
+    response = Response(body, reply.status, reply.headers)
     response.call_on_close(leave)
     response.call_on_close(reply.close)
     return response
@@ -161,7 +162,11 @@ def _until_hangup(reply: Reply) -> Iterator[bytes]:
 def _has_left(loop: Loop, environ: dict[str, Any]) -> bool:
     """Say whether the peer of a request is known to have closed its connection."""
     try:
+        if "werkzeug.socket" in environ:
+            return not environ["werkzeug.socket"].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return _CONNECTION in environ and loop.has_hung_up(environ)
+    except BlockingIOError:
+        return False
     except OSError:
         return True
 

@@ -77,7 +77,7 @@ class Presence:
         elif record.mailbox and self._mailboxes is not None:
             with self._lock:
                 if self._clients.get(token) is client:
-                    self._mailboxes.open(token, client)
+                    self._mailboxes.open(token, client, is_inspected=record.inspect)
 
     def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
         """Leave the token to the client that it had, and have the new one try again."""
