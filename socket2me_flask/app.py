@@ -53,7 +53,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     (`lifecycle.py`).
     """
     settings = config.from_env(os.environ, overrides)
-    logs.hide_keys(settings.api_keys)
+    logs.hide_keys([*settings.api_keys, *filter(None, [settings.metrics_key])])
     app = Flask(__package__ or __name__, static_folder=None)
     app.config["SOCKET2ME"] = settings
     app.session_interface = _NoSessions()
@@ -102,9 +102,15 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         rate=rate,
         yield_to_others=scheduler.yield_to_others,
     )
+    forwarder = Forwarder(
+        relay,
+        engine.bodies,
+        max_body_bytes=settings.max_body_bytes,
+        trusted_proxy_hops=settings.trusted_proxy_hops,
+    )
     inspector = Inspector(
         store.history,
-        replay=api.inspector.Replays(relay, engine.start_background_task, time.time).send,
+        replay=api.inspector.Replays(relay, forwarder, engine.start_background_task).send,
         pause=scheduler.yield_to_others,
         max_body_bytes=settings.max_body_bytes,
         max_streams=settings.max_inspector_streams,
@@ -120,7 +126,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     gateway = Gateway(
         behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
     )
-    api.register(app, serves_legacy=settings.legacy_clients)
+    api.register(app, serves_legacy=settings.legacy_clients, serves_metrics=bool(settings.metrics_key))
     app.wsgi_app = gateway  # type: ignore[method-assign]
     set_services(
         app,
@@ -134,12 +140,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             lifecycle=lifecycle,
             gateway=gateway,
             inspector=inspector,
-            forwarder=Forwarder(
-                relay,
-                engine.bodies,
-                max_body_bytes=settings.max_body_bytes,
-                trusted_proxy_hops=settings.trusted_proxy_hops,
-            ),
+            forwarder=forwarder,
             hooks=Hooks(app),
             hosts=hosts,
             bodies=engine.bodies,

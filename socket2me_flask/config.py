@@ -80,6 +80,12 @@ def _parse_keys(text: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
+def _parse_key(text: str) -> str:
+    if re.search(r"\s", text):
+        raise ValueError  # a header cannot tell it from two
+    return text
+
+
 def _parse_hosts(text: str) -> tuple[str, ...]:
     return tuple(hosts.parse(text))
 
@@ -149,6 +155,7 @@ _STORE = Kind(" or ".join(store.accepts for store in STORES.values()), _parse_st
 _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
+_KEY = Kind("a key without spaces", _parse_key, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
@@ -184,6 +191,9 @@ class Settings:
         "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only.",
     )
     log_level: str = _setting("INFO", _LEVEL, "How much is logged.")
+    metrics_key: str | None = _setting(
+        None, _KEY, "The key of GET /metrics, as Authorization: Bearer. Not set: /metrics is answered 404."
+    )
     # Tokens
     store_url: str = _setting(
         "memory://",
@@ -232,7 +242,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting(
         (),
         _HOSTS,
-        "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz and /readyz. Not set: every host.",
+        "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz, /readyz and /metrics. Not set: every host.",
     )
     trusted_proxy_hops: int = _setting(
         0,

@@ -16,12 +16,14 @@ from flask import Blueprint, Response, request
 
 from ..errors import RelayError, UnknownToken
 from ..gateway import UPGRADE
-from ..http.answers import Answer
+from ..histogram import Histogram
+from ..http.answers import OUTCOMES, Answer
 from ..http.request_body import BodyReader, BodySource, EnvironBody
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..relay.tokens import is_token
 from ..services import get_services
+from ..storage import TokenRecord
 from .error_handlers import AnswerResponse
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
@@ -101,6 +103,8 @@ class Forwarder:
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
         self._trusted_proxy_hops = trusted_proxy_hops
+        self.calls = dict.fromkeys(OUTCOMES, 0)  # how many there were, by outcome
+        self.call_seconds = Histogram()
 
     def forward(
         self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource, address: str
@@ -109,6 +113,37 @@ class Forwarder:
 
         A call for a token that does not live, or is called too often, costs neither `headers` nor its body.
         """
+        started_at = time.monotonic()
+        outcome = "error"
+        try:
+            answer = self._forward(target, method, headers, source, address)
+            outcome = answer.outcome
+        except RelayError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self.calls[outcome] += 1
+            self.call_seconds.add(time.monotonic() - started_at)
+        return answer
+
+    def replay(self, call: Call, record: TokenRecord) -> Answer:
+        """Forward a call of a history again, for a token that `Relay.admit` has returned. Raises `RelayError`."""
+        started_at = time.monotonic()
+        outcome = "error"
+        try:
+            answer = self._relay.forward(call, record)
+            outcome = answer.outcome
+        except RelayError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self.calls[outcome] += 1
+            self.call_seconds.add(time.monotonic() - started_at)
+        return answer
+
+    def _forward(
+        self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource, address: str
+    ) -> Answer:
         try:
             if not is_token(target.token):
                 raise UnknownToken

@@ -5,16 +5,19 @@ What is answered, `socket2me.inspector.http` decides; here are its routes, who m
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
 
+from socket2me.inspector import errors as inspector_errors
 from socket2me.inspector.errors import InspectorError
 from socket2me.inspector.http import ROUTES, Inspector, Question, Reply
 from socket2me.inspector.replay import Draft
 
+from .. import errors
 from ..concurrency.loop import Loop
 from ..errors import NoHistory, RelayError, TooManyRequests
 from ..http.request_body import EnvironBody
@@ -22,7 +25,16 @@ from ..limits import AtOnce, address_key
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..services import get_services
+from .forward import Forwarder
 from .tokens import add_headers, find_with_secret
+
+# What the errors of the inspector are to the relay.
+_ERRORS: dict[type[InspectorError], type[RelayError]] = {
+    inspector_errors.BadQuery: errors.BadRequest,
+    inspector_errors.BadFilter: errors.BadFilter,
+    inspector_errors.UnknownRequest: errors.UnknownRequest,
+    inspector_errors.TooManyStreams: errors.TooManyStreams,
+}
 
 blueprint = Blueprint("inspector", __name__)
 blueprint.after_request(add_headers)
@@ -42,24 +54,13 @@ MAX_REPLAYS = 200
 _CONNECTION = "socket2me.connection"
 
 
-class InspectorRefusal(RelayError):
-    """An error of the inspector in the shape of the relay's."""
-
-    def __init__(self, error: InspectorError) -> None:
-        super().__init__(str(error))
-        self.status, self.code = error.status, error.code
-        self.is_temporary = error.status == 429
-
-
 class Replays:
     """Sends calls of the history again, the way that any call goes. `spawn` runs something in the background."""
 
-    def __init__(
-        self, relay: Relay, spawn: Callable[[Callable[[], None]], object], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, relay: Relay, forwarder: Forwarder, spawn: Callable[[Callable[[], None]], object]) -> None:
         self._relay = relay
+        self._forwarder = forwarder
         self._spawn = spawn
-        self._clock = clock
         self._at_once = AtOnce()
 
     def send(self, token: str, draft: Draft, address: str) -> str:
@@ -75,7 +76,7 @@ class Replays:
             draft.query,
             dict(draft.headers),
             draft.body,
-            self._clock(),
+            time.time(),
             remote_addr=address,
             replay_of=draft.replay_of,
         )
@@ -84,7 +85,7 @@ class Replays:
         def forward() -> None:
             try:
                 with contextlib.suppress(RelayError):  # the history says what became of it
-                    self._relay.forward(call, record)
+                    self._forwarder.replay(call, record)
             finally:
                 leave()
 
@@ -98,14 +99,13 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
     if not record.inspect:
         raise NoHistory
     environ = request.environ
-    if answer is not Inspector.stream:
-        retry_after_seconds = services.event_rate.hit(token)
-        if retry_after_seconds is not None:
-            raise TooManyRequests(
-                "RATE_LIMIT_EVENTS",
-                "The history of this token is asked for too often.",
-                retry_after_seconds=retry_after_seconds,
-            )
+    retry_after_seconds = services.event_rate.hit(token)
+    if retry_after_seconds is not None:
+        raise TooManyRequests(
+            "RATE_LIMIT_EVENTS",
+            "The history of this token is asked for too often.",
+            retry_after_seconds=retry_after_seconds,
+        )
     question = Question(
         token,
         request_id,
@@ -122,7 +122,7 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
         reply = answer(services.inspector, question)
     except InspectorError as error:
         leave()
-        raise InspectorRefusal(error) from None
+        raise _ERRORS[type(error)](str(error)) from None
     except BaseException:
         leave()
         raise

@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import NotFound
 
+from ..errors import UnknownFile
 from ..http.answers import prefers
 
 blueprint = Blueprint("page", __name__)
@@ -86,7 +86,7 @@ def static_file(name: str) -> Response:
 def _file(name: str) -> Response:
     found = _read(FOLDER, name)
     if found is None:
-        raise NotFound
+        raise UnknownFile
     content, etag = found
     response = Response(content, content_type=_TYPES[Path(name).suffix], headers=PAGE_HEADERS)
     # A browser asks each time, and is answered 304: the files of two versions never mix.

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from ..errors import ClientLeft, RelayError
-from ..http.answers import Answer
+from ..http.answers import OUTCOMES, Answer
 from ..relay import call
 from ..relay.call import READS_NAMES
 
@@ -131,7 +131,12 @@ def _from_list(outcome: Any) -> dict[str, Any] | None:
 def pack_outcome(outcome: Answer | RelayError) -> dict[str, Any]:
     """Return what a field `outcome` holds for an answer, or for an error that the caller receives."""
     if isinstance(outcome, Answer):
-        return {"status": outcome.status, "headers": outcome.headers, "body": outcome.body}
+        return {
+            "status": outcome.status,
+            "headers": outcome.headers,
+            "body": outcome.body,
+            "outcome": outcome.outcome,
+        }
     return {
         "status": outcome.status,
         "code": outcome.code,
@@ -139,6 +144,7 @@ def pack_outcome(outcome: Answer | RelayError) -> dict[str, Any]:
         "is_temporary": outcome.is_temporary,
         "retry_after_seconds": outcome.retry_after_seconds,
         "setting": outcome.setting,
+        "outcome": outcome.outcome,
     }
 
 
@@ -146,10 +152,17 @@ def unpack_outcome(packed: dict[str, Any]) -> Answer | RelayError:
     """Return the answer or the error that a field `outcome` holds."""
     if "body" in packed:
         headers = [(name, value) for name, value in packed["headers"]]
-        return Answer(packed["status"], headers, packed["body"])
+        return Answer(packed["status"], headers, packed["body"], _counted_as(packed, "replied"))
     if packed["code"] == ClientLeft.code:
         return ClientLeft()
     error = RelayError(packed["message"], retry_after_seconds=packed["retry_after_seconds"])
     error.status, error.code = packed["status"], packed["code"]
     error.is_temporary, error.setting = packed["is_temporary"], packed["setting"]
+    error.outcome = _counted_as(packed, "error")
     return error
+
+
+def _counted_as(packed: dict[str, Any], default: str) -> str:
+    """Return an `outcome` that this version counts: the release before has none, and a later one may have more."""
+    outcome: str = packed.get("outcome", default)
+    return outcome if outcome in OUTCOMES else default

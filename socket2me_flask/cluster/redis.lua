@@ -565,4 +565,19 @@ function scripts.history_watch(token, process, ms)
   return 1
 end
 
+-- What all processes have: tokens, events, bytes of events; and when the oldest event was received that is no dead letter,
+-- of which no more than so many are passed over.
+function scripts.totals(most_dead)
+  local oldest, flat = false, call('ZRANGE', 's2m:ages', 0, most_dead, 'WITHSCORES')
+  for at = 1, #flat, 2 do
+    local id, token = string.match(flat[at], '(%S+) (%S+)')
+    local event = state(token, id)
+    if (event and event.aside == 0) or at == 2 * most_dead + 1 then
+      oldest = flat[at + 1]
+      break
+    end
+  end
+  return {call('ZCARD', 's2m:tokens'), call('ZCARD', 's2m:ages'), call('GET', 's2m:bytes'), oldest}
+end
+
 return scripts[ARGV[1]](unpack(ARGV, 2))

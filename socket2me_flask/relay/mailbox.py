@@ -73,6 +73,7 @@ class Mailboxes:
         self.back_offs = [new_timer(seconds, _BackedOff.end) for seconds in RETRY_SECONDS]
         self._outlets: dict[str, _Outlet] = {}  # by token
         self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
+        self.redelivered = self.dead_lettered = 0  # how many events were sent again, and became dead letters
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
         """Keep a call, and return what its caller hears: what its client said in time, or that it is kept.
@@ -379,6 +380,7 @@ class _Outlet:
             on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
+            self._mailboxes.dead_lettered += 1
             self._finish(event_id, self._mailboxes.store.dead_letter)
             self._record(event_id, "dead_lettered", "too large for its client", "dead_lettered")
             log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
@@ -392,6 +394,7 @@ class _Outlet:
         if len(ack_ids) > self._mailboxes.max_attempts:  # it was sent again on request
             self.client.forget(ack_ids.pop(0))
         self._attempts[event_id] = attempts + 1
+        self._mailboxes.redelivered += attempts > 0
         self._mailboxes.store.attempted(self._token, event_id)
         self._mailboxes.overdue.add(sent)
         self._record(event_id, "redelivered" if attempts else "sent", f"attempt {attempts + 1}")
@@ -399,6 +402,7 @@ class _Outlet:
 
     def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
         """Set an event aside after its last attempt. If it is acknowledged after all, that still counts."""
+        self._mailboxes.dead_lettered += 1
         log.warning(
             "SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is a dead letter now", attempts
         )

@@ -47,8 +47,8 @@ class Presence:
     def __contains__(self, token: str) -> bool:
         return token in self._clients
 
-    def __bool__(self) -> bool:
-        return bool(self._clients)
+    def __len__(self) -> int:
+        return len(self._clients)
 
     def get(self, token: str) -> Client | None:
         """Return the client of a token, if it is attached to this process."""

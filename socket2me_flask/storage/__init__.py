@@ -15,7 +15,7 @@ from socket2me.inspector.history import History
 from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
-from .record import MODES, Counts, StoredEvent, TokenRecord
+from .record import MODES, Counts, StoredEvent, TokenRecord, Totals
 from .sqlite import SQLiteStore
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "StoredEvent",
     "TokenRecord",
     "TokenStore",
+    "Totals",
     "open_store",
 ]
 
@@ -134,6 +135,9 @@ class TokenStore(Protocol):
 
     def ping(self) -> None:
         """Return if the store answers."""
+
+    def totals(self) -> Totals:
+        """Return what the store holds, for the metrics."""
 
     def close(self) -> None:
         """Write what is to be written. Nothing may be asked of the store any more."""

@@ -12,7 +12,7 @@ from socket2me.inspector.history import Bounds, MemoryHistory
 from ..concurrency.native import native
 from ..config import Settings
 from ..errors import TooManyTokens
-from .record import TokenRecord, history_bounds_of
+from .record import TokenRecord, Totals, history_bounds_of
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
 SPARE_SECONDS = 1000
@@ -107,6 +107,9 @@ class MemoryStore:
 
     def ping(self) -> None:
         pass
+
+    def totals(self) -> Totals:
+        return Totals(len(self._records))
 
     def start(self) -> str:
         return "this process's memory, and end with it"

@@ -16,6 +16,9 @@ SMALL_MAILBOX_BYTES = 65_536
 # How many bytes of events are read at once for their client, if there is more than one.
 MOST_WAITING_BYTES = 4_000_000
 
+# How many dead letters a look for the oldest event that waits may pass over: it costs no more than this.
+MAX_DEAD_PASSED = 100
+
 # When a caller is answered, and how: `notify`, OK once the event was delivered to a live client; `ack`, OK when the
 # client acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")
@@ -84,6 +87,23 @@ class Counts:
 def call_without_content(token: str, event_id: str, received_at: float) -> Call:
     """Return the call of an event whose content was not read."""
     return Call(token, "", "", "", {}, b"", received_at, event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a store holds, of all processes that share it.
+
+    tokens: how many tokens, with those that have expired and are not removed yet.
+    events, bytes: how many events are in all mailboxes, dead letters too, and what they count for, in bytes.
+    oldest_waiting_at: when the oldest event that is no dead letter was received, in seconds since the epoch. None
+        if there is none. Of dead letters, no more than `MAX_DEAD_PASSED` are passed over to find it: beyond them, a
+        dead letter counts.
+    """
+
+    tokens: int
+    events: int = 0
+    bytes: int = 0
+    oldest_waiting_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ..cluster.routes import Lookup, Route, Routes
 from ..config import Settings
 from ..errors import StoreUnavailable, TooManyTokens
 from ..relay.call import this_process
-from .record import Counts, TokenRecord, bounds_of, history_bounds_of
+from .record import MAX_DEAD_PASSED, Counts, TokenRecord, Totals, bounds_of, history_bounds_of
 from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
 
@@ -79,6 +79,10 @@ class RedisStore:
     def ping(self) -> None:
         self.bus.check()
         self.connection.call("PING")
+
+    def totals(self) -> Totals:
+        tokens, events, size, oldest = self.connection.run_script("totals", MAX_DEAD_PASSED)
+        return Totals(tokens, events, int(size or 0), float(oldest) if oldest else None)
 
     def close(self) -> None:
         self.bus.close()

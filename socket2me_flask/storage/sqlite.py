@@ -16,7 +16,7 @@ from socket2me.inspector.history import Bounds
 from ..config import Settings
 from ..errors import RelayError, StoreUnavailable
 from .memory import MemoryStore
-from .record import TokenRecord, bounds_of, history_bounds_of
+from .record import TokenRecord, Totals, bounds_of, history_bounds_of
 from .sqlite_database import Database
 from .sqlite_history import SQLiteHistory
 from .sqlite_mailboxes import SQLiteMailboxes
@@ -54,6 +54,10 @@ class SQLiteStore:
 
     def ping(self) -> None:
         self.database.run(self.database.probe)
+
+    def totals(self) -> Totals:
+        mailboxes: Totals = self.database.run(self.mailboxes.totals)
+        return replace(mailboxes, tokens=self._tokens.totals().tokens)
 
     def add(
         self,

@@ -11,7 +11,7 @@ import sqlite3
 import struct
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 
@@ -140,11 +140,15 @@ def is_out_of_room(error: Exception, path: str) -> bool:
 
 @dataclass
 class OpenedFile:
-    """A database that can be read. `is_writable` is whether it can be written. `notes` are lines for the log."""
+    """A database that can be read. `is_writable` is whether it can be written. `notes` are lines for the log.
+
+    `is_damaged` is whether one of those says that its log has lost something.
+    """
 
     database: sqlite3.Connection
     is_writable: bool
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+    is_damaged: bool
 
 
 def open_file(path: str) -> OpenedFile:
@@ -155,17 +159,17 @@ def open_file(path: str) -> OpenedFile:
     """
     # Bodies and headers of callers are in it: for nobody else to read. SQLite makes its other files alike.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    notes: list[str] = []
+    damage: list[str] = []
     frames = _read_frames(path)
     try:
         database = _connect(path, "NORMAL")
         try:
-            notes += _damage(path, database, frames)
-            notes += _bring_up_to_date(path, database)
+            damage = _damage(path, database, frames)
+            notes = damage + _bring_up_to_date(path, database)
         except BaseException:
             database.close()
             raise
-        return OpenedFile(database, True, notes)
+        return OpenedFile(database, True, notes, is_damaged=bool(damage))
     except (sqlite3.Error, OSError) as error:
         if not is_out_of_room(error, path):
             raise
@@ -173,13 +177,13 @@ def open_file(path: str) -> OpenedFile:
     frames = _read_frames(path)
     database = _connect(path, "EXCLUSIVE")
     try:
-        notes = notes or _damage(path, database, frames)
+        damage = damage or _damage(path, database, frames)
         if _version(path, database) != SCHEMA_VERSION:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except BaseException:
         database.close()
         raise
-    return OpenedFile(database, False, notes)
+    return OpenedFile(database, False, damage, is_damaged=bool(damage))
 
 
 def write_nothing(database: sqlite3.Connection) -> None:

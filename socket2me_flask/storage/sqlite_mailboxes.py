@@ -8,7 +8,15 @@ from typing import Any
 
 from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
 from ..relay.call import FIELDS, Call, call_from
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, call_without_content, share_of
+from .record import (
+    EVENT_BYTES,
+    MAX_DEAD_PASSED,
+    MOST_WAITING_BYTES,
+    StoredEvent,
+    Totals,
+    call_without_content,
+    share_of,
+)
 from .sqlite_database import Database
 
 _STATE = "id, token, received_at, attempts, is_dead_letter, size"
@@ -22,7 +30,7 @@ class SQLiteMailboxes:
     """Keeps events in a database, and counts them in memory.
 
     A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound.
-    `size` is what all of them have, in bytes.
+    `events` is how many all of them have, `size` what those have, in bytes.
     """
 
     def __init__(
@@ -34,7 +42,7 @@ class SQLiteMailboxes:
         self._total_bytes = total_bytes
         # Of the database's thread:
         self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
-        self.size = 0
+        self.events = self.size = 0
 
     def put(self, call: Call) -> None:
         self._database.run(partial(self._put, call))
@@ -80,7 +88,17 @@ class SQLiteMailboxes:
         """Count the events of a file that was opened."""
         counts = self._database.execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
         self._sizes = {token: (events, size) for token, events, size in counts}
+        self.events = sum(events for events, _ in self._sizes.values())
         self.size = sum(size for _, size in self._sizes.values())
+
+    def totals(self) -> Totals:
+        """Return what the mailboxes hold. This is a job."""
+        oldest = self._database.execute(
+            "SELECT received_at, is_dead_letter FROM events ORDER BY received_at LIMIT ?", (MAX_DEAD_PASSED + 1,)
+        ).fetchall()
+        waiting = (received_at for received_at, is_dead_letter in oldest if not is_dead_letter)
+        beyond = oldest[-1][0] if len(oldest) > MAX_DEAD_PASSED else None
+        return Totals(0, self.events, self.size, next(waiting, beyond))
 
     def drop_mailbox(self, token: str) -> None:
         """Drop all events of a token, as a part of a job."""
@@ -149,6 +167,7 @@ class SQLiteMailboxes:
         before_events, before_size = self._sizes.pop(token, (0, 0))
         if before_events + events:
             self._sizes[token] = (before_events + events, before_size + size)
+        self.events += events
         self.size += size
 
 
