@@ -172,6 +172,4 @@ def _has_left(loop: Loop, environ: dict[str, Any]) -> bool:
 
 
 for _method, _path, _answer in ROUTES:
-    blueprint.add_url_rule(
-        _path, f"{_answer.__name__}", partial(_view, _answer), methods=[_method], provide_automatic_options=True
-    )
+    blueprint.add_url_rule(_path, _answer.__name__, partial(_view, _answer), methods=[_method])

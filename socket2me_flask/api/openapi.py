@@ -23,6 +23,7 @@ from ..relay.tokens import SECRET, TOKEN
 from ..services import get_services
 from ..storage import MODES
 from .forward import METHODS
+from .page import TYPES
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -526,7 +527,7 @@ def _call_body(method: str, content: Json) -> Json:
 
 
 def _other_paths() -> Json:
-    any_kind: Json = {"*/*": {"schema": {}}}
+    any_kind: Json = {kind.partition(";")[0]: {"schema": {}} for kind in TYPES.values()}
     return {
         "/": {
             "get": _operation(
@@ -738,7 +739,7 @@ def _components() -> Json:
         "outcome": {"enum": [*OUTCOMES, None]},
         "replay_of": text | {"description": "The id of the call that this one repeats."},
     }
-    pair: Json = {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
+    headers = {"type": "array", "items": {"$ref": "#/components/schemas/Header"}}
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/EventSummary"}}
     return {
         "securitySchemes": {
@@ -797,27 +798,28 @@ def _components() -> Json:
             "Request": _object(
                 {
                     **request,
-                    "headers": {"type": "array", "items": pair},
+                    "headers": headers,
                     "body": {"type": "string", "contentEncoding": "base64"},
                     "timeline": {
                         "type": "array",
-                        "items": _object({"at": seconds, "what": {"enum": list(STEPS)}, "detail": text}),
+                        "items": {"$ref": "#/components/schemas/TimelineEntry"},
                     },
                     "response": {
-                        "anyOf": [
-                            {"type": "null"},
-                            _object(
-                                {
-                                    "status": count,
-                                    "headers": {"type": "array", "items": pair},
-                                    "body": {"type": "string", "contentEncoding": "base64"},
-                                }
-                            ),
-                        ]
+                        "anyOf": [{"type": "null"}, {"$ref": "#/components/schemas/RequestResponse"}],
+                        "description": "What the caller was answered; null while it waits.",
                     },
                 },
                 ["replay_of"],
             ),
+            "TimelineEntry": _object({"at": seconds, "what": {"enum": list(STEPS)}, "detail": text}),
+            "RequestResponse": _object(
+                {
+                    "status": count,
+                    "headers": headers,
+                    "body": {"type": "string", "contentEncoding": "base64"},
+                }
+            ),
+            "Header": {"type": "array", "items": text, "minItems": 2, "maxItems": 2},
             "ReplayChanges": _object(
                 {
                     "method": {"enum": list(METHODS)},

@@ -189,9 +189,12 @@ class Relay:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
-        record = self._store.add(new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
+        record = self._store.add(
+            new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+        )
         self.tokens_issued += 1
         return record
 

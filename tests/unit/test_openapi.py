@@ -3,10 +3,12 @@
 import io
 import json
 import re
+from functools import partial
 
 import limits
 import pytest
 
+from socket2me.inspector.history import Watch
 from socket2me_flask import create_app, errors, get_services
 from socket2me_flask.api import openapi
 from socket2me_flask.http.answers import SECURITY_HEADERS
@@ -127,7 +129,7 @@ def test_what_any_request_may_be_answered(app, monkeypatch):
     monkeypatch.setattr(services.hosts, "_allowed", frozenset({"relay.example"}))
     http = app.test_client()
     for (path, method), operation in operations(described).items():
-        url = path.format(token="x", path="y", event_id="1-1")
+        url = path.format(token="x", path="y", event_id="1-1", request_id="1-1", name="index.html")
         expected = 421 if "421" in operation["responses"] else 200
         assert http.open(url, method=method).status_code == expected, (path, method)
         assert {"400", "500", "503"} <= set(operation["responses"])
@@ -278,8 +280,16 @@ def scenarios(tmp_path_factory):
     return seen.observed
 
 
+def _closed_watch(watches, token):
+    watch = Watch(watches, token)
+    watch.close()
+    return watch
+
+
 def history(seen):
-    """Ask for a history in all the ways that have a status of their own."""
+    """Ask for a history in all the ways that have a status of their own. A stream ends at once."""
+    watches = seen.services.store.history.watches
+    watches.watch = partial(_closed_watch, watches)
     token, secret = seen.new(inspect=True)
     off, off_secret = seen.new()
     seen.call("POST", "/v1/go/{token}", token=token)
