@@ -11,7 +11,7 @@ URL = http://$(or $(filter-out 0.0.0.0 ::,$(BIND)),127.0.0.1):$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt $(wildcard requirements/*.txt) Makefile
 
-.PHONY: serve try-it test check coverage servers conformance lint fix bench yardstick chaos attack clean
+.PHONY: serve try-it test check coverage servers conformance lint fix docs bench yardstick chaos attack clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -54,6 +54,10 @@ lint: $(VENV)/.can-test
 fix: $(VENV)/.can-test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# docs/http-api.md, from the OpenAPI document.
+docs: $(VENV)/.can-test
+	$(BIN)/python -m tests.support.http_api_page > docs/http-api.md
 
 bench: $(VENV)/.can-test yardstick
 	$(BIN)/python benchmarks/table.py

@@ -74,7 +74,7 @@ def on_starting(server):
 
 def nworkers_changed(server, new, old):
     """Keep to one worker with a store of one process: SIGTTIN would add a relay of its own."""
-    if old is not None and new > 1 and not _settings.store_url.startswith("redis"):
+    if old is not None and new > 1 and not _settings.store.is_shared:
         server.log.warning("One worker serves: several need SOCKET2ME_STORE_URL=redis://..., which they share.")
         server.num_workers = 1
 

@@ -19,6 +19,7 @@ import click
 
 from . import saved_requests
 from .backup import back_up
+from .canary import check as check_relay
 from .client import MAX_PARALLEL, PARALLEL, Client, Notice
 from .exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused, Replaced, TokenGone
 from .http_api import RelayApi, Token, check_key, is_event_id
@@ -41,6 +42,9 @@ INTERRUPTED_STATUS = 128 + signal.SIGINT
 GOODBYE_SECONDS = 5
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
+
+# How long `check` may take. Docker ends a health check after 30 s by default.
+CHECK_SECONDS = 10.0
 
 _server = click.option(
     "--server", required=True, envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example."
@@ -195,16 +199,19 @@ def main() -> None:
     _set_up_output()
 
 
-@main.command()
-@click.argument("target")
-@_server
-@click.option(
+_api_key = click.option(
     "--api-key",
     envvar="SOCKET2ME_API_KEY",
     show_envvar=True,
     callback=_check_key,
     help="What the relay asks for before it gives tokens.",
 )
+
+
+@main.command()
+@click.argument("target")
+@_server
+@_api_key
 @click.option("--reply", is_flag=True, help="Answer callers with what the app answers. Without: 200, once it has.")
 @click.option(
     "--parallel",
@@ -355,6 +362,33 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 def _exit_at_once(number: int, frame: object) -> None:
     os._exit(128 + number)  # whatever the threads do: what was printed is flushed
+
+
+@main.command()
+@_server
+@_api_key
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=_Seconds(0.1, 3600),
+    default=CHECK_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long all steps together may take.",
+)
+def check(server: str, api_key: str | None, timeout_seconds: float) -> None:
+    """Send one call through the relay and back, to see that it works: for monitors and health checks.
+
+    Makes a token, connects to it, calls it, verifies that method, path, query and body arrive byte for byte, and
+    deletes the token. Prints how many milliseconds each step took.
+
+    Ends with status 0, or with 1 and a line with the step that failed and why.
+    """
+
+    def show(step: str, seconds: float) -> None:
+        click.echo(f"{step:<8}{seconds * 1000:>8.1f} ms")
+
+    check_relay(server, api_key=api_key, timeout_seconds=timeout_seconds, report=show)
 
 
 @main.command()

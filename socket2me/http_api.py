@@ -84,13 +84,13 @@ class RelayApi:
         """Return what whoever sends webhooks is given."""
         return f"{self.server}/v1/go/{token.token}"
 
-    def new(self, *, mode: str, mailbox: bool) -> tuple[Token, str]:
+    def new(self, *, mode: str, mailbox: bool, ttl_seconds: float | str = "max") -> tuple[Token, str]:
         """Ask for a token and return it, with the mode that it has.
 
         It is as near to what is wanted as the relay can do: with a mailbox, without one, of mode `notify`, and
-        last without a secret. It lives as long as the relay lets a token live.
+        last without a secret. It lives for `ttl_seconds`; "max" is as long as the relay lets a token live.
         """
-        life = {"ttl_seconds": "max"}
+        life = {"ttl_seconds": ttl_seconds}
         wanted: list[dict[str, Any]] = [{"mode": mode, **life}, {"mode": mode}, {}]
         if mailbox:
             wanted[1:1] = [{"mode": mode, "mailbox": True}]
@@ -128,6 +128,14 @@ class RelayApi:
             seen["events"] = {state: len(listed) for state, listed in self.events(token).items()}
         return seen
 
+    def call(self, token: Token, tail: str, body: bytes) -> None:
+        """Call a token's URL as a sender of webhooks does: `POST`, with what follows the URL, and a body."""
+        self._call("POST", f"/v1/go/{token.token}{tail}", body=body)
+
+    def delete(self, token: Token) -> None:
+        """End a token with a secret, and disconnect its client."""
+        self._call("DELETE", f"/v1/tokens/{token.token}", token.secret)
+
     def events(self, token: Token) -> dict[str, list[dict[str, Any]]]:
         """Return the events of a token's mailbox by their state. Raises `RelayRefused` if it has none."""
         return self._members(self._call("GET", f"/v1/tokens/{token.token}/events", token.secret), "waiting")
@@ -160,13 +168,19 @@ class RelayApi:
         return members
 
     def _call(
-        self, method: str, path: str, bearer: str | None = None, json: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        bearer: str | None = None,
+        json: dict[str, Any] | None = None,
+        body: bytes | None = None,
     ) -> requests.Response:
         try:
             answer = self._http.request(
                 method,
                 self.server + path,
                 json=json,
+                data=body,
                 auth=_Bearer(bearer) if bearer is not None else None,
                 # Errors are JSON for who asks for that, and so would be the one token that is text.
                 headers={"Accept": "text/plain" if (method, path) == ("GET", "/v1/new") else "application/json"},

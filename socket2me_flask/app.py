@@ -4,8 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import methodcaller
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
@@ -34,7 +33,7 @@ from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
 from .services import Services, get_services, set_services
 from .sockets.server import Sockets
-from .storage import is_shared, open_store
+from .storage import open_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -54,21 +53,22 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     (`lifecycle.py`).
     """
     settings = config.from_env(os.environ, overrides)
-    logs.hide_keys(settings.api_keys)
+    logs.hide_keys([*settings.api_keys, *filter(None, [settings.metrics_key])])
     app = Flask(__package__ or __name__, static_folder=None)
     app.config["SOCKET2ME"] = settings
     app.session_interface = _NoSessions()
     to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes
     answers = ErrorAnswers(settings.retry_after_seconds)
-    store = open_store(settings.store_url, settings, clock)
-    address_of = methodcaller("caller", settings.trusted_proxy_hops)
-    recorder = Recorder(store.history, address_of, answers)
+    store = open_store(settings, clock)
+    recorder = Recorder(store.history, answers)
     origins = Origins(settings.cors_allowed_origins)
     sockets = Sockets(app, settings, answers, origins)
     engine = sockets.engine
     scheduler = Scheduler(engine.sleep)
     peers, rate, new_rate = (
-        _build_cluster(store, settings, engine, scheduler) if is_shared(store) else _build_single(settings)
+        _build_cluster(cast("RedisStore", store), settings, engine, scheduler)
+        if settings.store.is_shared
+        else _build_single(settings)
     )
     mailboxes = None
     if store.mailboxes is not None:
@@ -79,12 +79,12 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
             send_outcome=peers.send_outcome,
+            recorder=recorder,
         )
     held = HoldQueue(
         max_requests=settings.max_held_requests,
         max_requests_per_token=settings.max_held_requests_per_token,
         max_bytes=settings.max_held_bytes,
-        address_of=address_of,
     )
     counts = TokenCounts()
     relay = Relay(
@@ -102,9 +102,15 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         rate=rate,
         yield_to_others=scheduler.yield_to_others,
     )
+    forwarder = Forwarder(
+        relay,
+        engine.bodies,
+        max_body_bytes=settings.max_body_bytes,
+        trusted_proxy_hops=settings.trusted_proxy_hops,
+    )
     inspector = Inspector(
         store.history,
-        replay=api.inspector.Replays(relay, engine.start_background_task, time.time).send,
+        replay=api.inspector.Replays(relay, forwarder, engine.start_background_task).send,
         pause=scheduler.yield_to_others,
         max_body_bytes=settings.max_body_bytes,
         max_streams=settings.max_inspector_streams,
@@ -120,7 +126,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     gateway = Gateway(
         behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
     )
-    api.register(app, serves_legacy=settings.legacy_clients)
+    api.register(app, serves_legacy=settings.legacy_clients, serves_metrics=bool(settings.metrics_key))
     app.wsgi_app = gateway  # type: ignore[method-assign]
     set_services(
         app,
@@ -134,7 +140,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             lifecycle=lifecycle,
             gateway=gateway,
             inspector=inspector,
-            forwarder=Forwarder(relay, engine.bodies, max_body_bytes=settings.max_body_bytes),
+            forwarder=forwarder,
             hooks=Hooks(app),
             hosts=hosts,
             bodies=engine.bodies,

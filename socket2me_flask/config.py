@@ -80,6 +80,12 @@ def _parse_keys(text: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
+def _parse_key(text: str) -> str:
+    if re.search(r"\s", text):
+        raise ValueError  # a header cannot tell it from two
+    return text
+
+
 def _parse_hosts(text: str) -> tuple[str, ...]:
     return tuple(hosts.parse(text))
 
@@ -98,26 +104,58 @@ def _parse_interface(text: str) -> str:
     return text if text == "localhost" else str(ipaddress.ip_address(text))
 
 
+@dataclass(frozen=True)
+class StoreKind:
+    """A kind of store.
+
+    module: its module in `storage/`, which has `open_store`.
+    accepts: its URLs, in words.
+    is_url: whether a URL of its scheme is one that it accepts.
+    is_durable: whether what it keeps survives the process, so that it may have mailboxes.
+    is_shared: whether several processes may have the same one. These need `cluster/`.
+    """
+
+    module: str
+    accepts: str
+    is_url: Callable[[SplitResult], bool]
+    is_durable: bool = False
+    is_shared: bool = False
+
+
+def _is_nowhere(url: SplitResult) -> bool:
+    return not url.netloc and not url.path
+
+
+def _is_file(url: SplitResult) -> bool:
+    return not url.netloc and len(url.path) > 1
+
+
+def _is_redis(url: SplitResult) -> bool:
+    return bool(url.hostname) and (url.port or 1) > 0 and re.fullmatch(r"/?|/\d+", url.path) is not None
+
+
+# All stores, by the scheme of their URLs.
+STORES = {
+    "memory": StoreKind("memory", "memory://", _is_nowhere),
+    "sqlite": StoreKind("sqlite", "sqlite:///file with the path of a file", _is_file, is_durable=True),
+    "redis": StoreKind("redis", "redis://host:port/database", _is_redis, is_durable=True, is_shared=True),
+    "rediss": StoreKind("redis", "rediss://host:port/database", _is_redis, is_durable=True, is_shared=True),
+}
+
+
 def _parse_store(text: str) -> str:
-    parts = urlsplit(text)
-    is_file = parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1
-    if (text != "memory://" and not is_file and not _is_redis(parts)) or parts.query or parts.fragment:
+    url = urlsplit(text)
+    if not STORES[url.scheme].is_url(url) or url.query or url.fragment:
         raise ValueError
     return text
 
 
-def _is_redis(parts: SplitResult) -> bool:
-    is_database = re.fullmatch(r"/?|/\d+", parts.path) is not None
-    return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and (parts.port or 1) > 0 and is_database
-
-
 _HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas", _parse_hosts)
-_STORE = Kind(
-    "memory://, sqlite:///file with the path of a file, or redis://host:port/database", _parse_store, is_secret=True
-)
+_STORE = Kind(" or ".join(store.accepts for store in STORES.values()), _parse_store, is_secret=True)
 _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
+_KEY = Kind("a key without spaces", _parse_key, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
@@ -153,6 +191,9 @@ class Settings:
         "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only.",
     )
     log_level: str = _setting("INFO", _LEVEL, "How much is logged.")
+    metrics_key: str | None = _setting(
+        None, _KEY, "The key of GET /metrics, as Authorization: Bearer. Not set: /metrics is answered 404."
+    )
     # Tokens
     store_url: str = _setting(
         "memory://",
@@ -201,7 +242,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting(
         (),
         _HOSTS,
-        "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz and /readyz. Not set: every host.",
+        "Which hosts the relay answers for, any port of each, or one; a request with another Host is answered 421, but for /healthz, /readyz and /metrics. Not set: every host.",
     )
     trusted_proxy_hops: int = _setting(
         0,
@@ -375,6 +416,11 @@ class Settings:
     )
 
     @property
+    def store(self) -> StoreKind:
+        """The kind of store that `store_url` names."""
+        return STORES[urlsplit(self.store_url).scheme]
+
+    @property
     def bind_address(self) -> str:
         """The interface and the port to listen on, as gunicorn's `bind` takes it."""
         host = self.bind or "127.0.0.1"
@@ -429,7 +475,7 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
     if values.get("max_connections_per_address") is None:
         values["max_connections_per_address"] = max(1, min(1000, values["max_connections"] // 2))
     settings = Settings(**values)
-    if settings.mailbox_default and settings.store_url == "memory://":
+    if settings.mailbox_default and not settings.store.is_durable:
         raise ConfigError(
             "SOCKET2ME_MAILBOX_DEFAULT=true needs a SOCKET2ME_STORE_URL that survives the process: "
             "sqlite:///relay.db, or redis://."

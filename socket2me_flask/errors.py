@@ -27,6 +27,7 @@ class RelayError(Exception):
     `status` is the HTTP status, `code` a stable word for programs, the text a sentence for people. One that
     `is_temporary` says when to come back (`Retry-After`), after `retry_after_seconds` if that is known.
     `setting` names the limit that is reached, if one is; it is logged. `headers` go with the answer.
+    `outcome` is what the call counts as in the metrics: one of `answers.OUTCOMES`.
     """
 
     status = 500
@@ -35,6 +36,7 @@ class RelayError(Exception):
     is_temporary = False
     setting: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    outcome = "error"
 
     def __init__(self, message: str | None = None, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message or self.message)
@@ -121,6 +123,7 @@ class UnknownToken(RelayError):
 
     status = 404
     code = "unknown_token"
+    outcome = "unknown_token"
     message = "No such token. It was never issued, or it has expired."
 
 
@@ -129,6 +132,7 @@ class BodyTimeout(RelayError):
 
     status = 408
     code = "body_timeout"
+    outcome = "timed_out"
     message = "The body did not arrive in time."
     setting = "BODY_TIMEOUT_SECONDS"
 
@@ -138,6 +142,7 @@ class BodyTooLarge(RelayError):
 
     status = 413
     code = "body_too_large"
+    outcome = "too_large"
     message = "The body is larger than this relay accepts."
     setting = "SOCKET2ME_MAX_BODY_BYTES"
 
@@ -162,6 +167,7 @@ class NotAcknowledged(RelayError):
 
     status = 504
     code = "not_acknowledged"
+    outcome = "timed_out"
     message = "The client was handed this call, and did not acknowledge it in time."
 
 
@@ -182,6 +188,40 @@ class NoHistory(RelayError):
     status = 404
     code = "no_history"
     message = "This token has no history: POST /v1/new with inspect gives one that has."
+
+
+class BadFilter(RelayError):
+    """A filter of the inspector does not parse. The text says where."""
+
+    status = 400
+    code = "bad_filter"
+    message = "The filter does not parse."
+
+
+class UnknownRequest(RelayError):
+    """No request with this id is in the history."""
+
+    status = 404
+    code = "unknown_request"
+    message = "No such request is in the history of this token."
+
+
+class TooManyStreams(RelayError):
+    """As many live streams of histories are open as `MAX_INSPECTOR_STREAMS` or the bound of one token allows."""
+
+    status = 429
+    code = "too_many_streams"
+    message = "Too many live streams are open."
+    setting = "MAX_INSPECTOR_STREAMS or MAX_INSPECTOR_STREAMS_PER_TOKEN"
+    is_temporary = True
+
+
+class UnknownFile(RelayError):
+    """The page has no such file."""
+
+    status = 404
+    code = "not_found"
+    message = "There is no such file."
 
 
 class UnknownEvent(RelayError):
@@ -207,6 +247,7 @@ class EventTooLarge(RelayError):
 
     status = 413
     code = "event_too_large"
+    outcome = "too_large"
     message = "As an event for its client, this call is larger than this relay accepts."
     setting = "CLIENT_QUEUE_LIMIT_BYTES"
 
@@ -216,6 +257,7 @@ class MailboxFull(RelayError):
 
     status = 429
     code = "mailbox_full"
+    outcome = "rate_limited"
     message = "The mailbox of this token is full."
     setting = "SOCKET2ME_MAILBOX_MAX_EVENTS or MAILBOX_MAX_BYTES"
     is_temporary = True
@@ -226,6 +268,7 @@ class TooManyRequests(RelayError):
 
     status = 429
     code = "too_many_requests"
+    outcome = "rate_limited"
     is_temporary = True
 
     def __init__(self, setting: str, message: str, *, retry_after_seconds: int) -> None:
@@ -244,6 +287,7 @@ class NobodyConnected(Unavailable):
     """The token lives, but no client came within `SOCKET2ME_HOLD_SECONDS`."""
 
     code = "nobody_connected"
+    outcome = "no_client"
     message = "No client is connected for this token."
 
 
@@ -251,6 +295,7 @@ class ClientBusy(Unavailable):
     """The client's window is full, and no call was acknowledged within `SOCKET2ME_HOLD_SECONDS`."""
 
     code = "client_busy"
+    outcome = "timed_out"
     message = "The client for this token is busy with other calls. This one was not delivered."
 
 
@@ -258,6 +303,7 @@ class ClientLeft(Unavailable):
     """The client left before it acknowledged the event."""
 
     code = "client_left"
+    outcome = "client_gone"
     message = "The client for this token left before it acknowledged this call."
 
 
@@ -265,6 +311,7 @@ class MailboxesFull(Unavailable):
     """All mailboxes hold what `SOCKET2ME_MAILBOX_TOTAL_BYTES` allows, for one with as much as this one has."""
 
     code = "mailboxes_full"
+    outcome = "rate_limited"
     message = "The relay keeps as many bytes in mailboxes as it may."
     setting = "SOCKET2ME_MAILBOX_TOTAL_BYTES"
 
@@ -273,6 +320,7 @@ class TooManyHeld(Unavailable):
     """As many calls as `MAX_HELD_REQUESTS` or `MAX_HELD_BYTES` allow are waiting, of all or of one address."""
 
     code = "too_many_held"
+    outcome = "no_client"
     message = "No client is connected for this token, and too many calls are waiting for theirs."
     setting = "MAX_HELD_REQUESTS or MAX_HELD_BYTES"
 
@@ -288,6 +336,7 @@ class TooManyBytes(Unavailable):
     """As many bytes of bodies that are being read have arrived as `MAX_READING_BYTES` allows."""
 
     code = "too_many_bytes"
+    outcome = "rate_limited"
     message = "The relay is reading as many bodies as it may."
     setting = "MAX_READING_BYTES"
 
@@ -296,6 +345,7 @@ class ClientTooSlow(Unavailable):
     """The client reads more slowly than calls come: its queue is full."""
 
     code = "client_too_slow"
+    outcome = "client_gone"
     message = "The client for this token does not keep up."
     setting = "CLIENT_QUEUE_LIMIT_REQUESTS or CLIENT_QUEUE_LIMIT_BYTES"
 
@@ -304,6 +354,7 @@ class TooManyQueued(Unavailable):
     """As many bytes wait for all clients, or for those of one address, as `MAX_QUEUED_BYTES` allows."""
 
     code = "too_many_queued"
+    outcome = "rate_limited"
     message = "The relay holds as many bytes for its clients as it may."
     setting = "MAX_QUEUED_BYTES"
 
@@ -375,6 +426,7 @@ class ShuttingDown(Unavailable):
     """The process is about to end; another will take its place."""
 
     code = "shutting_down"
+    outcome = "draining"
     message = "The relay is stopping. Another will be here in a moment."
 
 

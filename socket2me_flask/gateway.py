@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 ENGINE_PATH = "/socket.io/"
 
 # Platforms ask for these by the address of the machine, whatever its name.
-HEALTH_PATHS = ("/healthz", "/readyz")
+HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")
+
+# What a process serves that is about to end.
+_PATHS_TO_THE_END = ("/healthz", "/metrics")
+
+# Where calls go.
+_CALL_PATHS = ("/v1/go/", "/go/")
 
 # Where the environ of a request to Flask has the `Upgrade` header, for the calls that carry it on.
 UPGRADE = "socket2me.upgrade"
@@ -59,6 +65,7 @@ class Gateway:
         self._scheduler = scheduler
         self._answers = answers
         self._hosts = hosts
+        self.calls_refused = 0  # while draining
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         lifecycle, scheduler = self._lifecycle, self._scheduler
@@ -69,7 +76,10 @@ class Gateway:
             response = self._refuse(UnknownHost(), environ, start_response)
         elif path.startswith(ENGINE_PATH):
             response = self._to_engine(environ, start_response)
-        elif (lifecycle.is_closed and path != "/healthz") or (lifecycle.is_draining and path == "/readyz"):
+        elif (lifecycle.is_closed and path not in _PATHS_TO_THE_END) or (
+            lifecycle.is_draining and path == "/readyz"
+        ):
+            self.calls_refused += path.startswith(_CALL_PATHS)
             response = self._refuse(ShuttingDown(), environ, start_response)
         else:
             if "HTTP_UPGRADE" in environ:  # no route is a WebSocket, and Werkzeug would look for one

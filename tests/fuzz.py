@@ -31,7 +31,7 @@ from gunicorn.http.parser import RequestParser
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from socket2me_flask.api import tokens
-from socket2me_flask.api.forward import parse_target
+from socket2me_flask.api.forward import caller_address, parse_target
 from socket2me_flask.engineio import protocol, protocol3
 from socket2me_flask.engineio.protocol import BadPacket
 from socket2me_flask.engineio.websocket import FrameReader, ProtocolError
@@ -160,8 +160,7 @@ def make_event_of_type(data: bytes) -> None:
 
 def read_address(data: bytes) -> None:
     text = data.decode("latin-1")
-    call = Call("", "", "", "", {"x-forwarded-for": text}, b"", 0.0)
-    address_key(call.caller(1))
+    address_key(caller_address({"x-forwarded-for": text}, "", 1))
     environ = dict.fromkeys(("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"), text)
     ProxyFix(lambda environ, start_response: [], x_for=1, x_proto=1, x_host=1)(environ, None)
 

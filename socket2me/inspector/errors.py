@@ -26,7 +26,7 @@ class BadFilter(InspectorError):
 
 
 class UnknownRequest(InspectorError):
-    """No request with this id is in the history."""
+    """No such request is in the history of this token."""
 
     status = 404
     code = "unknown_request"
@@ -40,7 +40,7 @@ class NoReplay(InspectorError):
 
 
 class TooManyStreams(InspectorError):
-    """As many streams are open as may be."""
+    """Too many live streams are open."""
 
     status = 429
     code = "too_many_streams"

@@ -26,15 +26,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from .errors import BadFilter
-from .record import RequestRecord
+from .record import OUTCOMES, RequestRecord
 
 # A filter is longer or has more terms only by mistake. Each term reads every request.
 MAX_FILTER_CHARACTERS = 1000
 MAX_TERMS = 20
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
-
-OUTCOMES = ("sent", "acknowledged", "replied", "kept", "refused", "dead_lettered", "waiting")
 
 Test = Callable[[RequestRecord], bool]
 
@@ -157,8 +155,8 @@ def _test(term: _Term) -> Test:
     if key == "status":
         return _status(term)
     if key == "outcome":
-        if value not in OUTCOMES:
-            raise BadFilter(f"An outcome is one of {', '.join(OUTCOMES)}.", term.value_column)
+        if value not in (*OUTCOMES, "waiting"):
+            raise BadFilter(f"An outcome is one of {', '.join(OUTCOMES)}, waiting.", term.value_column)
         outcome = None if value == "waiting" else value
         return lambda record: record.outcome == outcome
     if key.startswith("header."):

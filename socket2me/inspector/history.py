@@ -50,6 +50,7 @@ class Watch:
 
     def wait(self, seconds: float) -> bool:
         """Return whether there was a change since the last wait, or is one in that time; also when it is closed."""
+        self._watches.renew(self._token)
         has_changed = self._has_changed.wait(seconds)
         self._has_changed.clear()
         return has_changed
@@ -82,7 +83,11 @@ class Watches:
         """Return what waits for changes of a token."""
         watch = Watch(self, token)
         self._of_token[token] = [*self._of_token.get(token, ()), watch]
+        self.renew(token)
         return watch
+
+    def renew(self, token: str) -> None:
+        """Called at the start of each watch and of each wait, for a history that notifies only who asks for it."""
 
     def notify(self, token: str) -> None:
         """Say that a token's history has changed."""
@@ -107,7 +112,8 @@ class History(Protocol):
     """The contract of every history; `tests/unit/test_histories.py` holds each to it.
 
     watches: is notified of each change.
-    dropped: how many requests this process has dropped for a bound, or could not keep.
+    dropped: how many requests were dropped for a bound by this process.
+    lost: how many writes of this process failed.
 
     `add` and `update` raise nothing: a call does not fail because its history could not be kept. They may return
     before it is kept; what this process reads afterwards has it. The others may raise an error of the store.
@@ -115,6 +121,7 @@ class History(Protocol):
 
     watches: Watches
     dropped: int
+    lost: int
 
     def add(self, token: str, record: RequestRecord) -> None:
         """Keep a request, with what is in its timeline, and drop the oldest ones that are beyond a bound."""
@@ -145,6 +152,9 @@ class History(Protocol):
         About `limit` of them are returned. None if a request that came after the position was dropped for a bound.
         """
 
+    def dropped_of(self, token: str) -> int:
+        """Return how many requests of a token were dropped for a bound, as far as this process knows."""
+
     def delete(self, token: str, request_id: str | None = None) -> None:
         """Drop a request, or all of a token. Raises `UnknownRequest`."""
 
@@ -168,6 +178,7 @@ class _Log:
     changes: deque[Change] = field(default_factory=deque)
     position: int = 0
     floor: int = 0
+    dropped: int = 0
     stale: int = 0
     bytes: int = 0
 
@@ -188,7 +199,7 @@ class MemoryHistory:
         self._logs: dict[str, _Log] = {}
         self._order: OrderedDict[str, _Log] = OrderedDict()  # by request, oldest first
         self.watches = Watches()
-        self.dropped = 0
+        self.dropped = self.lost = 0
         self.bytes = 0
 
     def add(self, token: str, record: RequestRecord) -> None:
@@ -265,6 +276,10 @@ class MemoryHistory:
                 after = found[-1].position
             return [change for change in found if change.record.id in log.records], after
 
+    def dropped_of(self, token: str) -> int:
+        log = self._logs.get(token)
+        return 0 if log is None else log.dropped
+
     def delete(self, token: str, request_id: str | None = None) -> None:
         with self._lock:
             if request_id is not None:
@@ -311,6 +326,7 @@ class MemoryHistory:
         request_id, record = next(iter(log.records.items()))
         log.floor = max(log.floor, record.position)
         self._drop(log, request_id)
+        log.dropped += 1
         self.dropped += 1
 
     def _drop(self, log: _Log, request_id: str) -> None:

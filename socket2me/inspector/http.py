@@ -107,7 +107,13 @@ class Inspector:
         limit = _limit(question.query.get("limit"))
         before = question.query.get("before") or None
         found = list(islice(self._found(question, before=before), limit + 1))
-        return _json({"requests": [record.summary() for record in found[:limit]], "more": len(found) > limit})
+        return _json(
+            {
+                "requests": [record.summary() for record in found[:limit]],
+                "more": len(found) > limit,
+                "dropped": self.history.dropped_of(question.token),
+            }
+        )
 
     def show_request(self, question: Question) -> Reply:
         """Show a request whole."""

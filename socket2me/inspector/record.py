@@ -12,6 +12,9 @@ STEPS = (
     "refused",
 )
 
+# Those of them that may be an outcome.
+OUTCOMES = ("sent", "acknowledged", "replied", "kept", "refused", "dead_lettered")
+
 # How many entries the timeline of one request has. At more, those after the first are dropped, oldest first: an
 # event of a mailbox can be sent again without end.
 MAX_ENTRIES = 100

@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.routing import PathConverter
 
-from . import error_handlers, events, forward, health, inspector, legacy, page, tokens
+from . import error_handlers, events, forward, health, inspector, legacy, openapi, page, tokens
 
 
 class _AnyPath(PathConverter):
@@ -13,8 +13,8 @@ class _AnyPath(PathConverter):
     part_isolating = False
 
 
-def register(app: Flask, *, serves_legacy: bool) -> None:
-    """Give `app` the routes of the relay, those of 2016 if they are wanted, and its error shape."""
+def register(app: Flask, *, serves_legacy: bool, serves_metrics: bool) -> None:
+    """Give `app` the routes of the relay, those of 2016 and the metrics if they are wanted, and its error shape."""
     # A relay passes on the path that it was called with: no redirect from `//` to `/`.
     app.url_map.merge_slashes = False
     app.url_map.converters["anypath"] = _AnyPath
@@ -24,7 +24,12 @@ def register(app: Flask, *, serves_legacy: bool) -> None:
     app.register_blueprint(inspector.blueprint, url_prefix="/v1/tokens/<token>")
     app.register_blueprint(page.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(openapi.blueprint)
     if serves_legacy:
         app.register_blueprint(legacy.blueprint)
         app.register_blueprint(legacy.token_blueprint)
+    if serves_metrics:
+        from . import metrics  # with its library, whose memory only its users should miss
+
+        app.register_blueprint(metrics.blueprint)
     error_handlers.register(app)

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, json, jsonify, request
 
 from ..errors import TooManyRequests, UnknownEvent
 from ..limits import address_key
+from ..relay.call import shown
 from ..relay.mailbox import Mailboxes
 from ..services import get_services
 from ..storage import StoredEvent
@@ -54,11 +55,9 @@ def show_event(token: str, event_id: str) -> Response:
         event = mailboxes.store.find(token, event_id)
         call = event.call
         members = {
+            **shown(call),
             **_summary(event),
             "state": _state(event, get_services().relay.in_flight(token)).removesuffix("s"),  # of one dead letter
-            "method": call.method,
-            "path": call.path,
-            "query": call.query,
             "headers": call.headers,
         }
         start = json.dumps(members).encode().removesuffix(b"}") + b', "body": "'

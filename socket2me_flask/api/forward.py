@@ -16,12 +16,14 @@ from flask import Blueprint, Response, request
 
 from ..errors import RelayError, UnknownToken
 from ..gateway import UPGRADE
-from ..http.answers import Answer
+from ..histogram import Histogram
+from ..http.answers import OUTCOMES, Answer
 from ..http.request_body import BodyReader, BodySource, EnvironBody
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..relay.tokens import is_token
 from ..services import get_services
+from ..storage import TokenRecord
 from .error_handlers import AnswerResponse
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
@@ -96,10 +98,13 @@ def _unquote_segment(segment: str) -> str:
 class Forwarder:
     """Forwards the calls of every server. `max_body_bytes` bounds their bodies."""
 
-    def __init__(self, relay: Relay, bodies: BodyReader, *, max_body_bytes: int) -> None:
+    def __init__(self, relay: Relay, bodies: BodyReader, *, max_body_bytes: int, trusted_proxy_hops: int) -> None:
         self._relay = relay
         self._bodies = bodies
         self._max_body_bytes = max_body_bytes
+        self._trusted_proxy_hops = trusted_proxy_hops
+        self.calls = dict.fromkeys(OUTCOMES, 0)  # how many there were, by outcome
+        self.call_seconds = Histogram()
 
     def forward(
         self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource, address: str
@@ -108,6 +113,37 @@ class Forwarder:
 
         A call for a token that does not live, or is called too often, costs neither `headers` nor its body.
         """
+        started_at = time.monotonic()
+        outcome = "error"
+        try:
+            answer = self._forward(target, method, headers, source, address)
+            outcome = answer.outcome
+        except RelayError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self.calls[outcome] += 1
+            self.call_seconds.add(time.monotonic() - started_at)
+        return answer
+
+    def replay(self, call: Call, record: TokenRecord) -> Answer:
+        """Forward a call of a history again, for a token that `Relay.admit` has returned. Raises `RelayError`."""
+        started_at = time.monotonic()
+        outcome = "error"
+        try:
+            answer = self._relay.forward(call, record)
+            outcome = answer.outcome
+        except RelayError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self.calls[outcome] += 1
+            self.call_seconds.add(time.monotonic() - started_at)
+        return answer
+
+    def _forward(
+        self, target: Target, method: str, headers: Callable[[], dict[str, str]], source: BodySource, address: str
+    ) -> Answer:
         try:
             if not is_token(target.token):
                 raise UnknownToken
@@ -115,18 +151,25 @@ class Forwarder:
         except RelayError:
             self._bodies.discard(source)
             raise
+        sent_headers = headers()
         call = Call(
             target.token,
             method,
             decode_sent(target.path),
             decode_sent(target.query),
-            headers(),
+            sent_headers,
             self._bodies.read(source, self._max_body_bytes),
             time.time(),
             is_legacy=target.is_legacy,
-            address=address,
+            remote_addr=caller_address(sent_headers, address, self._trusted_proxy_hops),
         )
         return self._relay.forward(call, record)
+
+
+def caller_address(headers: Mapping[str, str], peer: str, trusted_hops: int) -> str:
+    """Return the caller's address: what that many proxies in front say in `X-Forwarded-For`, else the peer's."""
+    addresses = headers.get("x-forwarded-for", "").split(",") if trusted_hops else []
+    return addresses[-trusted_hops].strip() if 0 < trusted_hops <= len(addresses) else peer
 
 
 def decode_sent(text: str) -> str:

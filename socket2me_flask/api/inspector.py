@@ -4,16 +4,20 @@ What is answered, `socket2me.inspector.http` decides; here are its routes, who m
 """
 
 import contextlib
+import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
 
+from socket2me.inspector import errors as inspector_errors
 from socket2me.inspector.errors import InspectorError
 from socket2me.inspector.http import ROUTES, Inspector, Question, Reply
 from socket2me.inspector.replay import Draft
 
+from .. import errors
 from ..concurrency.loop import Loop
 from ..errors import NoHistory, RelayError, TooManyRequests
 from ..http.request_body import EnvironBody
@@ -21,7 +25,16 @@ from ..limits import AtOnce, address_key
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..services import get_services
+from .forward import Forwarder
 from .tokens import add_headers, find_with_secret
+
+# What the errors of the inspector are to the relay.
+_ERRORS: dict[type[InspectorError], type[RelayError]] = {
+    inspector_errors.BadQuery: errors.BadRequest,
+    inspector_errors.BadFilter: errors.BadFilter,
+    inspector_errors.UnknownRequest: errors.UnknownRequest,
+    inspector_errors.TooManyStreams: errors.TooManyStreams,
+}
 
 blueprint = Blueprint("inspector", __name__)
 blueprint.after_request(add_headers)
@@ -41,24 +54,13 @@ MAX_REPLAYS = 200
 _CONNECTION = "socket2me.connection"
 
 
-class InspectorRefusal(RelayError):
-    """An error of the inspector in the shape of the relay's."""
-
-    def __init__(self, error: InspectorError) -> None:
-        super().__init__(str(error))
-        self.status, self.code = error.status, error.code
-        self.is_temporary = error.status == 429
-
-
 class Replays:
     """Sends calls of the history again, the way that any call goes. `spawn` runs something in the background."""
 
-    def __init__(
-        self, relay: Relay, spawn: Callable[[Callable[[], None]], object], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, relay: Relay, forwarder: Forwarder, spawn: Callable[[Callable[[], None]], object]) -> None:
         self._relay = relay
+        self._forwarder = forwarder
         self._spawn = spawn
-        self._clock = clock
         self._at_once = AtOnce()
 
     def send(self, token: str, draft: Draft, address: str) -> str:
@@ -74,8 +76,8 @@ class Replays:
             draft.query,
             dict(draft.headers),
             draft.body,
-            self._clock(),
-            address=address,
+            time.time(),
+            remote_addr=address,
             replay_of=draft.replay_of,
         )
         call_id = call.id  # the call may be over when the thread has begun
@@ -83,7 +85,7 @@ class Replays:
         def forward() -> None:
             try:
                 with contextlib.suppress(RelayError):  # the history says what became of it
-                    self._relay.forward(call, record)
+                    self._forwarder.replay(call, record)
             finally:
                 leave()
 
@@ -97,14 +99,13 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
     if not record.inspect:
         raise NoHistory
     environ = request.environ
-    if answer is not Inspector.stream:
-        retry_after_seconds = services.event_rate.hit(token)
-        if retry_after_seconds is not None:
-            raise TooManyRequests(
-                "RATE_LIMIT_EVENTS",
-                "The history of this token is asked for too often.",
-                retry_after_seconds=retry_after_seconds,
-            )
+    retry_after_seconds = services.event_rate.hit(token)
+    if retry_after_seconds is not None:
+        raise TooManyRequests(
+            "RATE_LIMIT_EVENTS",
+            "The history of this token is asked for too often.",
+            retry_after_seconds=retry_after_seconds,
+        )
     question = Question(
         token,
         request_id,
@@ -121,7 +122,7 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
         reply = answer(services.inspector, question)
     except InspectorError as error:
         leave()
-        raise InspectorRefusal(error) from None
+        raise _ERRORS[type(error)](str(error)) from None
     except BaseException:
         leave()
         raise
@@ -161,12 +162,14 @@ def _until_hangup(reply: Reply) -> Iterator[bytes]:
 def _has_left(loop: Loop, environ: dict[str, Any]) -> bool:
     """Say whether the peer of a request is known to have closed its connection."""
     try:
+        if "werkzeug.socket" in environ:
+            return not environ["werkzeug.socket"].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return _CONNECTION in environ and loop.has_hung_up(environ)
+    except BlockingIOError:
+        return False
     except OSError:
         return True
 
 
 for _method, _path, _answer in ROUTES:
-    blueprint.add_url_rule(
-        _path, f"{_answer.__name__}", partial(_view, _answer), methods=[_method], provide_automatic_options=True
-    )
+    blueprint.add_url_rule(_path, _answer.__name__, partial(_view, _answer), methods=[_method])

@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import NotFound
 
+from ..errors import UnknownFile
 from ..http.answers import prefers
 
 blueprint = Blueprint("page", __name__)
@@ -17,7 +17,7 @@ blueprint = Blueprint("page", __name__)
 # The files that `socket2me.inspector` has for the page.
 FOLDER = Path(str(files("socket2me.inspector"))) / "static"
 
-_TYPES = {
+TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -86,9 +86,9 @@ def static_file(name: str) -> Response:
 def _file(name: str) -> Response:
     found = _read(FOLDER, name)
     if found is None:
-        raise NotFound
+        raise UnknownFile
     content, etag = found
-    response = Response(content, content_type=_TYPES[Path(name).suffix], headers=PAGE_HEADERS)
+    response = Response(content, content_type=TYPES[Path(name).suffix], headers=PAGE_HEADERS)
     # A browser asks each time, and is answered 304: the files of two versions never mix.
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(etag)
@@ -101,7 +101,7 @@ def _read(folder: Path, name: str) -> tuple[bytes, str] | None:
     """Return the content of a file below a folder and its ETag; None if there is none of a known type."""
     path = folder / name
     is_below = folder.resolve() in path.resolve().parents
-    if not is_below or path.suffix not in _TYPES or not path.is_file():
+    if not is_below or path.suffix not in TYPES or not path.is_file():
         return None
     content = path.read_bytes()
     return content, hashlib.sha256(content).hexdigest()[:32]

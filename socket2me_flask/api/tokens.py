@@ -10,9 +10,9 @@ from ..errors import BadRequest, Forbidden, ForbiddenOrigin, TooManyRequests, Un
 from ..http.answers import prefers
 from ..http.request_body import EnvironBody
 from ..limits import address_key
-from ..relay.tokens import hash_of, is_secret, is_token, new_secret, new_token
+from ..relay.tokens import hash_of, is_secret, is_token, new_secret
 from ..services import get_services
-from ..storage import MODES, MemoryStore, TokenRecord
+from ..storage import MODES, TokenRecord
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -26,10 +26,10 @@ def new() -> Response:
     services = get_services()
     if services.settings.require_secret:
         raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")
-    token = new_token()
+    token = ""
     if request.method != "HEAD":  # which would throw the token away
         _check_who_asks()
-        services.store.add(token, services.settings.token_expire_seconds)
+        token = services.relay.issue(services.settings.token_expire_seconds).token
     if prefers(request.headers.get("Accept", ""), "application/json", "text/plain"):
         return jsonify(token)
     return Response(token, mimetype="text/plain")
@@ -42,8 +42,7 @@ def new_with_secret() -> Response:
     options = _options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
     _check_who_asks()
     secret = new_secret()
-    record = services.store.add(
-        new_token(),
+    record = services.relay.issue(
         _ttl_seconds(options.get("ttl_seconds")),
         secret_hash=hash_of(secret),
         **_delivery(options),
@@ -109,9 +108,9 @@ def _check_who_asks() -> None:
     if crosses_sites or not services.origins.allow(request.environ):
         raise ForbiddenOrigin("Other sites get no token, unless SOCKET2ME_CORS_ALLOWED_ORIGINS names them.")
     keys = settings.api_keys
-    bearer = _bearer()
+    given = bearer()
     # All are compared, each in constant time: how long it takes tells nothing.
-    may_ask = not keys or any([hmac.compare_digest(hash_of(bearer or ""), hash_of(key)) for key in keys])
+    may_ask = not keys or any([hmac.compare_digest(hash_of(given or ""), hash_of(key)) for key in keys])
     retry_after_seconds = services.new_rate.hit(address_key(request.remote_addr or ""))  # a guess counts, too
     if retry_after_seconds is not None:
         raise TooManyRequests(
@@ -160,8 +159,6 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
     inspect = options.get("inspect", False)
     if not isinstance(inspect, bool):
         raise BadRequest("inspect is true or false.")
-    if inspect and not isinstance(services.store, MemoryStore):
-        raise BadRequest("This relay keeps histories with SOCKET2ME_STORE_URL=memory:// only.")
     if not isinstance(mailbox, bool):
         raise BadRequest("mailbox is true or false.")
     if mode not in MODES:
@@ -204,10 +201,11 @@ def find_with_secret(token: str) -> TokenRecord:
 
 
 def _check_secret(record: TokenRecord) -> None:
-    if record.secret_hash is not None and not is_secret(_bearer(), record.secret_hash):
+    if record.secret_hash is not None and not is_secret(bearer(), record.secret_hash):
         raise Unauthorized("This token has a secret: Authorization: Bearer <secret>.")
 
 
-def _bearer() -> str | None:
+def bearer() -> str | None:
+    """Return what the caller gives as `Authorization: Bearer`, if it does."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else None

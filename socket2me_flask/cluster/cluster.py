@@ -11,7 +11,7 @@ from functools import partial
 from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, PeerSilent, ProcessGone, RelayError, UnknownToken
 from ..http.answers import Answer
-from ..relay.call import Call, process_of
+from ..relay.call import Call, process_of, values_of
 from ..relay.delivery import Delivery
 from ..relay.relay import Relay
 from ..relay.single_process import SingleProcess
@@ -117,10 +117,7 @@ class Cluster(SingleProcess):
 
     def _deliver_to(self, call: Call, route: Route) -> Delivery:
         self._bus.check()
-        request = self.requests.send(
-            *(route.process, "call", call.token, call.method, call.path, call.query, call.headers),
-            *(call.body, call.received_at, call.id, call.is_legacy),
-        )
+        request = self.requests.send(route.process, "call", *values_of(call))
         mode: str = request.wait()
         self._note_yield()
         if request.pending_ack is None:

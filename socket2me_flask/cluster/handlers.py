@@ -72,6 +72,7 @@ class Handlers(Listener):
             "dropped": mailboxes.forget,
             "settled": self._on_outcome_of_event,
             "in_flight": self._on_in_flight,
+            "changed": store.history.watches.notify,
         }
 
     def on_messages(self, messages: Sequence[Message]) -> None:

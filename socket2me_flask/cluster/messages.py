@@ -13,7 +13,8 @@ from operator import itemgetter
 from typing import Any
 
 from ..errors import ClientLeft, RelayError
-from ..http.answers import Answer
+from ..http.answers import OUTCOMES, Answer
+from ..relay import call
 from ..relay.call import READS_NAMES
 
 # A message is a kind, and the values of its fields in the order of `FIELDS`: texts, numbers, bytes, lists.
@@ -21,10 +22,7 @@ Message = Sequence[Any]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     # A call, and the responses to it. `number` is that of the request of `process`.
-    "call": (
-        *("process", "number", "token", "method", "path", "query", "headers", "body", "received_at", "id"),
-        "is_legacy",
-    ),
+    "call": ("process", "number", *call.FIELDS),
     "notified": ("numbers",),
     "handed": ("process", "number", "mode"),
     "queued": ("number",),
@@ -45,10 +43,18 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "settled": ("token", "event_id", "outcome"),
     "in_flight": ("process", "number", "token"),
     "answer": ("number", "value"),
+    # The history of a token, which this process watches.
+    "changed": ("token",),
     # Of the bus itself.
     "beat": ("sent_at",),
     "large": ("key",),
 }
+
+# The fields that a message of a kind may miss, and what they are then.
+DEFAULTS: dict[str, dict[str, Any]] = {"call": call.DEFAULTS}
+
+# How many fields the release before has of a kind, if this one has more: the first ones.
+FORMER_LENGTH = {"call": 11}
 
 # The kinds that the release before knows by another name, and that name.
 FORMER = {"deleted": "dropped", "retried": "dropped"}
@@ -68,7 +74,7 @@ def to_wire(process: str, message: Message) -> list[Any]:
         return [kind, dict(zip(names, values, strict=True))]
     if names[-1] == "outcome":
         values[-1] = _to_list(values[-1])
-    return [FORMER.get(kind, kind), *values]
+    return [FORMER.get(kind, kind), *values[: FORMER_LENGTH.get(kind)]]
 
 
 def from_wire(message: Any) -> list[Any] | None:
@@ -81,10 +87,11 @@ def from_wire(message: Any) -> list[Any] | None:
         return None
     if len(message) == 2 and isinstance(message[1], dict):
         try:
-            found = _GET[kind](message[1])
+            found = _GET[kind]({**DEFAULTS[kind], **message[1]} if kind in DEFAULTS else message[1])
         except KeyError:
             return None
         return [kind, *found] if len(names) > 1 else [kind, found]
+    names = names[: FORMER_LENGTH.get(kind)]
     values = message[1:]
     if len(values) < len(names):
         return None
@@ -93,7 +100,8 @@ def from_wire(message: Any) -> list[Any] | None:
         values[-1] = _from_list(values[-1])
         if values[-1] is None:
             return None
-    return [kind, *values]
+    missing = FIELDS[kind][len(names) :]
+    return [kind, *values, *(DEFAULTS[kind][name] for name in missing)]
 
 
 def lua_table() -> str:
@@ -123,7 +131,12 @@ def _from_list(outcome: Any) -> dict[str, Any] | None:
 def pack_outcome(outcome: Answer | RelayError) -> dict[str, Any]:
     """Return what a field `outcome` holds for an answer, or for an error that the caller receives."""
     if isinstance(outcome, Answer):
-        return {"status": outcome.status, "headers": outcome.headers, "body": outcome.body}
+        return {
+            "status": outcome.status,
+            "headers": outcome.headers,
+            "body": outcome.body,
+            "outcome": outcome.outcome,
+        }
     return {
         "status": outcome.status,
         "code": outcome.code,
@@ -131,6 +144,7 @@ def pack_outcome(outcome: Answer | RelayError) -> dict[str, Any]:
         "is_temporary": outcome.is_temporary,
         "retry_after_seconds": outcome.retry_after_seconds,
         "setting": outcome.setting,
+        "outcome": outcome.outcome,
     }
 
 
@@ -138,10 +152,17 @@ def unpack_outcome(packed: dict[str, Any]) -> Answer | RelayError:
     """Return the answer or the error that a field `outcome` holds."""
     if "body" in packed:
         headers = [(name, value) for name, value in packed["headers"]]
-        return Answer(packed["status"], headers, packed["body"])
+        return Answer(packed["status"], headers, packed["body"], _counted_as(packed, "replied"))
     if packed["code"] == ClientLeft.code:
         return ClientLeft()
     error = RelayError(packed["message"], retry_after_seconds=packed["retry_after_seconds"])
     error.status, error.code = packed["status"], packed["code"]
     error.is_temporary, error.setting = packed["is_temporary"], packed["setting"]
+    error.outcome = _counted_as(packed, "error")
     return error
+
+
+def _counted_as(packed: dict[str, Any], default: str) -> str:
+    """Return an `outcome` that this version counts: the release before has none, and a later one may have more."""
+    outcome: str = packed.get("outcome", default)
+    return outcome if outcome in OUTCOMES else default

@@ -5,7 +5,8 @@ long-polling and WebSocket. What is different: an idle client costs a watched so
 timer pings them all; what waits for a client has a bound; and nothing a peer sends is trusted.
 """
 
+from .outbox import EngineFull, MessageTooLarge, OutboxFull
 from .server import Engine, Limits
-from .session import EngineFull, MessageTooLarge, OutboxFull, Session, SessionClosed
+from .session import Session, SessionClosed
 
 __all__ = ["Engine", "EngineFull", "Limits", "MessageTooLarge", "OutboxFull", "Session", "SessionClosed"]

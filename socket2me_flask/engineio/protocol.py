@@ -33,6 +33,9 @@ class Packet(NamedTuple):
     is_cut: bool = False
 
 
+PING_PACKET, PONG_PACKET, NOOP_PACKET = Packet(PING), Packet(PONG), Packet(NOOP)
+
+
 class BadPacket(Exception):
     """What a client sent is not a packet."""
 

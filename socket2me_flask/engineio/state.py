@@ -11,7 +11,7 @@ that the table does not have for a state is illegal: `transition` raises, and no
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +56,18 @@ LINGERING = State("LINGERING")
 CLOSED = State("CLOSED")
 
 STATES = (OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, DRAINING, LINGERING, CLOSED)
+
+
+class End(StrEnum):
+    """Why a session ended, for the metrics and the log."""
+
+    CLIENT = "client"  # the client closed it
+    CONNECTION_LOST = "connection_lost"
+    TIMED_OUT = "timed_out"  # it did not answer a ping, or did not poll
+    TOO_SLOW = "too_slow"  # it did not read what waited for it
+    PROTOCOL_ERROR = "protocol_error"  # it sent what cannot be read
+    DRAINING = "draining"  # the process stops
+    CLOSED = "closed"  # the relay closed it for another reason
 
 
 class Event(Enum):

@@ -1,4 +1,4 @@
-"""One WebSocket on one socket: frames out as fast as the peer takes them, messages in as they become whole.
+"""One WebSocket on one socket: writes frames as fast as the peer reads them, and reports complete messages.
 
 Never blocks. Knows frames and sockets, not what the messages mean.
 """
@@ -6,141 +6,101 @@ Never blocks. Knows frames and sockets, not what the messages mean.
 import contextlib
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from dataclasses import InitVar, dataclass, field
+from typing import Any
 
 from ..concurrency.loop import Loop, Watch
 from ..errors import RelayError, TooManyFrames, TooManyIncomplete
 from ..limits import Pool
 from .protocol import BadPacket
+from .receive_limits import ReceiveLimits
 from .websocket import CloseCode, FrameReader, Opcode, ProtocolError, close_code, close_frame, frame
 
-# What a socket that does not block raises when it would; over TLS, for either direction.
+# What a non-blocking socket raises when it would block; with TLS, for either direction.
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-# What one read may bring, which bounds the frames in it to some 300. A frame of which the head has come is read in
-# larger pieces. A peer that sends more has to wait until the others had their turn.
+# The size of one read, which bounds the frames in it to some 300. A frame whose head has arrived is read in larger
+# pieces. Between two reads of one connection, the other connections are read.
 READ_BYTES = 2048
 LARGE_READ_BYTES = 65_536
-
-# How many frames a peer may send in a second, averaged over one; it is read no further for the rest of that second.
-# A client sends a frame or two for each call that it acknowledges, and one process forwards fewer calls than this.
-FRAMES_PER_SECOND = 5000
 
 # How many pings of one read are answered; of more, the newest (RFC 6455, section 5.5.3, allows just one).
 PONGS_PER_READ = 16
 
+# The reason of `Owner.on_closing` if the peer closed the connection by a close frame.
+CLIENT_CLOSED = "the client closed"
 
-# What is held of an incomplete message up to this size is not counted among those of all connections.
-SMALL_HELD_BYTES = 16_384
 
+class Owner:
+    """What receives the events of a connection. By default, each is ignored."""
 
-class Owner(Protocol):
-    """Whom a connection tells what happens to it."""
+    __slots__ = ()
 
     def on_message(self, opcode: int, payload: bytes) -> None:
-        """Take a whole text or binary message. May raise `BadPacket`."""
+        """Handle a complete text or binary message. May raise `BadPacket`."""
 
     def on_progress(self) -> None:
-        """Take note that something has to wait for the peer to read, or that it has read a part of it."""
+        """Some of what was written is unsent: the peer reads slowly, or has just read a part."""
 
     def on_drained(self) -> None:
-        """Take note that the peer has taken everything, and there is room for more."""
+        """The peer has read all that was written: there is room for more."""
 
     def on_limit(self, error: RelayError) -> None:
-        """Take note that the peer has reached a limit: it is read no further for a moment, or refused."""
+        """The peer has reached a limit: reading pauses for a moment, or the connection is closed."""
 
     def on_closing(self, reason: str) -> None:
-        """Take note that a close frame was written for what the peer sent. `on_closed` follows after `abort`."""
+        """A close frame was written because of what the peer sent. `on_closed` follows after `abort`."""
 
     def on_closed(self, reason: str) -> None:
-        """Take note that the socket is closed, whoever closed it. Nothing is called after this."""
+        """The socket is closed, by either side. No other event follows."""
 
 
-class _Nobody:
-    def on_message(self, opcode: int, payload: bytes) -> None:
-        pass
-
-    def on_progress(self) -> None:
-        pass
-
-    def on_drained(self) -> None:
-        pass
-
-    def on_limit(self, error: RelayError) -> None:
-        pass
-
-    def on_closing(self, reason: str) -> None:
-        pass
-
-    def on_closed(self, reason: str) -> None:
-        pass
+_NOBODY = Owner()  # of a closed connection
 
 
-_NOBODY = _Nobody()
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What all connections have in common.
+
+    max_message_bytes: the largest message that a peer may send.
+    incomplete: the bytes that are held of all incomplete messages, by address.
+    """
+
+    loop: Loop
+    max_message_bytes: int
+    incomplete: Pool
 
 
+@dataclass(slots=True, eq=False)
 class Connection:
-    """A WebSocket after its handshake. `lock` keeps threads apart, where there are any."""
+    """A WebSocket after its handshake."""
 
-    __slots__ = (
-        "_counted_bytes",
-        "_frames",
-        "_held",
-        "_is_held",
-        "_is_throttled",
-        "_lock",
-        "_loop",
-        "_max_message_bytes",
-        "_pending",
-        "_pong_due",
-        "_reader",
-        "_second_ends",
-        "_unsent",
-        "_writing",
-        "owner",
-        "is_closing",
-        "is_open",
-        "is_paused",
-        "socket",
-    )
+    socket: socket.socket
+    _options: ConnectionOptions
+    _lock: AbstractContextManager[Any]  # keeps threads apart, where there are any
+    _owner: Owner
+    address: InitVar[str]  # the one that its incomplete messages count for
+    is_open: bool = field(default=True, init=False)  # until the socket is closed
+    is_closing: bool = field(default=False, init=False)  # a close frame was written
+    is_paused: bool = field(default=False, init=False)  # nothing is read: by one of the next two
+    _is_paused_by_owner: bool = field(default=False, init=False)
+    _is_throttled: bool = field(default=False, init=False)
+    _receive_limits: ReceiveLimits = field(init=False)
+    _pending: Callable[[], int] | None = field(init=False)  # where the socket speaks TLS
+    _reader: FrameReader | None = field(default=None, init=False)  # only while a message is incomplete
+    _unsent: bytes | memoryview = field(default=b"", init=False)
+    _pong_due: bytes | None = field(default=None, init=False)  # for the newest ping since the peer does not read
+    _writing: Watch | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        loop: Loop,
-        lock: AbstractContextManager[Any],
-        owner: Owner | None,
-        *,
-        max_message_bytes: int,
-        held: tuple[str, Pool] | None = None,
-    ) -> None:
-        """`held` is whom this connection counts for, and what the incomplete messages of all may take."""
-        self.socket = sock
-        self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # where the socket speaks TLS
-        self.owner: Owner = owner or _NOBODY
-        self.is_open = True  # until the socket is closed: a connection that says goodbye still is
-        self.is_closing = False
-        self.is_paused = False
-        self._is_held = False  # by its owner
-        self._is_throttled = False
-        self._frames = 0  # in the second that ends at:
-        self._second_ends = 0.0
-        self._loop = loop
-        self._lock = lock
-        self._max_message_bytes = max_message_bytes
-        self._held = held
-        self._counted_bytes = 0  # of an incomplete message
-        self._reader: FrameReader | None = None  # only while a message is incomplete
-        self._unsent: bytes | memoryview = b""
-        self._pong_due: bytes | None = None  # to the newest ping that came while the peer did not read
-        self._writing: Watch | None = None
+    def __post_init__(self, address: str) -> None:
+        self._receive_limits = ReceiveLimits(self._options.incomplete, address)
+        self._pending = getattr(self.socket, "pending", None)
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and the kernel has not taken yet. While there is any, the peer is slow."""
+        """What was written and the kernel has not accepted yet. While there is any, the peer is slow."""
         return len(self._unsent)
 
     def write(self, data: bytes) -> None:
@@ -150,11 +110,11 @@ class Connection:
                 return
             self._unsent = bytes(self._unsent) + data if self._unsent else data
             if self._writing is None and not self._all_sent():
-                self._writing = self._loop.when_writable(self.socket, self._on_writable)
-                self.owner.on_progress()
+                self._writing = self._options.loop.when_writable(self.socket, self._on_writable)
+                self._owner.on_progress()
 
     def close(self, code: int, last: bytes = b"") -> None:
-        """Write `last` and a close frame, then nothing more. Whoever calls sees to it that `abort` follows."""
+        """Write `last` and a close frame, then nothing more. The caller ensures that `abort` follows."""
         with self._lock:
             if not self.is_closing:
                 self.write(last + close_frame(code))
@@ -168,38 +128,46 @@ class Connection:
                 return
             self.is_open = False
             self.is_closing = True
-            self._loop.leave(self)
+            self._options.loop.leave(self)
             if self._writing is not None:
                 self._writing.cancel()
                 self._writing = None
             self._unsent = b""
             self._reader = None
-            self._count_held(0)
+            self._receive_limits.hold(0)
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
             self.socket.close()
-            # The owner has this connection: a circle, and memory until the collector comes.
-            owner, self.owner = self.owner, _NOBODY
+            # The owner refers to this connection: the cycle would keep memory until the garbage collector runs.
+            owner, self._owner = self._owner, _NOBODY
             owner.on_closed(reason)
 
+    def is_owned_by(self, owner: Owner) -> bool:
+        """Return whether `owner` receives the events of this connection."""
+        return self._owner is owner
+
+    def transfer_to(self, owner: Owner) -> None:
+        """Report to another owner from now on."""
+        self._owner = owner
+
     def pause_reading(self, paused: bool) -> None:
-        """Read no further, or go on."""
-        self._is_held = paused
+        """Read nothing until this is called with `paused=False`."""
+        self._is_paused_by_owner = paused
         self._pause()
 
     def _pause(self) -> None:
-        paused = self._is_held or self._is_throttled
+        paused = self._is_paused_by_owner or self._is_throttled
         if paused != self.is_paused and self.is_open:
             self.is_paused = paused
-            self._loop.pause(self)
+            self._options.loop.pause(self)
 
     @property
     def has_pending(self) -> bool:
-        """Whether TLS has more for the next read, of which the socket itself says nothing."""
+        """Whether TLS has data for the next read that the kernel's socket does not report as readable."""
         return self._pending is not None and self.is_open and not self.is_paused and self._pending() > 0
 
     def has_ended(self) -> bool:
-        """Return whether the peer has closed the connection, and sent nothing more before."""
+        """Return whether the peer has closed the connection and everything before that was read."""
         if self._pending is not None or not self.is_open:
             return not self.is_open  # TLS cannot look ahead
         try:
@@ -210,7 +178,7 @@ class Connection:
             return True
 
     def on_readable(self, events: int = 0) -> None:
-        """Read a piece of what is there and pass on what it completes."""
+        """Read once, and report the messages that this completes."""
         if not self.is_open:
             return
         reader = self._reader
@@ -225,7 +193,7 @@ class Connection:
             self.abort("the connection ended")
         elif not self.is_closing:
             if reader is None:
-                reader = FrameReader(self._max_message_bytes)
+                reader = FrameReader(self._options.max_message_bytes)
             try:
                 self._read(reader, data)
             except ProtocolError as error:
@@ -242,31 +210,30 @@ class Connection:
             if opcode == Opcode.PING:
                 pings.append(payload)
                 continue
-            if pings and pongs_left > 0 and opcode != Opcode.PONG:  # in the order in which they came
+            if pings and pongs_left > 0 and opcode != Opcode.PONG:  # in the order of arrival
                 self._pong(pings[-pongs_left:])
                 pongs_left -= len(pings)
                 pings.clear()
             if opcode == Opcode.CLOSE:
-                self._refuse(close_code(payload), "the client closed")
+                self._refuse(close_code(payload), CLIENT_CLOSED)
             elif opcode != Opcode.PONG:
-                self.owner.on_message(opcode, payload)
+                self._owner.on_message(opcode, payload)
         if pings:
             self._pong(pings[-max(1, pongs_left) :])
         self._reader = reader if reader.is_amid_message else None
-        self._count_held(reader.held_bytes)
-        self._count_frames(reader.frames)
+        self._apply_limits(reader)
 
-    def _count_held(self, size: int) -> None:
-        """Count what is held of an incomplete message, unless it is small. Raises `ProtocolError` without room."""
-        counted = size if size > SMALL_HELD_BYTES and self.is_open else 0
-        if counted == self._counted_bytes or self._held is None:
-            return
-        address, pool = self._held
-        if counted > self._counted_bytes and not pool.has_room(address, counted - self._counted_bytes):
-            self.owner.on_limit(TooManyIncomplete())
+    def _apply_limits(self, reader: FrameReader) -> None:
+        """Count what was read. Raises `ProtocolError` if there is no room for an incomplete message."""
+        if not self._receive_limits.hold(reader.held_bytes if self.is_open else 0):
+            self._owner.on_limit(TooManyIncomplete())
             raise ProtocolError(CloseCode.TRY_AGAIN_LATER, "no room for messages that are incomplete")
-        pool.give_back(address, self._counted_bytes - counted)
-        self._counted_bytes = counted
+        pause_seconds = self._receive_limits.count_frames(reader.frames)
+        if pause_seconds and not self._is_throttled and self.is_open:
+            self._is_throttled = True
+            self._pause()
+            self._options.loop.call_later(pause_seconds, self._end_throttling)
+            self._owner.on_limit(TooManyFrames())
 
     def _pong(self, pings: list[bytes]) -> None:
         if self._unsent:
@@ -274,43 +241,31 @@ class Connection:
         else:
             self.write(b"".join([frame(Opcode.PONG, ping) for ping in pings]))
 
-    def _count_frames(self, frames: int) -> None:
-        now = time.monotonic()
-        if now >= self._second_ends:
-            self._frames = 0
-            self._second_ends = now + 1
-        self._frames += frames
-        if self._frames > FRAMES_PER_SECOND and not self._is_throttled and self.is_open:
-            self._is_throttled = True
-            self._pause()
-            self._loop.call_later(self._second_ends - now, self._end_throttling)
-            self.owner.on_limit(TooManyFrames())
-
     def _end_throttling(self) -> None:
         self._is_throttled = False
         self._pause()
 
     def _refuse(self, code: int, reason: str) -> None:
         self._reader = None
-        self._count_held(0)
+        self._receive_limits.hold(0)
         self.close(code)
-        self.owner.on_closing(reason)
+        self._owner.on_closing(reason)
 
     def _on_writable(self) -> bool:
-        """Go on with what is unsent. Return whether to be called again."""
+        """Send what is unsent. Return whether some is left."""
         with self._lock:
             if not self.is_open:
                 return False
             unsent = len(self._unsent)
             if not self._all_sent():
                 if len(self._unsent) < unsent:
-                    self.owner.on_progress()
+                    self._owner.on_progress()
                 return True
             if not self.is_closing and self.is_open:
                 if self._pong_due is not None:
                     pong, self._pong_due = frame(Opcode.PONG, self._pong_due), None
                     self.write(pong)
-                self.owner.on_drained()  # which may write more
+                self._owner.on_drained()  # which may write more
             if self._unsent:
                 return True
             self._writing = None
@@ -318,7 +273,7 @@ class Connection:
             return False
 
     def _all_sent(self) -> bool:
-        """Send what the kernel takes. Return whether nothing is left to send."""
+        """Send what the kernel accepts. Return whether nothing is left to send."""
         try:
             sent = self.socket.send(self._unsent)
         except WOULD_BLOCK:

@@ -6,7 +6,7 @@ Knows no framework: the blueprints, the gateway, the engine and the gunicorn wor
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from werkzeug.datastructures import MIMEAccept
@@ -25,13 +25,24 @@ SECURITY_HEADERS = [("Referrer-Policy", "no-referrer"), ("X-Content-Type-Options
 MAX_ACCEPT_CHARACTERS = 200
 
 
+# What a call counts as in the metrics. No caller can add to them.
+OUTCOMES = (
+    *("forwarded", "acknowledged", "replied", "kept"),
+    *("unknown_token", "no_client", "rate_limited", "too_large", "timed_out", "client_gone", "draining", "error"),
+)
+
+
 @dataclass(slots=True)
 class Answer:
-    """A response as WSGI takes it. `status` is a number and its phrase."""
+    """A response as WSGI takes it.
+
+    `status` is a number and its phrase. `outcome` is what the call counts as: one of `OUTCOMES`.
+    """
 
     status: str
     headers: list[tuple[str, str]]
     body: bytes
+    outcome: str = field(default="error", compare=False)
 
 
 def prefers(accept: str, mimetype: str, other: str) -> bool:
@@ -53,6 +64,7 @@ class ErrorAnswers:
     def __init__(self, retry_after_seconds: int) -> None:
         self._retry_after_seconds = retry_after_seconds
         self._reached: dict[str, tuple[int, float]] = {}  # setting -> count since it was logged, when that was
+        self.limits_reached: dict[str, int] = {}  # setting -> count
 
     def render(self, error: BaseException, accept: str = "") -> Answer:
         """Return the response to an exception, and log it where an operator should know.
@@ -84,6 +96,7 @@ class ErrorAnswers:
         """Log that a limit was reached: the first time at once, then every `LOG_SECONDS` how often."""
         if error.setting is None:
             return
+        self.limits_reached[error.setting] = self.limits_reached.get(error.setting, 0) + 1
         now = time.monotonic()
         count, logged_at = self._reached.get(error.setting, (0, 0.0))
         count += 1

@@ -5,10 +5,11 @@ Pure: no I/O, no Flask, no Socket.IO. What a client receives of a call is made i
 
 import os
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from itertools import count
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .recorder import Trace
@@ -46,6 +47,10 @@ os.register_at_fork(after_in_child=_renew_ids)  # gunicorn's master imports this
 class Call:
     """One HTTP call to `/v1/go/<token>`, as it came in.
 
+    This is the one table of its fields: stores and messages between processes carry all of them by name. A reader
+    gives a field that is missing its default, and skips one that it does not know. A new field has a default, and
+    comes last. A field that is not compared is none of them.
+
     Fields:
         token: the token of the URL.
         method: the HTTP method in upper case.
@@ -57,9 +62,10 @@ class Call:
         id: unique among all calls of all relays.
         received_at: seconds since the epoch.
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
-        address: who is connected to the relay, a caller or a proxy; `""` for a call that did not just come in.
-        replay_of: the id of the call that this one repeats, if any.
-        trace: records what becomes of it, if its token is inspected.
+        remote_addr: the caller's address, as far as the proxies in front are trusted; `""` if it is not known.
+        request_id: the id that the caller gave the call; `""` if none.
+        replay_of: the id of the call that this one repeats; `""` if none.
+        trace: records what becomes of it, if its token is inspected. Not carried anywhere.
     """
 
     token: str
@@ -71,7 +77,8 @@ class Call:
     received_at: float
     id: str = field(default_factory=lambda: _next_id())
     is_legacy: bool = False
-    address: str = field(default="", compare=False)
+    remote_addr: str = ""
+    request_id: str = ""
     replay_of: str = ""
     trace: "Trace | None" = field(default=None, compare=False, repr=False)
 
@@ -81,7 +88,32 @@ class Call:
         headers = sum(map(len, self.headers)) + sum(map(len, self.headers.values()))
         return len(self.path) + len(self.query) + headers + len(self.body)
 
-    def caller(self, trusted_hops: int) -> str:
-        """Return the address of the caller, of which so many proxies in front may tell by `X-Forwarded-For`."""
-        addresses = self.headers.get("x-forwarded-for", "").split(",") if trusted_hops else []
-        return addresses[-trusted_hops].strip() if 0 < trusted_hops <= len(addresses) else self.address
+
+# The names of all fields, in their order, and the defaults of those that a reader may miss.
+FIELDS = tuple(item.name for item in fields(Call) if item.compare)
+DEFAULTS = {item.name: item.default for item in fields(Call) if item.compare and item.default is not MISSING}
+
+# The values of all fields, in their order.
+values_of = attrgetter(*FIELDS)
+
+# The fields that a client receives as members of the request object. One that has its default is left out.
+SHOWN = ("id", "method", "path", "query", "received_at", "remote_addr", "request_id", "replay_of")
+
+_ALWAYS_SHOWN = tuple(name for name in SHOWN if name not in DEFAULTS)
+_always_shown = attrgetter(*_ALWAYS_SHOWN)
+_SHOWN_IF_SET = tuple((name, DEFAULTS[name]) for name in SHOWN if name in DEFAULTS)
+
+
+def shown(call: Call) -> dict[str, Any]:
+    """Return the members of the request object that are fields of the call."""
+    members = dict(zip(_ALWAYS_SHOWN, _always_shown(call), strict=True))
+    for name, default in _SHOWN_IF_SET:
+        value = getattr(call, name)
+        if value != default:
+            members[name] = value
+    return members
+
+
+def call_from(values: Mapping[str, Any]) -> Call:
+    """Return the call with these fields. A missing one has its default; one that is not known is skipped."""
+    return Call(**{name: values[name] for name in FIELDS if name in values})

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..errors import BadReply, ClientLeft, RelayError
 from ..http.answers import Answer
 from .call import Call
-from .replies import OK, from_acknowledgement, rejection_of
+from .replies import ACKNOWLEDGED, from_acknowledgement, rejection_of
 
 # Called with the arguments of an acknowledgement, or with None if the client leaves without one.
 OnAck = Callable[[list[Any] | None], None]
@@ -81,7 +81,7 @@ def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
     if rejected is not None:
         return rejected
     if mode not in ("reply", LEGACY):
-        return OK
+        return ACKNOWLEDGED
     try:
         return from_acknowledgement(args, is_legacy=mode == LEGACY)
     except BadReply as error:

@@ -37,8 +37,8 @@ class HeldCall:
 class HoldQueue:
     """The held calls of all tokens.
 
-    `max_requests` and `max_bytes` are for all of them, shared by address: `address_of` returns that of a call's
-    caller. `requests` and `bytes` are what is held.
+    `max_requests` and `max_bytes` are for all of them, shared by the callers' addresses. `requests` and `bytes` are
+    what is held.
     """
 
     def __init__(
@@ -47,10 +47,8 @@ class HoldQueue:
         max_requests: int,
         max_requests_per_token: int,
         max_bytes: int,
-        address_of: Callable[[Call], str],
     ) -> None:
         self._max_requests_per_token = max_requests_per_token
-        self._address_of = address_of
         self._held: dict[str, deque[HeldCall]] = {}
         self.requests = Pool(max_requests)
         self.bytes = Pool(max_bytes)
@@ -69,7 +67,7 @@ class HoldQueue:
     def add(self, held: HeldCall) -> HeldCall:
         """Hold a call. Raises `TooManyHeld` or `TooManyHeldOfToken`."""
         call = held.call
-        held.address, held.size = address_key(self._address_of(call)), call.size
+        held.address, held.size = address_key(call.remote_addr), call.size
         if not self.requests.has_room(held.address, 1) or not self.bytes.has_room(held.address, held.size):
             raise TooManyHeld
         if len(self._held.get(call.token, ())) >= self._max_requests_per_token:

@@ -47,8 +47,8 @@ class Presence:
     def __contains__(self, token: str) -> bool:
         return token in self._clients
 
-    def __bool__(self) -> bool:
-        return bool(self._clients)
+    def __len__(self) -> int:
+        return len(self._clients)
 
     def get(self, token: str) -> Client | None:
         """Return the client of a token, if it is attached to this process."""
@@ -77,7 +77,7 @@ class Presence:
         elif record.mailbox and self._mailboxes is not None:
             with self._lock:
                 if self._clients.get(token) is client:
-                    self._mailboxes.open(token, client)
+                    self._mailboxes.open(token, client, is_inspected=record.inspect)
 
     def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
         """Leave the token to the client that it had, and have the new one try again."""

@@ -15,16 +15,15 @@ from .call import Call
 
 
 class Recorder:
-    """Writes to `history`. `address_of` returns the address of a call's caller; `answers` shapes its errors."""
+    """Writes to `history`. `answers` shapes the errors that callers are answered."""
 
-    def __init__(self, history: History, address_of: Callable[[Call], str], answers: ErrorAnswers) -> None:
+    def __init__(self, history: History, answers: ErrorAnswers) -> None:
         self.history = history
-        self._address_of = address_of
         self._answers = answers
 
     def record(self, call: Call, forward: Callable[[], Answer]) -> Answer:
         """Forward a call, and record it and what its caller is answered. Raises what `forward` raises."""
-        trace = call.trace = Trace(self.history, call, self._address_of(call))
+        trace = call.trace = Trace(self.history, call)
         try:
             answer = forward()
         except RelayError as error:
@@ -50,7 +49,7 @@ class Trace:
 
     __slots__ = ("_history", "_is_kept", "_new", "_outcome", "_record", "_started", "_token")
 
-    def __init__(self, history: History, call: Call, address: str) -> None:
+    def __init__(self, history: History, call: Call) -> None:
         self._history = history
         self._token = call.token
         self._started = time.monotonic()
@@ -66,7 +65,7 @@ class Trace:
             tuple(call.headers.items()),
             call.body,
             len(call.body),
-            address,
+            call.remote_addr,
             call.replay_of,
         )
 

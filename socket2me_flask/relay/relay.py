@@ -31,6 +31,7 @@ from .recorder import Recorder
 from .replies import LEGACY_OK, OK
 from .single_process import SingleProcess
 from .token_counts import TokenCounts
+from .tokens import new_token
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Relay:
         self._peers = peers
         self._rate = rate
         self._yield_to_others = yield_to_others
+        self.tokens_issued = self.tokens_expired = 0
 
     def admit(self, token: str) -> TokenRecord:
         """Return a token that may be called now. Raises `UnknownToken` or `TooManyRequests`."""
@@ -180,9 +182,26 @@ class Relay:
                 ]
         return outcomes
 
+    def issue(
+        self,
+        ttl_seconds: float,
+        *,
+        secret_hash: bytes | None = None,
+        mode: str = "notify",
+        mailbox: bool = False,
+        inspect: bool = False,
+    ) -> TokenRecord:
+        """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
+        record = self._store.add(
+            new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+        )
+        self.tokens_issued += 1
+        return record
+
     def expire(self) -> int:
         """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
         expired = self._store.pop_expired()
+        self.tokens_expired += len(expired)
         for number, token in enumerate(expired, 1):
             self.presence.end(token)
             if number % 100 == 0:

@@ -6,6 +6,7 @@ Pure: the arguments of an acknowledgement in, an answer out.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -16,10 +17,16 @@ _TEXT, _JSON, _BYTES = "text/plain; charset=utf-8", "application/json", "applica
 
 _HTML = "text/html; charset=utf-8"
 
-OK = Answer("200 OK", [("Content-Type", _TEXT), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK")
+OK = Answer("200 OK", [("Content-Type", _TEXT), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK", "forwarded")
 
 # The same for a call to `/go`.
-LEGACY_OK = Answer("200 OK", [("Content-Type", _HTML), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK")
+LEGACY_OK = Answer(
+    "200 OK", [("Content-Type", _HTML), ("Content-Length", "2"), *SECURITY_HEADERS], b"OK", "forwarded"
+)
+
+# The same for a call that its client acknowledged, or answered with an empty reply.
+ACKNOWLEDGED = replace(OK, outcome="acknowledged")
+REPLIED, LEGACY_REPLIED = replace(OK, outcome="replied"), replace(LEGACY_OK, outcome="replied")
 
 # A reply passes these headers and no others. Each one means something to the program that calls a webhook, and none
 # makes a browser that opens the URL keep something for the relay's origin. `docs/delivery.md` has the reasons.
@@ -70,7 +77,7 @@ def kept(event_id: str) -> Answer:
     """Return the answer to a call whose event waits in a mailbox: `202`, and its id as JSON."""
     body = json.dumps({"id": event_id}, separators=(",", ":")).encode()
     headers = [("Content-Type", _JSON), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
-    return Answer("202 Accepted", headers + SECURITY_HEADERS, body)
+    return Answer("202 Accepted", headers + SECURITY_HEADERS, body, "kept")
 
 
 def from_acknowledgement(args: list[Any], *, is_legacy: bool = False) -> Answer:
@@ -83,7 +90,7 @@ def from_acknowledgement(args: list[Any], *, is_legacy: bool = False) -> Answer:
     as in the later originals. Raises `BadReply`.
     """
     if not args:
-        return LEGACY_OK if is_legacy else OK
+        return LEGACY_REPLIED if is_legacy else REPLIED
     if args[0] is TOO_LARGE:
         raise ReplyTooLarge
     if not isinstance(args[0], int | float | None) or isinstance(args[0], bool):
@@ -109,7 +116,7 @@ def from_acknowledgement(args: list[Any], *, is_legacy: bool = False) -> Answer:
         data = b""
     if status not in (204, 304):
         own.append(("Content-Length", str(len(data))))
-    return Answer(f"{int(status)} {_phrase(int(status))}", own, data)
+    return Answer(f"{int(status)} {_phrase(int(status))}", own, data, "replied")
 
 
 def rejection_of(args: list[Any], mode: str) -> Rejected | None:

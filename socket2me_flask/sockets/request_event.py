@@ -23,7 +23,7 @@ from werkzeug.http import parse_options_header
 
 from ..engineio.protocol import Packet
 from ..http.query_string import nest
-from ..relay.call import Call
+from ..relay.call import Call, shown
 
 # A JSON body nested deeper is carried as text. CPython 3.11's own parser gives up near 1,000 levels, and a
 # client that parses the message has frames of its own on that stack.
@@ -103,15 +103,7 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
     members: dict[str, Any] = {"headers": call.headers, "params": params}
     if call.body:
         members["body"] = body.value
-    members |= {
-        "id": call.id,
-        "method": call.method,
-        "path": call.path,
-        "query": call.query,
-        "received_at": call.received_at,
-    }
-    if call.replay_of:
-        members["replay_of"] = call.replay_of
+    members |= shown(call)
     if attempt is not None:
         members["attempt"] = attempt
     if call.is_legacy:

@@ -11,10 +11,12 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 from flask import Flask
@@ -24,6 +26,7 @@ from socketio import packet
 from ..config import Settings
 from ..engineio import Engine, EngineFull, Limits, MessageTooLarge, OutboxFull, Session, SessionClosed
 from ..engineio.protocol import Packet
+from ..engineio.state import End
 from ..errors import (
     BadAuth,
     ClientGone,
@@ -38,6 +41,7 @@ from ..errors import (
     Unauthorized,
     UnknownToken,
 )
+from ..histogram import Histogram
 from ..http.answers import ErrorAnswers
 from ..http.origins import Origins
 from ..relay.call import Call
@@ -78,6 +82,17 @@ _EVENT = re.compile(r"[25](?:\d+-)?(?:/[^,]*,)?\d*\[").match
 MAX_NAMESPACE_CHARACTERS = 256
 MAX_AUTH_CHARACTERS = 16_384
 
+# What the metrics count connects by, the version of Engine.IO and what became of it, and disconnects by.
+PROTOCOLS = ("3", "4")
+RESULTS = (
+    "accepted",
+    *(
+        error.code
+        for error in (UnknownToken, Unauthorized, BadAuth, TooManyNamespaces, StoreUnavailable, RelayError)
+    ),
+)
+REASONS = (*End, "replaced", "token_ended")
+
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
 GOODBYE_SECONDS = 2
 
@@ -91,7 +106,7 @@ class SocketClient(NamespaceClient):
     """One client on one namespace: what `relay.Client` asks for."""
 
     __slots__ = (
-        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address"),
+        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address", "end"),
         *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "number", "window"),
     )
 
@@ -108,9 +123,10 @@ class SocketClient(NamespaceClient):
         self.answering: Answering | None = None
         self.window = 1
         self.bounds_calls = False
-        self._acks: dict[int, OnAck] | None = None  # who waits for which
+        self._acks: dict[int, tuple[OnAck, float]] | None = None  # who waits for which, and since when
         self._last_ack_id = 0
         self._has_left = False
+        self.end = "client"  # why it is disconnected, once it is: it says so itself unless something else is known
         self._carrier: Session | None = None  # what carried the last call
         self.number = 0
 
@@ -142,7 +158,7 @@ class SocketClient(NamespaceClient):
             if attempt is not None and self._acks:
                 raise NoRoom from None  # it is still to acknowledge some
             self._say("too_slow")
-            session.close("it does not read as fast as calls come")
+            session.close("it does not read as fast as calls come", end=End.TOO_SLOW)
             raise ClientTooSlow from None
         return ack_id
 
@@ -156,8 +172,10 @@ class SocketClient(NamespaceClient):
 
     def acknowledge(self, ack_id: int, args: list[Any]) -> None:
         """Bring an acknowledgement to whoever waits for it. One that nobody waits for (any more) means nothing."""
-        on_ack = self._acks.pop(ack_id, None) if self._acks is not None else None
-        if on_ack is not None:
+        pending = self._acks.pop(ack_id, None) if self._acks is not None else None
+        if pending is not None:
+            on_ack, sent_at = pending
+            self._sockets.ack_seconds.add(time.monotonic() - sent_at)
             on_ack(args)
             if self.bounds_calls:
                 self._sockets.on_room(self)
@@ -170,7 +188,7 @@ class SocketClient(NamespaceClient):
         """Send nothing more, and let go whoever waits for an acknowledgement."""
         self._has_left = True
         acks, self._acks = self._acks, None
-        for on_ack in (acks or {}).values():
+        for on_ack, _ in (acks or {}).values():
             on_ack(None)
 
     def flush(self) -> None:
@@ -183,13 +201,14 @@ class SocketClient(NamespaceClient):
             raise ClientGone from None
 
     def has_lost(self, number: int) -> bool:
-        return self._carrier is None or self._carrier.has_lost(number)
+        return self._carrier is None or self._carrier.outbox.has_lost(number)
 
     def tell_dropped(self, event_id: str) -> None:
         self._say("dropped", event_id)
 
     def disconnect(self, final_event: str | None = None) -> None:
         self.leave()
+        self.end = final_event or "token_ended"
         if final_event is not None:
             self._say(final_event)
         # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
@@ -203,7 +222,7 @@ class SocketClient(NamespaceClient):
         self._last_ack_id += 1
         if self._acks is None:
             self._acks = {}
-        self._acks[self._last_ack_id] = on_ack
+        self._acks[self._last_ack_id] = on_ack, time.monotonic()
         return self._last_ack_id
 
     def _session(self) -> Session | None:
@@ -228,6 +247,10 @@ class Sockets:
         self._window: int = settings.window
         self._max_window: int = settings.max_window
         self._incomplete: dict[str, _Incomplete] = {}  # by transport
+        # What was counted: connects by version of Engine.IO and result, disconnects by reason.
+        self.connects = dict.fromkeys(product(PROTOCOLS, RESULTS), 0)
+        self.disconnects = dict.fromkeys(REASONS, 0)
+        self.ack_seconds = Histogram()  # from when a call is queued for a client until it is acknowledged
         self.socketio = SocketIO(
             app,
             async_mode="eventlet" if _has_green_threads() else "threading",
@@ -289,17 +312,20 @@ class Sockets:
 
     def _on_connect(self, namespace: str, sid: str, environ: object, auth: Any) -> None:
         # An exception that leaves a connect handler makes python-socketio answer nothing at all.
+        client = self._register[sid]
         try:
-            self._prepare(self._register[sid], auth)
+            self._prepare(client, auth)
         except RelayError as error:
             self._answers.note(error)
+            self._count_connect(client.joining, error.code)
             if isinstance(error, StoreUnavailable):
                 # A client that is refused does not try again by itself; one that loses its connection does.
-                self._register[sid].drop_connection()
+                client.drop_connection()
                 raise _Unanswered from None
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
             log.exception("a connect failed")
+            self._count_connect(client.joining, RelayError.code)
             raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
     def _prepare(self, client: SocketClient, auth: Any) -> None:
@@ -331,6 +357,7 @@ class Sockets:
         self.engine.joined(client.transport_id)
         try:
             self._relay.presence.attach(client.token, client)
+            self._count_connect(session, "accepted")
         except Exception:
             log.exception("a client was not attached")
             client.disconnect()
@@ -344,6 +371,7 @@ class Sockets:
             client.is_wanted = False
             client.leave()
             self._relay.presence.detach(client.token, client)
+            self.disconnects[client.end] += 1
             if not self._is_used(client.transport_id):
                 self.engine.left(client.transport_id)
 
@@ -378,16 +406,16 @@ class Sockets:
             raise ValueError("a namespace that is too long")
         if kind == "0":
             if not self._may_join(session):
-                self._refuse(transport_id, namespace, TooManyNamespaces())
+                self._refuse(session, namespace, TooManyNamespaces())
                 return
             if len(payload or "") > MAX_AUTH_CHARACTERS:
-                self._refuse(transport_id, namespace, BadAuth(f"auth takes {MAX_AUTH_CHARACTERS:,} characters."))
+                self._refuse(session, namespace, BadAuth(f"auth takes {MAX_AUTH_CHARACTERS:,} characters."))
                 return
             if payload and not isinstance(json.loads(payload), dict):
-                self._refuse(transport_id, namespace, BadAuth("auth must be an object."))
+                self._refuse(session, namespace, BadAuth("auth must be an object."))
                 return
         # Who sees the answer to a CONNECT may count on it: it is sent when the client is attached.
-        with session.corked(), suppress(_Unanswered):
+        with session.outbox.corked(), suppress(_Unanswered):
             self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
 
     def _on_ack(self, transport_id: str, data: str) -> None:
@@ -463,15 +491,21 @@ class Sockets:
         session.joins += 1
         return not self._max_namespaces or session.joins <= self._max_namespaces
 
-    def _refuse(self, transport_id: str, namespace: str, error: RelayError) -> None:
+    def _refuse(self, session: Session, namespace: str, error: RelayError) -> None:
         self._answers.note(error)
+        self._count_connect(session, error.code)
         reason = json.dumps({"message": str(error), "data": {"code": error.code}}, separators=(",", ":"))
-        self.engine.send(transport_id, f"4{namespace},{reason}")
+        self.engine.send(session.id, f"4{namespace},{reason}")
+
+    def _count_connect(self, session: Session | None, result: str) -> None:
+        is_legacy = session is not None and session.codec.clients_ping
+        self.connects[PROTOCOLS[0 if is_legacy else 1], result] += 1
 
     def _on_transport_gone(self, transport_id: str, reason: str) -> None:
         # python-socketio's own handler looks at every namespace there is. Instead, each namespace of this
         # transport is left as if the client had said so.
         for client in self._register.on_transport(transport_id):
+            client.end = reason
             self._handle_packet(transport_id, f"1{client.namespace},")
         self._register.forget(transport_id)
         self._drop_incomplete(transport_id)

@@ -1,25 +1,22 @@
 """Where tokens and mailboxes are kept. The contracts are `TokenStore` and `MailboxStore`.
 
+A store is a module with a function `open_store` like the one here, and a line in `config.STORES`.
+
 A store knows nothing of callers or sockets, and of a client only its id. Every method costs the same however many
 tokens there are, but for `pop_expired`, whose cost follows what expired.
 """
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Collection
+from importlib import import_module
+from typing import Protocol
 
-from socket2me.inspector.history import Bounds, History
+from socket2me.inspector.history import History
 
 from ..config import Settings
-from ..relay.call import Call, this_process
+from ..relay.call import Call
 from .memory import MemoryStore
-from .record import MODES, Counts, StoredEvent, TokenRecord
+from .record import MODES, Counts, StoredEvent, TokenRecord, Totals
 from .sqlite import SQLiteStore
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
-
-    from .redis import RedisStore
 
 __all__ = [
     "MODES",
@@ -30,7 +27,7 @@ __all__ = [
     "StoredEvent",
     "TokenRecord",
     "TokenStore",
-    "is_shared",
+    "Totals",
     "open_store",
 ]
 
@@ -139,40 +136,16 @@ class TokenStore(Protocol):
     def ping(self) -> None:
         """Return if the store answers."""
 
+    def totals(self) -> Totals:
+        """Return what the store holds, for the metrics."""
+
     def close(self) -> None:
         """Write what is to be written. Nothing may be asked of the store any more."""
 
 
-def is_shared(store: TokenStore) -> "TypeIs[RedisStore]":
-    """Say whether other processes may have the same store."""
-    return not isinstance(store, MemoryStore | SQLiteStore)
-
-
-def open_store(url: str, settings: Settings, clock: Any) -> TokenStore:
+def open_store(settings: Settings, clock: Callable[[], float]) -> TokenStore:
     """Return the store that `SOCKET2ME_STORE_URL` names. Raises `ConfigError` if it cannot be used."""
-    history_bounds = Bounds(
-        max_requests=settings.history_max_requests,
-        max_bytes=settings.history_max_bytes,
-        total_bytes=settings.history_total_bytes,
-    )
-    if url == "memory://":
-        return MemoryStore(clock, max_tokens=settings.max_tokens, history_bounds=history_bounds)
-    bounds = {
-        "max_tokens": settings.max_tokens,
-        "max_events": settings.mailbox_max_events,
-        "max_bytes": settings.mailbox_max_bytes,
-        "total_bytes": settings.mailbox_total_bytes,
-    }
-    if url.startswith("sqlite:"):
-        return SQLiteStore(unquote(urlsplit(url).path[1:]), clock, **bounds)
-    from .redis import RedisStore  # the library takes memory that only its users should miss
-
-    return RedisStore(
-        url,
-        clock,
-        **bounds,
-        timeout_seconds=settings.store_timeout_seconds,
-        lease_seconds=settings.lease_seconds,
-        verify_tls=settings.redis_tls_verify,
-        process=this_process(),
-    )
+    # Only when it is used: the library for Redis takes memory.
+    module = import_module(f".{settings.store.module}", __name__)
+    store: TokenStore = module.open_store(settings, clock)
+    return store

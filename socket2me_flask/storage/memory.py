@@ -10,8 +10,9 @@ from threading import Lock
 from socket2me.inspector.history import Bounds, MemoryHistory
 
 from ..concurrency.native import native
+from ..config import Settings
 from ..errors import TooManyTokens
-from .record import TokenRecord
+from .record import TokenRecord, Totals, history_bounds_of
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
 SPARE_SECONDS = 1000
@@ -107,6 +108,9 @@ class MemoryStore:
     def ping(self) -> None:
         pass
 
+    def totals(self) -> Totals:
+        return Totals(len(self._records))
+
     def start(self) -> str:
         return "this process's memory, and end with it"
 
@@ -137,3 +141,8 @@ class MemoryStore:
         self._buckets[second].discard(record.token)
         if not self._buckets[second]:
             del self._buckets[second]
+
+
+def open_store(settings: Settings, clock: Callable[[], float]) -> MemoryStore:
+    """Return the store of this process."""
+    return MemoryStore(clock, max_tokens=settings.max_tokens, history_bounds=history_bounds_of(settings))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from socket2me.inspector.history import Bounds
+
+from ..config import Settings
 from ..relay.call import Call
 
 # What an event counts for beside its bytes.
@@ -13,6 +16,9 @@ SMALL_MAILBOX_BYTES = 65_536
 # How many bytes of events are read at once for their client, if there is more than one.
 MOST_WAITING_BYTES = 4_000_000
 
+# How many dead letters a look for the oldest event that waits may pass over: it costs no more than this.
+MAX_DEAD_PASSED = 100
+
 # When a caller is answered, and how: `notify`, OK once the event was delivered to a live client; `ack`, OK when the
 # client acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")
@@ -21,6 +27,24 @@ MODES = ("notify", "ack", "reply")
 def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
     """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
     return total_bytes if bytes_in_mailbox <= SMALL_MAILBOX_BYTES else total_bytes * 9 // 10
+
+
+def bounds_of(settings: Settings) -> dict[str, int]:
+    """Return the bounds of the mailboxes of a store."""
+    return {
+        "max_events": settings.mailbox_max_events,
+        "max_bytes": settings.mailbox_max_bytes,
+        "total_bytes": settings.mailbox_total_bytes,
+    }
+
+
+def history_bounds_of(settings: Settings) -> Bounds:
+    """Return the bounds of the histories of a store."""
+    return Bounds(
+        max_requests=settings.history_max_requests,
+        max_bytes=settings.history_max_bytes,
+        total_bytes=settings.history_total_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +82,28 @@ class Counts:
             self.refused + newer.refused,
             self.last_request_at if newer.last_request_at is None else newer.last_request_at,
         )
+
+
+def call_without_content(token: str, event_id: str, received_at: float) -> Call:
+    """Return the call of an event whose content was not read."""
+    return Call(token, "", "", "", {}, b"", received_at, event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a store holds, of all processes that share it.
+
+    tokens: how many tokens, with those that have expired and are not removed yet.
+    events, bytes: how many events are in all mailboxes, dead letters too, and what they count for, in bytes.
+    oldest_waiting_at: when the oldest event that is no dead letter was received, in seconds since the epoch. None
+        if there is none. Of dead letters, no more than `MAX_DEAD_PASSED` are passed over to find it: beyond them, a
+        dead letter counts.
+    """
+
+    tokens: int
+    events: int = 0
+    bytes: int = 0
+    oldest_waiting_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,16 @@ from typing import Any
 
 from limits.storage import RedisStorage
 
-from socket2me.inspector.history import Bounds, MemoryHistory
+from socket2me.inspector.history import Bounds
 
 from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
+from ..config import Settings
 from ..errors import StoreUnavailable, TooManyTokens
-from .record import Counts, TokenRecord
+from ..relay.call import this_process
+from .record import MAX_DEAD_PASSED, Counts, TokenRecord, Totals, bounds_of, history_bounds_of
+from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class RedisStore:
         lease_seconds: float = 10,
         verify_tls: bool = True,
         process: str,
+        history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
         **bounds: int,
     ) -> None:
         self._clock = clock
@@ -51,7 +55,7 @@ class RedisStore:
         self.bus = Bus(self.connection, process, lease_seconds=lease_seconds)
         self.routes = Routes(process, clock)
         self.mailboxes = RedisMailboxes(self.connection, process, **bounds)
-        self.history = MemoryHistory(Bounds())
+        self.history = RedisHistory(self.connection, process, history_bounds)
         self._expired: list[str] = []  # taken out of `routes`, and not looked up yet
 
     def start(self) -> str:
@@ -76,6 +80,10 @@ class RedisStore:
         self.bus.check()
         self.connection.call("PING")
 
+    def totals(self) -> Totals:
+        tokens, events, size, oldest = self.connection.run_script("totals", MAX_DEAD_PASSED)
+        return Totals(tokens, events, int(size or 0), float(oldest) if oldest else None)
+
     def close(self) -> None:
         self.bus.close()
         self.connection.close()
@@ -98,8 +106,11 @@ class RedisStore:
         mailbox: bool = False,
         inspect: bool = False,
     ) -> TokenRecord:
-        record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
-        fields = {"ttl": ttl_seconds, "expires_at": record.expires_at, "mode": mode, "mailbox": int(mailbox)}
+        expires_at = self._clock() + ttl_seconds
+        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect)
+        fields = {"ttl": ttl_seconds, "expires_at": expires_at, "mode": mode, "mailbox": int(mailbox)}
+        if inspect:
+            fields["inspect"] = 1
         if secret_hash is not None:
             fields["secret"] = secret_hash
         pairs = (each for pair in fields.items() for each in pair)
@@ -208,3 +219,18 @@ class RedisStore:
         """Run a script that returns a token, and cache where its client is."""
         with self.routes.look_up(token) as lookup:
             return self.routes.learn(lookup, self.connection.run_script(script, token, *args))
+
+
+def open_store(settings: Settings, clock: Callable[[], float]) -> RedisStore:
+    """Return this process's part of the store that the URL names."""
+    return RedisStore(
+        settings.store_url,
+        clock,
+        max_tokens=settings.max_tokens,
+        timeout_seconds=settings.store_timeout_seconds,
+        lease_seconds=settings.lease_seconds,
+        verify_tls=settings.redis_tls_verify,
+        process=this_process(),
+        history_bounds=history_bounds_of(settings),
+        **bounds_of(settings),
+    )

@@ -7,8 +7,8 @@ import msgspec
 
 from ..cluster.redis_connection import RedisConnection
 from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
-from ..relay.call import Call
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES, StoredEvent
+from ..relay.call import FIELDS, Call, call_from
+from .record import EVENT_BYTES, MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES, StoredEvent, call_without_content
 
 # No caller waits longer than this for what the client of a mailbox says.
 CALLER_WAITS_SECONDS = 3600
@@ -19,9 +19,10 @@ MOST_DROPPED = 200
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[str, Any] | list[Any]).decode
 
-# What is kept of a call beside its body. It is written as the values in this order, as the release before reads it,
-# and read so or by name. What is added is a field of its own of the stream's entry.
+# What is kept of a call beside its token, its id and its body, in the entry of the stream: `content` is a list of
+# these, in this order, as the release before reads it; `more` has the other fields by name.
 _CONTENT = ("method", "path", "query", "headers", "received_at", "is_legacy")
+_MORE = tuple(name for name in FIELDS if name not in (*_CONTENT, "token", "id", "body"))
 
 
 class RedisMailboxes:
@@ -46,11 +47,12 @@ class RedisMailboxes:
 
     def put(self, call: Call) -> str | None:
         content = _encode([getattr(call, name) for name in _CONTENT])
-        size = len(content) + len(call.body) + EVENT_BYTES
+        more = _encode({name: getattr(call, name) for name in _MORE})
+        size = len(content) + len(more) + len(call.body) + EVENT_BYTES
         answer = self._run(
             "put",
             *(call.token, self._process, CALLER_WAITS_SECONDS * 1000, call.id, call.received_at, size),
-            *(content, call.body, *self._bounds, SMALL_MAILBOX_BYTES),
+            *(content, call.body, more, *self._bounds, SMALL_MAILBOX_BYTES),
         )
         if answer == b"unknown":
             raise UnknownToken
@@ -100,11 +102,14 @@ class RedisMailboxes:
 
 def _event(token: str, row: list[Any]) -> StoredEvent:
     event_id, attempts, is_dead_letter, size, received_at, *kept = row
-    if kept:
-        content = _decode(kept[0])
-        values = content if isinstance(content, dict) else dict(zip(_CONTENT, content, strict=False))
-        known = {name: values[name] for name in _CONTENT}
-        call = Call(token=token, body=kept[1], id=event_id.decode(), **known)
-    else:
-        call = Call(token, "", "", "", {}, b"", float(received_at), event_id.decode())
+    if not kept:
+        call = call_without_content(token, event_id.decode(), float(received_at))
+        return StoredEvent(call, attempts, bool(is_dead_letter), size)
+    content, body, *more = kept
+    values = _decode(content)
+    if isinstance(values, list):
+        values = dict(zip(_CONTENT, values, strict=False))
+    for packed in more:
+        values |= _decode(packed)
+    call = call_from({**values, "token": token, "body": body, "id": event_id.decode()})
     return StoredEvent(call, attempts, bool(is_dead_letter), size)

@@ -33,7 +33,8 @@ class Database:
     """The file `path`, from `start` to `close`. What was done is durable when `run` returns (WAL, and a sync).
 
     A job is a function that is called on the database's thread, in a transaction. Only there may `execute` and
-    `on_rollback` be used. `on_open` is called there each time that the file was opened.
+    `on_rollback` be used. `on_open` is called there each time that the file was opened. `damaged` is how often its
+    log was found to be damaged then.
     """
 
     def __init__(self, path: str, on_open: Callable[[], None]) -> None:
@@ -41,6 +42,7 @@ class Database:
         self._on_open = on_open
         self._lock = FileLock(path)
         self._failed_at = -math.inf
+        self.damaged = 0
         self._worker = Worker(self._commit, self._on_failure, self._tidy)
         self.report = self._worker.report
         self.submit = self._worker.submit
@@ -104,6 +106,7 @@ class Database:
     def _open(self) -> None:
         opened = open_file(self.path)
         self._connection = opened.database
+        self.damaged += opened.is_damaged
         for note in opened.notes:
             self.report(partial(log.warning, "%s", note))
         if opened.is_writable:

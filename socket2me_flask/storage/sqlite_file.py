@@ -11,7 +11,7 @@ import sqlite3
 import struct
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 
@@ -21,12 +21,12 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 _TOKENS = """
 CREATE TABLE tokens (
     token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
-    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL, inspect INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
 
@@ -34,31 +34,56 @@ CREATE TABLE tokens (
 _EVENTS = """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
-    received_at REAL NOT NULL, size INTEGER NOT NULL, is_legacy INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0,
-    method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL, headers TEXT NOT NULL, body BLOB NOT NULL
+    received_at REAL NOT NULL, size INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, is_dead_letter INTEGER NOT NULL DEFAULT 0,
+    content TEXT NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX events_of_token ON events (token, is_set_aside, number);
+CREATE INDEX events_of_token ON events (token, is_dead_letter, number);
 CREATE INDEX events_by_age ON events (received_at);
 """
 
-# From each version, the statements that make a file of the next. 0 is an empty file.
-_MIGRATIONS = {
-    0: _TOKENS + _EVENTS,
-    # Version 1, the first: `body` came before `attempts` and `size`.
-    1: f"""
-ALTER TABLE events RENAME TO events_1;
+# A change has the position of the last of its entries, which were written at once, and that of its request.
+_HISTORY = """
+CREATE TABLE history (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL, received_at REAL NOT NULL,
+    cost INTEGER NOT NULL, status INTEGER, ms REAL, outcome TEXT, head BLOB NOT NULL
+);
+CREATE INDEX history_of_token ON history (token, position);
+CREATE INDEX history_by_age ON history (received_at);
+CREATE TABLE history_bodies (position INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE history_changes (
+    position INTEGER PRIMARY KEY, request INTEGER NOT NULL, token TEXT NOT NULL, entries BLOB NOT NULL,
+    response BLOB
+);
+CREATE INDEX history_changes_of_token ON history_changes (token, position);
+CREATE INDEX history_changes_of_request ON history_changes (request);
+"""
+
+# Versions 1 and 2 had a column for each field of a call, in another order.
+_EVENTS_FROM_COLUMNS = f"""
+ALTER TABLE events RENAME TO events_of_columns;
 DROP INDEX events_of_token;
 DROP INDEX events_by_age;
 {_EVENTS}
-INSERT INTO events SELECT number, id, token, received_at, size, is_legacy, attempts, is_set_aside,
-    method, path, query, headers, body FROM events_1;
+INSERT INTO events SELECT number, id, token, received_at, size, attempts, is_set_aside,
+    json_object('method', method, 'path', path, 'query', query, 'headers', json(headers),
+        'is_legacy', json(CASE WHEN is_legacy THEN 'true' ELSE 'false' END)),
+    body FROM events_of_columns;
 DELETE FROM sqlite_sequence WHERE name = 'events';
-INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_1';
-DROP TABLE events_1;
-""",  # noqa: S608  # no value comes from outside
+INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name = 'events_of_columns';
+DROP TABLE events_of_columns;
+"""  # noqa: S608  # no value comes from outside
+
+# Versions 1 to 3 kept no history.
+_ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}"
+
+# From each version, the statements that make a file of this one. 0 is an empty file.
+_MIGRATIONS = {
+    0: _TOKENS + _EVENTS + _HISTORY,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
+    3: _ADD_HISTORY,
 }
-_NEXT_VERSION = {0: SCHEMA_VERSION, 1: 2}
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -115,11 +140,15 @@ def is_out_of_room(error: Exception, path: str) -> bool:
 
 @dataclass
 class OpenedFile:
-    """A database that can be read. `is_writable` is whether it can be written. `notes` are lines for the log."""
+    """A database that can be read. `is_writable` is whether it can be written. `notes` are lines for the log.
+
+    `is_damaged` is whether one of those says that its log has lost something.
+    """
 
     database: sqlite3.Connection
     is_writable: bool
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+    is_damaged: bool
 
 
 def open_file(path: str) -> OpenedFile:
@@ -130,17 +159,17 @@ def open_file(path: str) -> OpenedFile:
     """
     # Bodies and headers of callers are in it: for nobody else to read. SQLite makes its other files alike.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    notes: list[str] = []
+    damage: list[str] = []
     frames = _read_frames(path)
     try:
         database = _connect(path, "NORMAL")
         try:
-            notes += _damage(path, database, frames)
-            notes += _bring_up_to_date(path, database)
+            damage = _damage(path, database, frames)
+            notes = damage + _bring_up_to_date(path, database)
         except BaseException:
             database.close()
             raise
-        return OpenedFile(database, True, notes)
+        return OpenedFile(database, True, notes, is_damaged=bool(damage))
     except (sqlite3.Error, OSError) as error:
         if not is_out_of_room(error, path):
             raise
@@ -148,13 +177,13 @@ def open_file(path: str) -> OpenedFile:
     frames = _read_frames(path)
     database = _connect(path, "EXCLUSIVE")
     try:
-        notes = notes or _damage(path, database, frames)
+        damage = damage or _damage(path, database, frames)
         if _version(path, database) != SCHEMA_VERSION:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except BaseException:
         database.close()
         raise
-    return OpenedFile(database, False, notes)
+    return OpenedFile(database, False, damage, is_damaged=bool(damage))
 
 
 def write_nothing(database: sqlite3.Connection) -> None:
@@ -198,12 +227,13 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
         notes.append(f"the database was brought from schema {version} to {SCHEMA_VERSION}; {copy} is as it was")
     database.execute("BEGIN IMMEDIATE")
     try:
-        while version < SCHEMA_VERSION:
+        if version < SCHEMA_VERSION:
             for statement in _MIGRATIONS[version].split(";"):
                 database.execute(statement)
-            version = _NEXT_VERSION[version]
         write_nothing(database)
-        database.execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")
+        for table in ("events", "history", "history_changes"):
+            database.execute(f"DELETE FROM {table} WHERE token NOT IN (SELECT token FROM tokens)")  # noqa: S608
+        database.execute("DELETE FROM history_bodies WHERE position NOT IN (SELECT position FROM history)")
         database.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):

@@ -7,20 +7,30 @@ from functools import partial
 from typing import Any
 
 from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
-from ..relay.call import Call
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, StoredEvent, share_of
+from ..relay.call import FIELDS, Call, call_from
+from .record import (
+    EVENT_BYTES,
+    MAX_DEAD_PASSED,
+    MOST_WAITING_BYTES,
+    StoredEvent,
+    Totals,
+    call_without_content,
+    share_of,
+)
 from .sqlite_database import Database
 
-_STATE = "id, token, received_at, is_legacy, attempts, is_set_aside, size"
-_CONTENT = "method, path, query, headers, body"
-_NO_CONTENT = ("", "", "", "{}", b"")
+_STATE = "id, token, received_at, attempts, is_dead_letter, size"
+
+# `content` is JSON: the fields of a call that have no column.
+_CONTENT = "content, body"
+_FIELDS = tuple(name for name in FIELDS if name not in ("id", "token", "received_at", "body"))
 
 
 class SQLiteMailboxes:
     """Keeps events in a database, and counts them in memory.
 
     A mailbox has at most `max_events` and `max_bytes`, all together `total_bytes`. 0 is no bound.
-    `size` is what all of them have, in bytes.
+    `events` is how many all of them have, `size` what those have, in bytes.
     """
 
     def __init__(
@@ -32,7 +42,7 @@ class SQLiteMailboxes:
         self._total_bytes = total_bytes
         # Of the database's thread:
         self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
-        self.size = 0
+        self.events = self.size = 0
 
     def put(self, call: Call) -> None:
         self._database.run(partial(self._put, call))
@@ -58,10 +68,10 @@ class SQLiteMailboxes:
         self._database.submit(partial(self._delete, "id = ?", event_id))
 
     def dead_letter(self, token: str, event_id: str) -> None:
-        self._database.submit(partial(self._update, "is_set_aside = 1", event_id, token))
+        self._database.submit(partial(self._update, "is_dead_letter = 1", event_id, token))
 
     def redeliver(self, token: str, event_id: str) -> None:
-        if not self._database.run(partial(self._update, "is_set_aside = 0, attempts = 0", event_id, token)):
+        if not self._database.run(partial(self._update, "is_dead_letter = 0, attempts = 0", event_id, token)):
             raise UnknownEvent
 
     def delete(self, token: str, event_id: str) -> None:
@@ -78,15 +88,25 @@ class SQLiteMailboxes:
         """Count the events of a file that was opened."""
         counts = self._database.execute("SELECT token, count(*), sum(size) FROM events GROUP BY token")
         self._sizes = {token: (events, size) for token, events, size in counts}
+        self.events = sum(events for events, _ in self._sizes.values())
         self.size = sum(size for _, size in self._sizes.values())
+
+    def totals(self) -> Totals:
+        """Return what the mailboxes hold. This is a job."""
+        oldest = self._database.execute(
+            "SELECT received_at, is_dead_letter FROM events ORDER BY received_at LIMIT ?", (MAX_DEAD_PASSED + 1,)
+        ).fetchall()
+        waiting = (received_at for received_at, is_dead_letter in oldest if not is_dead_letter)
+        beyond = oldest[-1][0] if len(oldest) > MAX_DEAD_PASSED else None
+        return Totals(0, self.events, self.size, next(waiting, beyond))
 
     def drop_mailbox(self, token: str) -> None:
         """Drop all events of a token, as a part of a job."""
         self._delete("token = ?", token)
 
     def _put(self, call: Call) -> None:
-        headers = json.dumps(call.headers)
-        size = len(call.path) + len(call.query) + len(headers) + len(call.body) + EVENT_BYTES
+        content = json.dumps({name: getattr(call, name) for name in _FIELDS})
+        size = len(content) + len(call.body) + EVENT_BYTES
         events, of_token = self._sizes.get(call.token, (0, 0))
         if (self._max_events and events >= self._max_events) or (
             self._max_bytes and of_token + size > self._max_bytes
@@ -94,11 +114,10 @@ class SQLiteMailboxes:
             raise MailboxFull
         if self._total_bytes and self.size + size > share_of(self._total_bytes, of_token + size):
             raise MailboxesFull
-        row = (call.id, call.token, call.received_at, call.method, call.path, call.query, headers, call.body)
         inserted = self._database.execute(
-            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
-            "SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
-            (*row, call.is_legacy, size, call.token),
+            "INSERT INTO events (id, token, received_at, size, content, body) "
+            "SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM tokens WHERE token = ?)",
+            (call.id, call.token, call.received_at, size, content, call.body, call.token),
         )
         if not inserted.rowcount:
             raise UnknownToken  # it ended while the body came
@@ -114,7 +133,7 @@ class SQLiteMailboxes:
         events: list[StoredEvent] = []
         left = MOST_WAITING_BYTES
         rows = execute(
-            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_set_aside ORDER BY number LIMIT ?",  # noqa: S608
+            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_dead_letter ORDER BY number LIMIT ?",  # noqa: S608
             (token, limit),
         )
         with closing(rows):
@@ -148,13 +167,16 @@ class SQLiteMailboxes:
         before_events, before_size = self._sizes.pop(token, (0, 0))
         if before_events + events:
             self._sizes[token] = (before_events + events, before_size + size)
+        self.events += events
         self.size += size
 
 
 def _event(row: Sequence[Any]) -> StoredEvent:
-    event_id, token, received_at, is_legacy, attempts, is_dead_letter, size, *content = row
-    method, path, query, headers, body = content or _NO_CONTENT
-    call = Call(
-        token, method, path, query, json.loads(headers), body, received_at, id=event_id, is_legacy=bool(is_legacy)
-    )
+    event_id, token, received_at, attempts, is_dead_letter, size, *kept = row
+    if kept:
+        content, body = kept
+        columns = {"token": token, "body": body, "id": event_id, "received_at": received_at}
+        call = call_from({**json.loads(content), **columns})
+    else:
+        call = call_without_content(token, event_id, received_at)
     return StoredEvent(call, attempts, bool(is_dead_letter), size)

@@ -165,7 +165,6 @@ def _store_is_shared() -> bool:
     from ..errors import ConfigError
 
     try:
-        url: str = from_env(os.environ).store_url
+        return from_env(os.environ).store.is_shared
     except ConfigError:
         return True
-    return url.startswith("redis")

@@ -48,7 +48,8 @@ def test_a_large_body_crosses_whole(pair):
     with PythonListener(pair, token) as client:
         client.expect("connect")
         assert pair.go(token, data=body).text == "OK"
-        assert client.expect("request")["body"] == body
+        request = client.expect("request")
+        assert (request["body"], request["remote_addr"]) == (body, "127.0.0.1")
     assert not pair.redis.client.keys("s2m:message:*")
 
 
@@ -203,6 +204,7 @@ def test_what_is_in_flight_is_seen_at_another_process(pair):
         assert client.receive() == f'42/{made["token"]},["dropped","{request["id"]}"]'
         ack_id, second = client.event()
         assert second["id"] != request["id"]
+        assert second["remote_addr"] == "127.0.0.1"
         client.acknowledge(ack_id)
         assert sorted(caller.answer.status_code for caller in callers) == [200, 410]
 

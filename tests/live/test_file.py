@@ -1,6 +1,7 @@
 """The SQLite store's file under real relays: who opens it, full disks, damage, copies, and earlier versions."""
 
 import contextlib
+import json
 import os
 import resource
 import shlex
@@ -18,6 +19,7 @@ import requests
 
 from socket2me_flask.storage.sqlite_database import QUIET_SECONDS
 from tests.support.delivery import Acknowledging, error_code, events
+from tests.support.fakes import call_of
 from tests.support.servers import (
     BIN,
     ROOT,
@@ -487,6 +489,60 @@ def test_a_relay_of_the_previous_release_is_replaced_by_this_one(path, previous)
     with start(path) as server:
         assert events(server, made)["waiting"] == kept
         assert "relay.db.v1 is as it was" in server.log
+
+
+_SCHEMA_2 = """
+CREATE TABLE tokens (
+    token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL,
+    received_at REAL NOT NULL, size INTEGER NOT NULL, is_legacy INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, is_set_aside INTEGER NOT NULL DEFAULT 0,
+    method TEXT NOT NULL, path TEXT NOT NULL, query TEXT NOT NULL, headers TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX events_of_token ON events (token, is_set_aside, number);
+CREATE INDEX events_by_age ON events (received_at);
+PRAGMA user_version = 2;
+"""
+
+
+def test_a_file_whose_events_have_a_column_for_each_field_is_read(path):
+    """Every field arrives as it was; those that the file has no place for have their defaults."""
+    from socket2me_flask.relay.call import Call
+    from socket2me_flask.storage import SQLiteStore
+
+    headers, received_at = {"x": 'a"\xfc', "y": "1,2"}, 1764124866.1234567
+    call = Call("a" * 24, "PUT", "/\u20ac", "q=%41", headers, b"\0\xff", received_at, "id-1", is_legacy=True)
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.executescript(_SCHEMA_2)
+        database.execute("INSERT INTO tokens VALUES (?, 60, ?, NULL, 'ack', 1)", (call.token, time.time() + 60))
+        row = (call.id, call.token, received_at, call.method, call.path, call.query, json.dumps(headers), call.body)
+        database.execute(
+            "INSERT INTO events (id, token, received_at, method, path, query, headers, body, is_legacy, size) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 7)",
+            row,
+        )
+    store = SQLiteStore(str(path))
+    store.start()
+    assert [(event.call, event.size) for event in store.mailboxes.waiting(call.token, 5)] == [(call, 7)]
+    store.close()
+    assert (path.parent / "relay.db.v2").exists()
+
+
+def test_a_field_that_a_later_version_adds_is_skipped(path):
+    """It needs no other schema, so this version opens the file."""
+    from socket2me_flask.storage import SQLiteStore
+
+    store = SQLiteStore(str(path))
+    store.start()
+    store.add("a" * 24, 60, mode="ack", mailbox=True)
+    store.mailboxes.put(call := call_of("a" * 24, b"body"))
+    add = "UPDATE events SET content = json_set(content, '$.colour', 'blue')"
+    store.database.run(lambda: store.database.execute(add))
+    assert store.mailboxes.find(call.token, call.id).call == call
+    store.close()
 
 
 def test_an_update_that_fails_leaves_the_file_as_it_was(path, previous, monkeypatch):

@@ -69,6 +69,8 @@ def test_a_call_reaches_the_client(any_server, connect):
     assert (request["method"], request["path"], request["query"]) == ("GET", "", "somevar1=somevalue1")
     assert isinstance(request["id"], str)
     assert isinstance(request["received_at"], float)
+    assert request["remote_addr"] == "127.0.0.1"
+    assert "request_id" not in request
 
 
 def test_bodies_arrive(any_server, connect):

@@ -132,6 +132,7 @@ def test_a_call_arrives_as_it_was_sent(nginx):
         request = client.expect("request")
         assert f"/v1/go/{token}{request['path']}?{request['query']}" == target
         assert (request["method"], request["body"]) == ("PUT", b"a=b")
+        assert request["remote_addr"] == "127.0.0.1"  # nginx's peer, not what that says
         assert request["headers"] == {
             "host": "relay.example:81",
             "x.dotted": "1",

@@ -9,41 +9,28 @@ from functools import cache
 
 from socket2me_flask.concurrency.loop import GreenLoop
 from socket2me_flask.engineio import websocket
-from socket2me_flask.engineio.websocket_connection import Connection
+from socket2me_flask.engineio.websocket_connection import Connection, ConnectionOptions, Owner
+from socket2me_flask.limits import Pool
 
 # As large as the largest message of the suite.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_TOTAL_BYTES = 10 * MAX_MESSAGE_BYTES
 
 
-class Echo:
+class Echo(Owner):
     """An owner of a connection that sends back each message."""
 
-    def __init__(self):
-        self.connection = None
+    def __init__(self, connect):
+        self.connection = connect(self)
 
     def on_message(self, opcode, payload):
         self.connection.write(websocket.frame(opcode, payload))
 
-    def on_progress(self):
-        pass
-
-    def on_drained(self):
-        pass
-
-    def on_limit(self, error):
-        pass
-
-    def on_closing(self, reason):
-        pass
-
-    def on_closed(self, reason):
-        pass
-
 
 @cache
-def loop():
-    """Return the loop of this process. It is made in the worker, where eventlet is."""
-    return GreenLoop()
+def options():
+    """Return what all connections of this process share. It is made in the worker, where eventlet is."""
+    return ConnectionOptions(GreenLoop(), MAX_MESSAGE_BYTES, Pool(MAX_TOTAL_BYTES))
 
 
 def app(environ, start_response):
@@ -52,9 +39,8 @@ def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "0")])
         return []
     answer = websocket.accept(environ)
-    echo = Echo()
-    echo.connection = Connection(
-        loop().detach_socket(environ), loop(), loop().lock(), echo, max_message_bytes=MAX_MESSAGE_BYTES
-    )
+    loop = options().loop
+    sock = loop.detach_socket(environ)
+    echo = Echo(lambda owner: Connection(sock, options(), loop.lock(), owner, environ["REMOTE_ADDR"]))
     echo.connection.write(answer)
-    raise loop().attend(echo.connection)
+    raise loop.attend(echo.connection)

@@ -5,8 +5,15 @@ from socket2me_flask.http.answers import ErrorAnswers
 from socket2me_flask.http.origins import Origins
 
 
+class IdleEngine(Engine):
+    """An engine whose work the test does: `dispatcher.run_next()`. No thread does it, and no timer runs."""
+
+    def start_background_task(self, target, *args, **kwargs):
+        pass
+
+
 def make_engine(**limits):
-    """Return an engine that runs no work: what is scheduled is in its list `scheduled`."""
+    """Return an engine with the limits of these tests, but for those that are given."""
     defaults = {
         "sessions": 10,
         "sessions_per_address": 0,
@@ -21,16 +28,15 @@ def make_engine(**limits):
         "body_timeout_seconds": 10,
         "reading_bytes": 1000,
     }
-    engine = Engine(Limits(**defaults | limits), ErrorAnswers(5), Origins(None), async_mode="threading")
+    engine = IdleEngine(Limits(**defaults | limits), ErrorAnswers(5), Origins(None), async_mode="threading")
     engine.on("disconnect", lambda sid, reason: None)
-    engine.scheduled = []
-    engine.schedule = engine.scheduled.append
     return engine
 
 
-def opened(engine, session_id="s", address="127.0.0.1"):
-    """Return a session that polls."""
-    session = Session(engine, session_id, engine._admit({"REMOTE_ADDR": address}))
+def opened(engine, session_id="s", address="127.0.0.1", connect=lambda session: None):
+    """Return a session that polls, or whose connection is what `connect` returns."""
+    engine.admission.admit(address)
+    session = Session(engine, session_id, address)
     engine.sessions[session_id] = session
-    session.open()
+    session.open(connect(session))
     return session

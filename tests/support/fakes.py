@@ -50,7 +50,6 @@ def relay_on(store, *, mailboxes=None, **options):
         "max_requests": 10,
         "max_requests_per_token": 10,
         "max_bytes": 1000,
-        "address_of": lambda call: call.address,
     }
     defaults = {
         "hold_seconds": 0,
@@ -68,7 +67,7 @@ def relay_on(store, *, mailboxes=None, **options):
 
 
 def call_for(token, path="", body=b"", headers=None, address=""):
-    return Call(token, "POST", path, "", headers or {}, body, received_at=0.0, address=address)
+    return Call(token, "POST", path, "", headers or {}, body, received_at=0.0, remote_addr=address)
 
 
 def forward(relay, call):
@@ -108,4 +107,14 @@ class AckClient(FakeClient):
 
 
 def call_of(token, body=b"", received_at=1.0):
-    return Call(token, "POST", "/a%20b", "q=1", {"x-a": "gr\xfc\xdfe"}, body, received_at, is_legacy=True)
+    return Call(
+        token,
+        "POST",
+        "/a%20b",
+        "q=1",
+        {"x-a": "gr\xfc\xdfe"},
+        body,
+        received_at,
+        is_legacy=True,
+        remote_addr="192.0.2.1",
+    )

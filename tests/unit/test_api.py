@@ -171,7 +171,7 @@ def test_an_error_is_one_plain_line_for_a_caller_that_wants_text(http):
 def test_a_surprise_is_a_500_in_the_same_shape(http, app, caplog):
     """A fault of ours is logged, and tells the caller nothing of our insides."""
 
-    def fail(*_):
+    def fail(*_, **options):
         raise RuntimeError("the secret inside")
 
     app.testing = False

@@ -5,17 +5,11 @@ import threading
 import pytest
 
 from socket2me_flask.engineio import EngineFull, OutboxFull, SessionClosed, protocol
+from socket2me_flask.engineio.inbox import INBOX_PACKETS, WORK_PACKETS
+from socket2me_flask.engineio.outbox import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS
 from socket2me_flask.engineio.protocol import PAYLOAD_PACKETS, BadPacket, Packet
 from socket2me_flask.engineio.protocol3 import Codec as Codec3
-from socket2me_flask.engineio.session import (
-    CONTROL_BYTES,
-    FAIR_BYTES,
-    INBOX_PACKETS,
-    POLL_BYTES,
-    POLL_PACKETS,
-    WORK_PACKETS,
-)
-from socket2me_flask.engineio.state import CLOSED, POLLING, WEBSOCKET
+from socket2me_flask.engineio.state import CLOSED, POLLING
 from tests.support.engines import make_engine, opened
 
 
@@ -72,14 +66,14 @@ def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
     engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
     for _ in range(WORK_PACKETS * 3):
         session.receive(Packet(b"4x"))
-    engine.scheduled.pop().work()
+    engine.dispatcher.run_next()
     handled = len(heard)
     assert 0 < handled <= WORK_PACKETS
     session.abort()
-    assert len(session._inbox) == 1
+    assert len(session.inbox) == 1
     session.receive(Packet(b"4late"))
-    while engine.scheduled:
-        engine.scheduled.pop().work()
+    while engine.dispatcher.run_next():
+        pass
     assert heard[handled:] == ["the end"]
 
 
@@ -110,26 +104,25 @@ class Wire:
 def test_whether_an_event_was_sent_is_known_after_the_end(engine):
     """By its number: what was written or polled before was, what waited or was written in vain was not."""
     for end in ("abort", "on_closing", "close", "write"):
-        session = opened(engine, end)
-        session.state, session.connection = WEBSOCKET, Wire(session)
+        session = opened(engine, end, connect=Wire)
         first = session.send([event()])
         session.flush()
         second = session.send([event(), event()])
         if end == "write":
-            session.connection.is_broken = True
+            session.outbox.connection.is_broken = True
             with pytest.raises(SessionClosed):
                 session.flush()
         elif end == "on_closing":
             session.on_closing("the client closed")
         else:
             getattr(session, end)("the end")
-        assert not session.has_lost(first)
-        assert session.has_lost(second) is (end != "close")
+        assert not session.outbox.has_lost(first)
+        assert session.outbox.has_lost(second) is (end != "close")
     session = opened(engine)
     numbers = [session.send([event()]) for _ in range(POLL_PACKETS + 1)]
     session.take_for_poll()
     session.abort()
-    assert [session.has_lost(number) for number in numbers] == [False] * POLL_PACKETS + [True]
+    assert [session.outbox.has_lost(number) for number in numbers] == [False] * POLL_PACKETS + [True]
 
 
 def test_acknowledgements_that_came_before_the_end_are_handled(session, engine):
@@ -144,11 +137,11 @@ def test_acknowledgements_that_came_before_the_end_are_handled(session, engine):
         session.receive(packet)
     session.receive(Packet(b"1"))
     session.receive(Packet(b"43/t,3[]"))
-    assert engine._session_count == 1
-    engine.scheduled.pop().work()
-    assert not engine.scheduled
+    assert engine.admission.sessions == 1
+    engine.dispatcher.run_next()
+    assert not engine.dispatcher.run_next()
     assert heard == [b"its attachment", "3/t,1[]", '61-/t,2[{"_placeholder":true,"num":0}]', b"bytes", "the end"]
-    assert engine._session_count == 0
+    assert engine.admission.sessions == 0
 
 
 @pytest.mark.parametrize("ends_before", [True, False])
@@ -166,34 +159,33 @@ def test_nothing_is_handled_after_a_message_that_cannot_be_read(session, engine,
         session.receive(Packet(b"43/t,x"))
     if ends_before:
         session.abort()
-    engine.scheduled.pop().work()
+    engine.dispatcher.run_next()
     session.abort()
     assert heard == ["3/t,x", "the end"]
-    assert (engine.scheduled, engine._session_count) == ([], 0)
+    assert (engine.dispatcher.run_next(), engine.admission.sessions) == (False, 0)
 
 
-def test_a_session_is_counted_no_more_although_its_end_was_not_handled(session, engine):
+def test_a_session_is_counted_no_more_although_its_end_was_not_handled(session, engine, caplog):
     """The application fails at it: that is logged, and costs nobody a place."""
     engine.handlers["disconnect"] = lambda sid, reason: 1 / 0
     session.abort()
-    with pytest.raises(ZeroDivisionError):
-        engine.scheduled.pop().work()
-    assert engine._session_count == 0
+    engine.dispatcher.run_next()
+    assert "ZeroDivisionError" in caplog.text
+    assert engine.admission.sessions == 0
 
 
 def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
     """A client that polls sends the next POST then, so its inbox has a bound: of one payload more than is said."""
     engine.handlers["message"] = lambda sid, data: None
-    session.wait_for_space(0)
     for _ in range(INBOX_PACKETS):
         session.receive(Packet(b"4x"))
-    poster = threading.Thread(target=session.wait_for_space, args=(60,))
+    poster = threading.Thread(target=session.inbox.wait_for_space, args=(60,))
     poster.start()
-    while session._inbox_space is None:
+    while session.inbox.space is None:
         pass
-    while len(session._inbox or ()) > INBOX_PACKETS // 2:
-        assert session._inbox_space is not None
-        engine.scheduled.pop().work()
+    while len(session.inbox or ()) > INBOX_PACKETS // 2:
+        assert session.inbox.space is not None
+        engine.dispatcher.run_next()
     poster.join(10)
     assert not poster.is_alive()
 
@@ -202,9 +194,9 @@ def test_the_end_of_its_session_ends_a_post_that_waits(session):
     """It does not wait for anything any more."""
     for _ in range(INBOX_PACKETS):
         session.receive(Packet(b"4x"))
-    poster = threading.Thread(target=session.wait_for_space, args=(60,))
+    poster = threading.Thread(target=session.inbox.wait_for_space, args=(60,))
     poster.start()
-    while session._inbox_space is None:
+    while session.inbox.space is None:
         pass
     session.abort()
     poster.join(10)
@@ -216,7 +208,7 @@ def test_frames_are_text_or_binary():
     assert protocol.encode_frames([Packet(b"4a"), Packet(b"\x00", binary=True)]) == b"\x81\x024a\x82\x01\x00"
 
 
-def test_a_poll_gets_what_pythons_client_takes(session):
+def test_a_poll_gets_what_pythons_client_takes(session, engine):
     """At most 16 packets: python-engineio's client refuses longer payloads whole."""
     for number in range(40):
         session.send([Packet(b"4%d" % number)])
@@ -225,7 +217,7 @@ def test_a_poll_gets_what_pythons_client_takes(session):
         assert len(packets) <= POLL_PACKETS == 16
         taken += packets
     assert [packet.data for packet in taken] == [b"4%d" % number for number in range(40)]
-    assert session._outbox_bytes == 0
+    assert engine.queued.used == 0
 
 
 def test_a_poll_is_cut_by_size_and_gets_at_least_one_packet(session):
@@ -244,7 +236,7 @@ def test_an_outbox_has_a_bound_in_packets(session):
         session.send([event()])
     with pytest.raises(OutboxFull):
         session.send([event()])
-    assert len(session._outbox) == 100
+    assert len(session.outbox.packets) == 100
 
 
 def test_an_outbox_has_a_bound_in_bytes(session):
@@ -316,11 +308,11 @@ def test_the_application_hears_messages_and_the_end_in_order(session, engine):
     engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
     session.receive(Packet(b"4one"))
     session.receive(Packet(b"\x00", binary=True))
-    assert engine.scheduled == [session]
-    session.work()
+    engine.dispatcher.run_next()
+    assert not engine.dispatcher.run_next()
     session.receive(Packet(b"4late"))
     session.abort()
-    session.work()
+    engine.dispatcher.run_next()
     assert heard == ["one", b"\x00", "the end"]
 
 
@@ -332,7 +324,7 @@ def test_a_message_that_makes_the_application_stumble_ends_the_session(session, 
 
     engine.handlers["message"] = stumble
     session.receive(Packet(b"4?"))
-    session.work()
+    engine.dispatcher.run_next()
     assert not session.state.is_open
 
 
@@ -350,8 +342,7 @@ def test_one_client_cannot_keep_the_worker_to_itself(session, engine):
     for _ in range(120):
         session.receive(Packet(b"4x"))
     turns = 0
-    while engine.scheduled:
-        engine.scheduled.pop().work()
+    while engine.dispatcher.run_next():
         turns += 1
     assert len(heard) == 120
     assert turns >= 3  # each of which has a bound in time, too

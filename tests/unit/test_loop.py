@@ -11,7 +11,8 @@ import eventlet
 import pytest
 
 from socket2me_flask.concurrency.loop import GreenLoop, ThreadLoop
-from socket2me_flask.engineio.websocket_connection import READ_BYTES, Connection
+from socket2me_flask.engineio.websocket_connection import READ_BYTES, Connection, ConnectionOptions
+from socket2me_flask.limits import Pool
 from tests.support.servers import DEADLINE_SECONDS
 
 FRAME = b"\x81\x81" + bytes(4) + b"x"
@@ -93,7 +94,7 @@ def test_green_threads_read_all_that_has_come(pair):
     """In several reads, although the socket of the later ones is not readable any more; a pause loses nothing."""
     theirs, ours = pair
     loop, owner = GreenLoop(), Owner()
-    connection = Connection(theirs, loop, loop.lock(), owner, max_message_bytes=1000)
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
     assert isinstance(loop.attend(connection), StopIteration)
     for rounds in range(1, 4):
         ours.sendall(FRAME * FRAMES)
@@ -116,7 +117,7 @@ def test_threads_read_all_that_has_come(pair):
     """The same under `flask run`."""
     theirs, ours = pair
     loop, owner = ThreadLoop(), Owner()
-    connection = Connection(theirs, loop, loop.lock(), owner, max_message_bytes=1000)
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
     server = threading.Thread(target=loop.attend, args=(connection,), daemon=True)
     server.start()
     ours.sendall(FRAME * FRAMES)

@@ -27,7 +27,7 @@ def parts(args):
 
 def test_nothing_at_all_is_ok():
     """As without an acknowledgement."""
-    assert from_acknowledgement([]) is OK
+    assert from_acknowledgement([]) == OK
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def nested(depth):
 def test_the_example_of_the_specification():
     """The specification's example, field by field."""
     headers = EXAMPLE_HEADERS
-    the_call = Call(TOKEN, "GET", "", "somevar1=somevalue1", headers, b"", received_at=1.5)
+    the_call = Call(TOKEN, "GET", "", "somevar1=somevalue1", headers, b"", received_at=1.5, remote_addr="5.5.5.5")
     assert received(the_call) == {
         "headers": headers,
         "params": {"token": TOKEN, "somevar1": "somevalue1"},
@@ -65,7 +65,16 @@ def test_the_example_of_the_specification():
         "path": "",
         "query": "somevar1=somevalue1",
         "received_at": 1.5,
+        "remote_addr": "5.5.5.5",
     }
+
+
+def test_members_that_are_not_known_are_left_out():
+    """An event that an earlier version kept has no caller's address, and most calls no id of their caller's."""
+    the_call = call()
+    assert not {"remote_addr", "request_id"} & set(received(the_call))
+    the_call.request_id = "r-1"
+    assert received(the_call)["request_id"] == "r-1"
 
 
 def test_every_call_has_its_own_id():

@@ -77,11 +77,17 @@ def engine():
 class Connection:
     """A WebSocket of which only the end matters."""
 
-    def __init__(self, owner=None):
+    def __init__(self, owner):
         self.owner = owner
         self.unsent_bytes = 0
         self.is_open = True
         self.written = b""
+
+    def is_owned_by(self, owner):
+        return self.owner is owner
+
+    def transfer_to(self, owner):
+        self.owner = owner
 
     def write(self, data):
         self.written += data
@@ -106,8 +112,7 @@ class Connection:
 def in_state(engine, state):
     """Return a session that came to a state by the calls that lead there, and its upgrade."""
     session = opened(engine)
-    upgrade = Upgrade(session, Connection())
-    upgrade._connection.owner = upgrade
+    upgrade = Upgrade(session, Connection)
     if state in (PROBING, UPGRADING, WEBSOCKET, CLOSING, LINGERING):
         session.upgrade_started(upgrade)
     if state in (UPGRADING, WEBSOCKET, CLOSING, LINGERING):
@@ -135,8 +140,8 @@ def test_however_a_session_ends_it_is_counted_once_and_not_for_ever(engine, stat
             session.abort()
         elif how == "close":
             session.close("the relay closes it", CloseCode.GOING_AWAY)
-        elif session.connection is not None:
-            session.on_closing("a bad frame") if how == "closing" else session.connection.abort()
+        elif session.outbox.connection is not None:
+            session.on_closing("a bad frame") if how == "closing" else session.outbox.connection.abort()
         assert session.state is not state or state in (
             POLLING,
             PROBING,
@@ -148,13 +153,13 @@ def test_however_a_session_ends_it_is_counted_once_and_not_for_ever(engine, stat
         )
     session.abort()
     assert session.state is CLOSED
-    while engine.scheduled:
-        engine.scheduled.pop().work()
-    assert engine._session_count == 0
-    assert not engine._addresses
+    while engine.dispatcher.run_next():
+        pass
+    assert engine.admission.sessions == 0
+    assert not engine.admission.by_address
     assert engine.sessions == {}
     assert session.upgrade is None
-    assert not any(timer._due for timer in engine._session_timers)
+    assert not any(len(timer) for timer in (*engine.heartbeats.timers, *engine.deadlines.timers))
 
 
 @pytest.mark.parametrize("state", [PROBING, UPGRADING], ids=lambda state: state.name)
@@ -162,10 +167,10 @@ def test_a_failed_upgrade_leaves_the_session_with_its_polls(engine, state):
     """Whatever was queued meanwhile goes with the next poll, and the next upgrade may be tried."""
     session, upgrade = in_state(engine, state)
     session.send([EVENT])
-    upgrade._connection.abort("reset")
+    upgrade.connection.abort("reset")
     assert session.state is POLLING
     assert session.take_for_poll() == [EVENT]
-    session.upgrade_started(Upgrade(session, Connection()))
+    session.upgrade_started(Upgrade(session, Connection))
 
 
 @pytest.mark.parametrize("state", [state for state in REACHED if state is not POLLING], ids=lambda s: s.name)
@@ -173,7 +178,7 @@ def test_a_second_upgrade_is_refused(engine, state):
     """While one is tried, after one succeeded, and after the end."""
     session, _ = in_state(engine, state)
     with pytest.raises(IllegalTransition):
-        session.upgrade_started(Upgrade(session, Connection()))
+        session.upgrade_started(Upgrade(session, Connection))
     assert session.state is state
 
 
@@ -196,7 +201,7 @@ def test_polls_bring_nothing_while_a_websocket_takes_over(engine):
     session.flush()
     assert session.take_for_poll() == []
     upgrade.on_message(Opcode.TEXT, b"5")
-    assert upgrade._connection.written.endswith(EVENT.data)
+    assert upgrade.connection.written.endswith(EVENT.data)
 
 
 def test_an_ending_session_ends_its_upgrade(engine):
@@ -204,7 +209,7 @@ def test_an_ending_session_ends_its_upgrade(engine):
     session, upgrade = in_state(engine, PROBING)
     session.close("the relay closes it")
     assert session.state is DRAINING
-    assert not upgrade._connection.is_open
+    assert not upgrade.connection.is_open
 
 
 def test_a_session_that_ends_while_a_websocket_takes_over_ends_over_the_websocket(engine):
@@ -213,11 +218,11 @@ def test_a_session_that_ends_while_a_websocket_takes_over_ends_over_the_websocke
     session.send([EVENT])
     session.close("the relay closes it")
     assert session.state is CLOSING
-    assert upgrade._connection.is_open
+    assert upgrade.connection.is_open
     assert session.take_for_poll() == []
     upgrade.on_message(Opcode.TEXT, b"5")
     assert session.state is LINGERING
-    assert upgrade._connection.written.endswith(EVENT.data)
+    assert upgrade.connection.written.endswith(EVENT.data)
 
 
 def test_a_session_that_ends_while_a_websocket_takes_over_and_fails_ends_over_polls(engine):
@@ -225,7 +230,7 @@ def test_a_session_that_ends_while_a_websocket_takes_over_and_fails_ends_over_po
     session, upgrade = in_state(engine, UPGRADING)
     session.send([EVENT])
     session.close("the relay closes it")
-    upgrade._connection.abort("reset")
+    upgrade.connection.abort("reset")
     assert session.state is DRAINING
     assert session.take_for_poll() == [EVENT]
 
@@ -233,12 +238,12 @@ def test_a_session_that_ends_while_a_websocket_takes_over_and_fails_ends_over_po
 def test_a_pong_counts_when_its_ping_was_written(engine):
     """Not while the ping waits behind what the client does not read; however often a client says it is there."""
     session, upgrade = in_state(engine, WEBSOCKET)
-    connection = upgrade._connection
-    session.ping()
+    connection = upgrade.connection
+    engine.heartbeats.ping(session)
     session.receive(Packet(b"3"))
     assert not session.is_pong_due
     connection.unsent_bytes = 1_000_000
-    session.ping()  # waits in the outbox
+    engine.heartbeats.ping(session)  # waits in the outbox
     session.receive(Packet(b"3"))
     assert session.is_pong_due
     connection.owner.on_drained()
@@ -253,29 +258,33 @@ def test_a_pong_counts_when_its_ping_was_written(engine):
 def test_a_pong_over_polls_counts_when_its_ping_was_polled(engine):
     """The same for the other transport, and in between."""
     session, upgrade = in_state(engine, POLLING)
-    session.ping()
+    engine.heartbeats.ping(session)
     session.receive(Packet(b"3"))
     assert session.is_pong_due
     assert session.take_for_poll() == [Packet(b"2")]
     session.receive(Packet(b"3"))
     assert not session.is_pong_due
-    session.ping()
+    engine.heartbeats.ping(session)
     session.upgrade_started(upgrade)
     session.upgrade_probed()
     session.receive(Packet(b"3"))
     assert session.is_pong_due
-    session.upgrade_finished(upgrade._connection)
+    session.upgrade_finished(upgrade.connection)
     session.receive(Packet(b"3"))
     assert not session.is_pong_due
 
 
-def test_a_client_is_waited_for_while_it_reads(engine):
-    """Each piece that it reads gives it time anew; when nothing waits for it, it has all the time."""
+def test_a_client_has_time_while_it_reads(engine, monkeypatch):
+    """Each piece that it reads gives it time anew; when nothing waits for it, it has no deadline."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     session, upgrade = in_state(engine, WEBSOCKET)
-    upgrade._connection.unsent_bytes = 10
+    upgrade.connection.unsent_bytes = 10
     session.on_progress()
-    (due,) = engine._unread._due.values()
+    now[0] += 1
+    assert engine.deadlines.reads.oldest(1, seconds=1) == [session]
     session.on_progress()
-    assert engine._unread._due[session] > due
-    upgrade._connection.drain()
-    assert not engine._unread._due
+    assert engine.deadlines.reads.oldest(1, seconds=1) == []
+    assert len(engine.deadlines.reads) == 1
+    upgrade.connection.drain()
+    assert len(engine.deadlines.reads) == 0

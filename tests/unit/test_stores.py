@@ -2,12 +2,15 @@
 
 import sys
 import tracemalloc
+import types
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from socket2me_flask import config, create_app
 from socket2me_flask.errors import (
+    ConfigError,
     MailboxesFull,
     MailboxFull,
     TooManyTokens,
@@ -347,7 +350,7 @@ def test_events_are_found_by_their_own_token_only(box):
 
 @pytest.mark.parametrize(
     ("bounds", "error"),
-    [({"max_events": 2}, MailboxFull), ({"max_bytes": 2700}, MailboxFull), ({"total_bytes": 2700}, MailboxesFull)],
+    [({"max_events": 2}, MailboxFull), ({"max_bytes": 3000}, MailboxFull), ({"total_bytes": 3000}, MailboxesFull)],
 )
 def test_mailboxes_have_bounds(reopen, bounds, error):
     """What was kept stays; when it goes, there is room. The bounds hold after a restart."""
@@ -408,3 +411,26 @@ def test_an_event_of_a_token_that_ended_is_not_kept(box):
     with pytest.raises(UnknownToken):
         store.mailboxes.put(call_of(token))
     assert bytes_in(store) == 0
+
+
+def test_a_store_is_a_module_and_a_line(monkeypatch, clock):
+    """The URL of a kind in `STORES` opens the store of its module, in an application as well."""
+    opened = []
+
+    def open_store(settings, clock):
+        opened.append(settings.store_url)
+        return MemoryStore(clock)
+
+    module = types.ModuleType("socket2me_flask.storage.shelf")
+    module.open_store = open_store
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(
+        config.STORES, "shelf", config.StoreKind("shelf", "shelf://name", lambda url: bool(url.netloc))
+    )
+    monkeypatch.setenv("SOCKET2ME_STORE_URL", "shelf://one")
+    app = create_app(clock=clock)
+    assert opened == ["shelf://one"]
+    assert app.test_client().get("/v1/new").status_code == 200
+    monkeypatch.setenv("SOCKET2ME_STORE_URL", "shelf:")
+    with pytest.raises(ConfigError, match="is not accepted"):
+        create_app(clock=clock)

@@ -11,7 +11,7 @@ import pytest
 import requests
 import websocket
 
-from socket2me_flask.engineio.server import POLL_GAP_SECONDS
+from socket2me_flask.engineio.deadlines import POLL_GAP_SECONDS
 from tests.support.raw import Raw
 from tests.support.servers import Server, wait_until
 from tests.support.suite import Polling, assert_closed, open_websocket, receive
