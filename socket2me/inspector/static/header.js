@@ -10,7 +10,7 @@ const STATES = {
   ended: ["Ended", "The relay has no more for this URL."],
 };
 
-export function Header({ url, state, retry, notifications, onHelp, onClear, onHar, onLeave, kind }) {
+export function Header({ url, state, retry, notifications, onHelp, onSteps, onClear, onHar, onLeave, kind }) {
   const [label, title] = STATES[state];
   return html`<header class="bar">
     <h1><${Brand} /><span class="hidden"> inspector</span></h1>
@@ -24,7 +24,8 @@ export function Header({ url, state, retry, notifications, onHelp, onClear, onHa
       items=${[
         notifications.isPossible && [notifications.isOn ? "Turn notifications off" : "Notify me of new requests", notifications.toggle],
         ["Download as HAR", onHar],
-        ["Keys", onHelp],
+        ["Commands to copy", onSteps],
+        ["Keys and filters", onHelp],
         ["Delete all requests", onClear],
         [kind === "client" ? "Leave" : "Open or make another URL", onLeave],
       ].filter(Boolean)}

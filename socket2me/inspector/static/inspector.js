@@ -14,7 +14,7 @@ import { Overview, Verdicts } from "./overview.js";
 import { Dialog, Notice, save, State } from "./parts.js";
 import { previousLike, without } from "./requests.js";
 import { checkMany, MAX_CHECKED } from "./signature.js";
-import { Empty } from "./start.js";
+import { Empty, FirstSteps } from "./start.js";
 import { Signature } from "./views/signature.js";
 
 const TOAST_MS = 4000;
@@ -154,7 +154,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   let pane;
   if (isOff || (isGone && !list.loaded)) pane = html`<${Unavailable} isOff=${isOff} onLeave=${onLeave} />`;
   else if (!list.loaded) pane = html`<${Loading} error=${filterError ? null : error} state=${state} retry=${retry} />`;
-  else if (isEmpty && !place.request) pane = html`<${Empty} url=${url} filter=${place.filter} clear=${() => move({ filter: "" })} info=${info} kind=${server.kind} />`;
+  else if (isEmpty && !place.request) pane = html`<${Empty} url=${url} secret=${api.secret} filter=${place.filter} clear=${() => move({ filter: "" })} info=${info} kind=${server.kind} />`;
   const isSplit = list.loaded && !(isEmpty && !place.request) && !isOff;
 
   return html`<div class="page ${place.request ? "has-request" : ""}">
@@ -164,6 +164,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
       retry=${retry}
       notifications=${notifications}
       onHelp=${() => setDialog("help")}
+      onSteps=${() => setDialog("steps")}
       onClear=${() => setDialog("clear")}
       onHar=${() => guard(async () => save(await api.har(place.filter), `${api.token}.har`))}
       onLeave=${onLeave}
@@ -207,6 +208,10 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
       </section>`}
     </main>
     <div class="toasts" role="status">${toast && html`<p class="toast ${toast.kind}">${toast.text}</p>`}</div>
+    ${dialog === "steps" &&
+    html`<${Dialog} title="Commands to copy" class="wide" onClose=${() => end("steps")}>
+      <${FirstSteps} url=${url} secret=${api.secret} info=${info} kind=${server.kind} />
+    <//>`}
     ${dialog === "help" && html`<${HelpDialog} onClose=${() => end("help")} />`}
     ${dialog === "copy" && shown.request && html`<${Lazy} name="CopyDialog" onFailure=${failed} request=${shown.request} url=${url} onClose=${() => end("copy")} />`}
     ${dialog === "edit" &&
