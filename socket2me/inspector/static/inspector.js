@@ -18,6 +18,7 @@ import { Empty, FirstSteps } from "./start.js";
 import { Signature } from "./views/signature.js";
 
 const TOAST_MS = 4000;
+const MAX_CHECKED_ARRIVED = 20;
 const REFETCH_MS = 150;
 const isNarrow = () => matchMedia("(max-width: 800px)").matches;
 const NO_SIGNING = { secret: "", scheme: "", header: "", hash: "SHA-256" };
@@ -33,11 +34,21 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const [progress, setProgress] = useState(null);
   const [onlyVerdict, setOnlyVerdict] = useState("");
 
+  const checked = useRef(null); // how the list was checked: what arrives later is checked in the same way
+  const checkArrived = (events) => {
+    if (verdicts.size === 0) return;
+    const { signing: used, generic } = checked.current;
+    const arrived = events.filter(([event]) => event === "request").map(([, row]) => row);
+    const merge = (found) => setVerdicts((now) => (now.size ? new Map([...now, ...found]) : now));
+    checkMany(api, arrived.slice(0, MAX_CHECKED_ARRIVED), used, generic, () => {}).then(merge, () => {});
+  };
+
   const notifications = useNotifications();
   const shown = useRequest(api, place.request);
   const compared = useRequest(api, base ?? "");
-  const { list, setList, state, error, loadMore, retry } = useLive(api, place.filter, (events) => {
+  const { list, setList, state, error, loadMore, loadUpTo, retry } = useLive(api, place.filter, (events) => {
     notifications.onEvents(events);
+    checkArrived(events);
     if (events.some(([, data]) => data.id === place.request)) shown.refetch();
   });
   const rows = useMemo(
@@ -74,6 +85,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   };
   const replay = (changes) =>
     api.replay(place.request, changes).then((id) => {
+      setOnlyVerdict("");
       say(changes ? "The edited request was sent." : "The request was sent again.");
       select(id);
     });
@@ -106,8 +118,9 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
     guard(async () => {
       setProgress(0);
       try {
-        const found = await checkMany(api, list.rows.slice(0, MAX_CHECKED), signing, generic, setProgress);
-        setVerdicts(found);
+        const all = list.more ? await loadUpTo(MAX_CHECKED) : list.rows;
+        setVerdicts(await checkMany(api, all.slice(0, MAX_CHECKED), signing, generic, setProgress));
+        checked.current = { signing, generic };
       } finally {
         setProgress(null);
       }
@@ -198,7 +211,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
                 request=${shown.request}
                 signing=${signing}
                 setSigning=${setSigning}
-                rowCount=${Math.min(list.rows.length, MAX_CHECKED)}
+                rowCount=${list.more ? null : Math.min(list.rows.length, MAX_CHECKED)}
                 checkAll=${checkAll}
                 progress=${progress}
                 summary=${verdicts.size > 0 && html`<${Verdicts} verdicts=${verdicts} shown=${onlyVerdict} onShow=${(verdict) => (setOnlyVerdict(verdict), isNarrow() && select(""))} />`}

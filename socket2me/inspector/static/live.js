@@ -8,7 +8,7 @@ const FIRST_PAGE = 100;
 const NEXT_PAGE = 500;
 
 /**
- * Returns {list, setList, state, error, loadMore, retry}. `state` is "connecting", "live", "reconnecting" or "ended"; `error`
+ * Returns {list, setList, state, error, loadMore, loadUpTo, retry}. `state` is "connecting", "live", "reconnecting" or "ended"; `error`
  * is that of the last call that failed, or null. `onEvents(events)` is called with what arrives, a frame at a time.
  */
 export function useLive(api, filter, onEvents) {
@@ -95,5 +95,16 @@ export function useLive(api, filter, onEvents) {
     }
   }, [api, filter, list]);
 
-  return { list, setList, state, error, loadMore, retry: () => stream.current?.retry() };
+  /** Load older pages until the list has `count` rows, or all. Returns the rows. */
+  const loadUpTo = async (count) => {
+    let now = list;
+    while (now.more && now.rows.length < count) {
+      const page = await api.list({ limit: NEXT_PAGE, filter, before: now.rows.at(-1).id });
+      now = addPage(now, page);
+      setList((shown) => addPage(shown, page));
+    }
+    return now.rows;
+  };
+
+  return { list, setList, state, error, loadMore, loadUpTo, retry: () => stream.current?.retry() };
 }
