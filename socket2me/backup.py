@@ -35,7 +35,7 @@ def back_up(source: Path, target: Path) -> Backup:
         raise ClientError(f"{target} is the file itself.")
     part = target.with_name(f"{target.name}.part")
     try:
-        # Bodies and headers of callers are in it: for nobody else to read.
+        # It has bodies and headers of callers: only its owner may read it.
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         found = _copy(source, part)
         _sync(part)

@@ -384,7 +384,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def _exit_at_once(number: int, frame: object) -> None:
-    os._exit(128 + number)  # whatever the threads do: what was printed is flushed
+    os._exit(128 + number)  # does not wait for threads; the output is flushed
 
 
 @main.command()

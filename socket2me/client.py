@@ -1,30 +1,29 @@
-"""The client: it keeps a token alive and a connection open, whatever happens to either."""
+"""The client: refreshes its token, and connects again when the connection ends.
+
+What happens to a delivery is in `delivery_handler.py`.
+"""
 
 import contextlib
 import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
-from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
+from .delivery_handler import DeliveryHandler, Handler, HandlerThreads, handler_share
+from .exceptions import ClientError, RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token
-from .request import Cancellation, Reply, Request
-from .socketio_connection import Connection, Delivery, RelayOptions
+from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Reply | None]
-
-# A token is refreshed when this part of its life has passed.
+# A token is refreshed when this part of its lifetime has passed.
 REFRESH_PART = 1 / 3
 
-# How often a token is refreshed whose life the relay does not tell. By default it is a day.
+# How often a token is refreshed if the relay does not state its lifetime, which by default is a day.
 REFRESH_SECONDS = 600
 
 # How often the clock is looked at. If it moved much further, the machine slept, and the connection is dead.
@@ -36,17 +35,6 @@ PARALLEL = 8
 
 # The relay's default for `MAX_WINDOW`.
 MAX_PARALLEL = 100
-
-# How long before the relay answers by itself a request has to be handled: this part of its time, but no more than
-# so many seconds.
-MARGIN_PART = 0.1
-MAX_MARGIN_SECONDS = 0.5
-
-# How many requests may wait for a handler, in mode `notify`. Then no more are read, and the relay's limit applies.
-MAX_WAITING_REQUESTS = 1000
-
-# How many of the events that were handled are known when they come again: their acknowledgement was late, or lost.
-REMEMBERED_EVENTS = 100
 
 # How long a client that is closed waits for the handlers that run.
 FINISH_SECONDS = 2
@@ -75,10 +63,10 @@ def _log_notice(notice: Notice) -> None:
 
 
 class Client:
-    """Listens to a token of a relay, and keeps both token and connection alive.
+    """Listens to a token of a relay, refreshes the token, and connects again when the connection ends.
 
         client = Client("https://relay.example")
-        print(client.open())  # the URL to give to whoever sends webhooks
+        print(client.open())  # the URL for senders of webhooks
         client.listen(lambda request: print(request.method, request.body))
 
     Parameters:
@@ -120,10 +108,7 @@ class Client:
         self.has_mailbox = False
         self._closed = threading.Event()
         self._connection: Connection | None = None
-        self._lock = threading.Lock()  # for what the handlers' threads share:
-        self._busy = 0  # how many deliveries are being handled
-        self._running: dict[str, Cancellation] = {}  # by event of a mailbox that is being handled
-        self._handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
+        self._deliveries = DeliveryHandler(self._closed)
 
     @property
     def token(self) -> str | None:
@@ -132,12 +117,12 @@ class Client:
 
     @property
     def secret(self) -> str | None:
-        """Its secret; None for a token that whoever knows it may use."""
+        """Its secret; None for a token without one."""
         return self._token.secret if self._token is not None else None
 
     @property
     def url(self) -> str | None:
-        """What whoever sends webhooks is given; None before there is a token."""
+        """The URL for senders of webhooks; None before there is a token."""
         return self._api.url(self._token) if self._token is not None else None
 
     @property
@@ -146,22 +131,24 @@ class Client:
 
         Then it receives `202` if there is a mailbox. Otherwise the handler's time is over a little before.
         """
-        options = self._connection.options if self._connection is not None else None
-        if options is None or self.mode == "notify":
-            return None
-        return options.reply_timeout_seconds if self.mode == "reply" else options.ack_timeout_seconds
+        options = self._options
+        return options.caller_seconds(self.mode) if options is not None else None
 
     @property
     def handler_seconds(self) -> float | None:
         """How long the handler may take, so that its answer comes first.
 
-        That is before the relay answers the caller itself, or sends an event of a mailbox again. None if nobody
+        That is before the relay answers the caller itself, or sends an event of a mailbox again. None if no caller
         waits, or the relay does not tell.
         """
-        options, caller = self._connection.options if self._connection is not None else None, self.caller_seconds
+        options, caller = self._options, self.caller_seconds
         if options is None or caller is None:
             return None
-        return _usable(options.redeliver_seconds if self.has_mailbox else caller)
+        return handler_share(options.redeliver_seconds if self.has_mailbox else caller)
+
+    @property
+    def _options(self) -> RelayOptions | None:
+        return self._connection.options if self._connection is not None else None
 
     def open(self) -> str:
         """Make sure that there is a token that lives, and return its URL.
@@ -181,7 +168,7 @@ class Client:
         return self._api.url(token)
 
     def listen(self, handler: Handler) -> None:
-        """Hand each request to `handler`, in one of several threads, until `close` is called.
+        """Call `handler` with each request, in one of several threads, until `close` is called.
 
         A request is acknowledged when `handler` returns; in mode `reply`, what it returns is the answer that the
         caller gets. If it raises, the delivery is rejected: one from a mailbox comes again later, and with
@@ -189,23 +176,23 @@ class Client:
         mailbox that was handled is not handled again, if this process lives.
 
         Raises `Replaced` when another client takes the stream, `RelayRefused` where it makes no sense to go on,
-        and `RelayUnavailable` if it was never connected and the address looks wrong. Whatever may pass is
-        waited for.
+        and `RelayUnavailable` if it was never connected and the address looks wrong. After any other
+        failure it tries again.
         """
         lost = _BackOff()
-        workers = _Workers(partial(self._handle, handler), self._parallel)
+        threads = HandlerThreads(partial(self._deliveries.handle, handler), self._parallel)
         try:
-            self._listen(workers, lost)
+            self._listen(threads, lost)
         finally:
-            workers.close()
+            threads.close()
             self._prolong()
 
-    def _listen(self, workers: "_Workers", lost: "_BackOff") -> None:
+    def _listen(self, threads: HandlerThreads, lost: "_BackOff") -> None:
         was_connected = False
         while not self._closed.is_set():
             try:
                 self.open()
-                self._connect(workers)
+                self._connect(threads)
                 was_connected = True
                 lost.reset()
                 why = self._stay_connected()
@@ -218,7 +205,11 @@ class Client:
                 self._wait(Notice("unavailable", str(error)), max(lost.seconds(), error.retry_after_seconds))
                 continue
             if why == "replaced":
-                who = "It has this token's secret." if self.secret is not None else "Whoever knows the URL can."
+                who = (
+                    "It has this token's secret."
+                    if self.secret is not None
+                    else "It has no secret: who knows the URL may use it."
+                )
                 raise Replaced(f"Another client took the stream. {who}")
             if why != "closed":
                 self._wait(Notice(why), lost.seconds())
@@ -241,7 +232,7 @@ class Client:
     def _finish(self, connection: Connection) -> None:
         """Wait until what is being handled is acknowledged, but not long."""
         deadline = time.monotonic() + FINISH_SECONDS
-        while (self._busy or connection.is_sending) and time.monotonic() < deadline:
+        while (self._deliveries.is_busy or connection.is_sending) and time.monotonic() < deadline:
             if connection.ended.wait(0.02):
                 break
 
@@ -252,103 +243,16 @@ class Client:
             with contextlib.suppress(ClientError):
                 self._refresh(self._token)
 
-    def _handle(self, handler: Handler, delivery: Delivery) -> None:
-        """Have a delivery handled, and acknowledge or reject it."""
-        if delivery.is_void:
-            return
-        with self._lock:
-            self._busy += 1
-        try:
-            if self._closed.is_set() and delivery.ack_id is not None:
-                return  # the relay is about to hear that the client leaves
-            self._handle_now(handler, delivery)
-        finally:
-            with self._lock:
-                self._busy -= 1
-
-    def _handle_now(self, handler: Handler, delivery: Delivery) -> None:
-        options = delivery.connection.options
-        try:
-            max_attempts = options.max_attempts if options is not None else None
-            request = Request.from_event(delivery.event, self._deadline(delivery, options), max_attempts)
-        except NotHandled as error:
-            log.error("a request is rejected: %s", error)
-            self._reject(delivery, error, options)
-            return
-        if request.attempt is None:
-            is_late = request.deadline is not None and time.monotonic() > request.deadline
-            if is_late and "url" not in delivery.event:  # callers of /go were told that it was delivered
-                log.warning("a request is not handled: its caller was answered before its turn came")
-                return
-        elif not self._begin(request):
-            if request.id in self._handled:
-                delivery.acknowledge()  # its caller was answered long ago, or it was dropped
-            return
-        try:
-            reply = handler(request)
-        except NotHandled as error:
-            log.info("a request is rejected: %s", error)
-            self._reject(delivery, error, options)
-        except Exception:
-            log.exception("a request is rejected: the handler failed")
-            self._reject(delivery, NotHandled("its handler failed"), options)
-        else:
-            if request.attempt is not None:
-                self._handled.append(request.id)
-            self._acknowledge(delivery, reply)
-        finally:
-            with self._lock:
-                self._running.pop(request.id, None)
-
-    def _begin(self, request: Request) -> bool:
-        """Take note that an event of a mailbox is handled. Return False if it was, is just now, or was dropped."""
-        with self._lock:
-            if request.id in self._running or request.id in self._handled:
-                return False
-            self._running[request.id] = request.cancellation
-            return True
-
-    def _on_dropped(self, event_id: str) -> None:
-        """Begin no more with an event that was dropped from its mailbox, and tell who handles it."""
-        with self._lock:
-            self._handled.append(event_id)
-            cancellation = self._running.get(event_id)
-        if cancellation is not None:
-            cancellation.set()
-
-    def _acknowledge(self, delivery: Delivery, reply: Reply | None) -> None:
-        if reply is None:
-            delivery.acknowledge()
-            return
-        try:
-            delivery.acknowledge(reply.status, reply.body, dict(reply.headers))
-        except (TypeError, ValueError) as error:  # nothing that JSON can say
-            log.error("a handler's reply cannot be sent: %s", error)
-            delivery.acknowledge(502, "The client's reply is no answer.\n")
-
-    def _reject(self, delivery: Delivery, error: NotHandled, options: RelayOptions | None) -> None:
-        if options is not None:
-            delivery.acknowledge("reject", str(error), error.status)
-        elif self.mode == "reply" and delivery.event.get("attempt") is None:
-            delivery.acknowledge(error.status, f"{error}\n")  # a relay that takes no rejections
-
-    def _deadline(self, delivery: Delivery, options: RelayOptions | None) -> float | None:
-        if options is None or delivery.ack_id is None:
-            return None
-        if "attempt" in delivery.event:
-            seconds = options.redeliver_seconds
-        elif self.mode == "reply" or "url" in delivery.event:
-            seconds = options.reply_timeout_seconds
-        else:
-            seconds = options.ack_timeout_seconds
-        return delivery.received_at + _usable(seconds)
-
-    def _connect(self, workers: "_Workers") -> None:
+    def _connect(self, threads: HandlerThreads) -> None:
         token = self._token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
         connect = partial(
-            Connection, self._api.server, token.token, on_delivery=workers.add, on_dropped=self._on_dropped
+            Connection,
+            self._api.server,
+            token.token,
+            on_delivery=threads.add,
+            on_dropped=self._deliveries.drop,
         )
         auth: dict[str, Any] = {"body": "raw"}
         if token.secret is not None:
@@ -397,44 +301,6 @@ class Client:
     def _wait(self, notice: Notice, seconds: float) -> None:
         self._notice(Notice(notice.what, notice.why, seconds))
         self._closed.wait(seconds)
-
-
-def _usable(seconds: float) -> float:
-    """Return how much of the relay's time a handler may take, so that its answer comes first."""
-    return seconds - min(MAX_MARGIN_SECONDS, seconds * MARGIN_PART)
-
-
-class _Workers:
-    """Threads that handle deliveries, so many at once; each takes the oldest that waits."""
-
-    def __init__(self, handle: Callable[[Delivery], None], count: int) -> None:
-        self._handle = handle
-        self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()  # None is the end
-        self._room = threading.Semaphore(MAX_WAITING_REQUESTS)
-        self._count = count
-        for _ in range(count):
-            threading.Thread(target=self._work, daemon=True).start()
-
-    def add(self, delivery: Delivery) -> None:
-        """Have a delivery handled. Blocks while too many wait, so that no more are read."""
-        while not self._room.acquire(timeout=1):
-            if delivery.connection.ended.is_set():
-                break  # it was the last
-        self._waiting.put(delivery)
-
-    def close(self) -> None:
-        """Handle what waits, and then no more."""
-        for _ in range(self._count):
-            self._waiting.put(None)
-
-    def _work(self) -> None:
-        while (delivery := self._waiting.get()) is not None:
-            self._room.release()
-            delivery.connection.started.wait()
-            try:
-                self._handle(delivery)
-            except Exception:
-                log.exception("a request is not acknowledged")
 
 
 class _BackOff:

@@ -56,7 +56,7 @@ class NotHandled(Exception):
 
 
 class TargetDown(NotHandled):
-    """The local app did not answer: nobody listens there, it broke off, or what it said is not HTTP."""
+    """The local app did not answer: it does not listen, broke off, or sent something that is not HTTP."""
 
     status = 502
 
@@ -68,7 +68,7 @@ class TargetSlow(NotHandled):
 
 
 class Dropped(NotHandled):
-    """The event was dropped from its mailbox while the local app had the request: nobody waits for its answer."""
+    """The event was dropped from its mailbox while the local app had the request: its answer is not needed."""
 
 
 class OutsideTarget(Exception):

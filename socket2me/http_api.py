@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a relay, and the secret that goes with it; None for one that whoever knows it may use."""
+    """A token of a relay, and its secret; None for a token without one."""
 
     token: str
     secret: str | None = None
@@ -92,7 +92,7 @@ class RelayApi:
         self._http = requests.Session()
 
     def url(self, token: Token) -> str:
-        """Return what whoever sends webhooks is given."""
+        """Return the URL for senders of webhooks."""
         return f"{self.server}/v1/go/{token.token}"
 
     def new(self, *, mode: str, mailbox: bool, ttl_seconds: float | str = "max") -> tuple[Token, str]:
@@ -126,7 +126,7 @@ class RelayApi:
         if token.secret is None:
             return None
         answer = self._call("GET", f"/v1/tokens/{token.token}", token.secret)
-        # By the relay's clock, whatever this machine's says.
+        # By the relay's clock, which may differ from this machine's.
         now = parsedate_to_datetime(answer.headers["Date"]).timestamp() if "Date" in answer.headers else time.time()
         seen = self._members(answer, "expires_at")
         return Life(float(seen["expires_at"]) - now, bool(seen.get("mailbox")))
@@ -234,7 +234,7 @@ def _is_here(host: str) -> bool:
 
 
 def _error_of(answer: requests.Response) -> tuple[str, str]:
-    """Return the code and the message of an error of the relay, or of whatever is in front of it."""
+    """Return the code and the message of an error of the relay, or of a proxy in front of it."""
     try:
         error = answer.json()["error"]
         return str(error["code"]), str(error["message"])

@@ -68,7 +68,7 @@ class Forwarder:
         self._folder = folder
 
     def __call__(self, request: Request) -> Reply | None:
-        """Forward a request. Raises `NotHandled` if that should be tried again, or nobody waits for it any more."""
+        """Forward a request. Raises `NotHandled` if that should be tried again, or no caller waits for it."""
         if self._only and not any(pattern.matches(request) for pattern in self._only):
             return self._refuse(request, "not forwarded: --only does not name it")
         started = time.perf_counter()

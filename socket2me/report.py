@@ -39,13 +39,13 @@ class Report(Protocol):
     """Says what happens."""
 
     def url(self, url: str, target: str, parallel: int) -> None:
-        """Show the URL that whoever sends webhooks is given, where its requests go, and how many at once."""
+        """Show the URL for senders of webhooks, the target of its requests, and how many are handled at once."""
 
     def terms(self, terms: Terms) -> None:
         """Tell how long the URL lives, and how long callers and the relay wait."""
 
     def ended(self, expires_at: float | None) -> None:
-        """Tell that nobody listens any more, and until when the URL lives, in seconds since the epoch."""
+        """Show that the client has stopped, and when the URL expires, in seconds since the epoch."""
 
     def slow(self, request: Request, seconds: float) -> None:
         """Tell of a request that the local app has not answered after so long."""
@@ -180,7 +180,7 @@ def _sentences(terms: Terms) -> Iterator[str]:
 
 @contextmanager
 def _until_closed() -> Iterator[None]:
-    """End the program, as SIGTERM does, when nobody reads what it prints."""
+    """End the program, as SIGTERM does, when its output is closed."""
     try:
         yield
     except (BrokenPipeError, SystemExit):  # rich makes the one of the other

@@ -18,7 +18,7 @@ class Cancellation:
         self._lock = threading.Lock()
 
     def set(self) -> None:
-        """Say so, to whoever handles the request."""
+        """Cancel the request: its handler may stop."""
         with self._lock:
             self.is_set = True
             if self._callback is not None:
@@ -107,7 +107,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the caller hears, if the client's mode is `reply`.
+    """What the caller receives, if the client's mode is `reply`.
 
     Fields:
         status: from 200 to 599.

@@ -1,6 +1,6 @@
 """One Socket.IO connection for one token: what the relay delivers, and the acknowledgements that go back.
 
-Knows python-socketio, and nothing of tokens' lives: whether and when to connect again, `client.py` says.
+Knows python-socketio, not the lifetimes of tokens. `client.py` decides whether and when to connect again.
 """
 
 import logging
@@ -46,6 +46,10 @@ class RelayOptions:
     max_window: float
     max_attempts: float | None = None
 
+    def caller_seconds(self, mode: str) -> float | None:
+        """Return how long a caller waits for the client in this mode; None if it does not."""
+        return {"ack": self.ack_timeout_seconds, "reply": self.reply_timeout_seconds}.get(mode)
+
     @classmethod
     def from_answer(cls, answer: Any) -> "RelayOptions | None":
         """Return what the payload of the answer says; None for a relay that says nothing, which is an older one."""
@@ -86,7 +90,7 @@ class Delivery:
 class Connection:
     """Connects, and calls `on_delivery` with each delivery in its order, until the connection ends.
 
-    `on_dropped` is called with the id of each event that was delivered and that the relay keeps no more. Both are
+    `on_dropped` is called with the id of each event that was delivered and that the relay has dropped. Both are
     called by the thread that reads: they must not block. Raises `RelayUnavailable`, `RelayRefused` or
     `TokenGone`.
     """
@@ -99,6 +103,7 @@ class Connection:
         on_delivery: Callable[[Delivery], None],
         on_dropped: Callable[[str], None],
     ) -> None:
+        self.mode = auth.get("mode", "notify")
         self._on_delivery = on_delivery
         self._on_dropped = on_dropped
         self._refusal: dict[str, Any] = {}
@@ -106,7 +111,7 @@ class Connection:
         self._answered = threading.Event()  # it is accepted or refused, or has ended
         self._incomplete: Any = None  # a packet whose attachments are still to come
         self.options: RelayOptions | None = None
-        self.started = threading.Event()  # set by whoever made this: handlers may begin
+        self.started = threading.Event()  # set by the owner of the connection: handlers may begin
         self.ended = threading.Event()
         self.changed = threading.Event()  # it has ended, or is to be closed
         self.why = "lost"  # or `replaced`, `too_slow`; once it has ended
@@ -147,7 +152,7 @@ class Connection:
         return queue is not None and queue.unfinished_tasks > 0
 
     def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self._on_end()
         self.started.set()
         self._socketio.disconnect()

@@ -231,10 +231,10 @@ def check_header(name: str, value: str) -> None:
 
 
 def _break_off(connection: http.client.HTTPConnection) -> None:
-    """Have whoever waits for the app wait no more."""
+    """End the wait for the app's answer."""
     if connection.sock is not None:
         with contextlib.suppress(OSError):
-            # Not the method of a TLS socket, which would take the TLS away from whoever reads.
+            # Not the method of a TLS socket, which would take the TLS away from the reading thread.
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
 
@@ -247,6 +247,6 @@ def _left(deadline: float) -> float:
 
 
 def _has_ended(sock: socket.socket) -> bool:
-    """Say whether the app closed a kept connection, or said something that nobody asked for."""
+    """Say whether the app closed a kept connection, or sent something without a request."""
     readable, _, _ = select.select([sock], [], [], 0)
     return bool(readable)

@@ -32,12 +32,13 @@ from .relay.relay import Relay
 from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
 from .services import Services, get_services, set_services
-from .sockets.server import Sockets
+from .sockets.server import Sockets, new_engine
 from .storage import open_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from .cluster.cluster import Cluster
     from .storage.redis import RedisStore
 
 __all__ = ["create_app", "get_services"]
@@ -62,14 +63,16 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     store = open_store(settings, clock)
     recorder = Recorder(store.history, answers)
     origins = Origins(settings.cors_allowed_origins)
-    sockets = Sockets(app, settings, answers, origins)
-    engine = sockets.engine
+    engine = new_engine(settings, answers, origins)
     scheduler = Scheduler(engine.sleep)
-    peers, rate, new_rate = (
-        _build_cluster(cast("RedisStore", store), settings, engine, scheduler)
-        if settings.store.is_shared
-        else _build_single(settings)
-    )
+    cluster = None
+    if settings.store.is_shared:
+        shared_store = cast("RedisStore", store)
+        cluster = _build_cluster(shared_store, settings, engine, scheduler)
+        rate, new_rate = _shared_rates(shared_store, settings)
+    else:
+        rate, new_rate = _rates(settings)
+    peers = cluster or SingleProcess()
     mailboxes = None
     if store.mailboxes is not None:
         mailboxes = Mailboxes(
@@ -87,9 +90,10 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         max_bytes=settings.max_held_bytes,
     )
     counts = TokenCounts()
+    presence = Presence(store, held, mailboxes, counts, store.history)
     relay = Relay(
         store,
-        Presence(store, held, mailboxes, counts, store.history),
+        presence,
         hold_seconds=settings.hold_seconds,
         ack_timeout_seconds=settings.ack_timeout_seconds,
         reply_timeout_seconds=settings.reply_timeout_seconds,
@@ -117,8 +121,9 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         max_streams_of_token=settings.max_inspector_streams_per_token,
         version=api.page.package_version(),
     )
-    peers.serve(relay)
-    sockets.serve(store, relay)
+    if cluster is not None:
+        _handle_messages(cluster, relay, settings, engine)
+    sockets = Sockets(app, settings, engine, store, presence, answers)
     behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
     reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
     lifecycle = Lifecycle(store, relay, engine, reaper, inspector)
@@ -167,32 +172,41 @@ class _NoSessions(SessionInterface):
 _NO_SESSION = NullSession()
 
 
-def _build_single(settings: Settings) -> tuple[SingleProcess, Rate, Rate]:
-    """Return what a single process needs: no peers, the rate of calls for a token, and that of new tokens."""
+def _rates(settings: Settings) -> tuple[Rate, Rate]:
+    """Return the rate of calls for a token, and that of new tokens."""
     rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
-    return SingleProcess(), FastRate(rate) if rate else NoRate(), FastRate(new_rate) if new_rate else NoRate()
+    return FastRate(rate) if rate else NoRate(), FastRate(new_rate) if new_rate else NoRate()
 
 
-def _build_cluster(
-    store: "RedisStore", settings: Settings, engine: Engine, scheduler: Scheduler
-) -> tuple[SingleProcess, Rate, Rate]:
-    """Return the same for a process that has peers."""
-    from .cluster.cluster import Cluster  # with the library for Redis, which takes memory
-
+def _shared_rates(store: "RedisStore", settings: Settings) -> tuple[Rate, Rate]:
+    """Return the same rates, which several processes count together."""
     rate, new_rate = settings.rate_limit_requests, settings.rate_limit_new
     shared = partial(SharedRate, storage=store.counters(), check=store.connection.check)
     return (
-        Cluster(
-            store,
-            answer_wait_seconds=settings.store_timeout_seconds,
-            ack_wait_seconds=max(settings.ack_timeout_seconds, settings.reply_timeout_seconds),
-            hold_seconds=settings.hold_seconds,
-            new_timer=engine.timer,
-            note_yield=scheduler.note_yield,
-        ),
         NearRate(FastRate(rate), shared(rate, "calls"), store.routes.has) if rate else NoRate(),
         shared(new_rate, "new") if new_rate else NoRate(),
     )
+
+
+def _build_cluster(store: "RedisStore", settings: Settings, engine: Engine, scheduler: Scheduler) -> "Cluster":
+    """Return what the relay asks of other processes."""
+    from .cluster.cluster import Cluster  # with the library for Redis, which takes memory
+
+    return Cluster(
+        store,
+        answer_wait_seconds=settings.store_timeout_seconds,
+        ack_wait_seconds=max(settings.ack_timeout_seconds, settings.reply_timeout_seconds),
+        hold_seconds=settings.hold_seconds,
+        new_timer=engine.timer,
+        note_yield=scheduler.note_yield,
+    )
+
+
+def _handle_messages(cluster: "Cluster", relay: Relay, settings: Settings, engine: Engine) -> None:
+    """Carry out what other processes ask of the relay."""
+    from .cluster.handlers import Handlers
+
+    Handlers(cluster, relay, hold_seconds=settings.hold_seconds, new_timer=engine.timer)
 
 
 def _behind_proxies(wsgi_app: "WSGIApplication", hops: int) -> "WSGIApplication":

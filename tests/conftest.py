@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ from socket2me_flask.storage.redis import RedisStore
 from tests.support.browser import CHROMIUM
 from tests.support.nginx import NGINX
 from tests.support.redis_server import Redis, redis_server_path
-from tests.support.servers import ROOT, Server
+from tests.support.servers import ROOT, WITH_C_PARSER, Server
 
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("any machine", deadline=None)
@@ -116,12 +115,6 @@ def one_after_another(open_store):
     yield reopen
     while opened:
         opened.pop().close()
-
-
-WITH_C_PARSER = pytest.param(
-    "gunicorn-fast",
-    marks=pytest.mark.skipif(find_spec("gunicorn_h1c") is None, reason="the extra `fast` is not installed"),
-)
 
 
 @pytest.fixture(scope="session", params=["gunicorn", WITH_C_PARSER, "procfile", "flask"])

@@ -13,11 +13,9 @@ from ..errors import ClientGone, PeerSilent, ProcessGone, RelayError, UnknownTok
 from ..http.answers import Answer
 from ..relay.call import Call, process_of, values_of
 from ..relay.delivery import Delivery
-from ..relay.relay import Relay
 from ..relay.single_process import SingleProcess
 from ..storage import Counts
 from ..storage.redis import RedisStore
-from .handlers import Handlers
 from .messages import pack_outcome
 from .remote_acks import RemoteAcks
 from .requests import Requests
@@ -46,11 +44,9 @@ class Cluster(SingleProcess):
         new_timer: NewTimer,
         note_yield: Callable[[], None],
     ) -> None:
-        self._store = store
+        self.store = store
         self._bus = store.bus
         self._routes = store.routes
-        self._hold_seconds = hold_seconds
-        self._new_timer = new_timer
         self._note_yield = note_yield
         self.requests = Requests(
             self._bus, answer_seconds=answer_wait_seconds, hold_seconds=hold_seconds, new_timer=new_timer
@@ -58,18 +54,6 @@ class Cluster(SingleProcess):
         self.remote_acks = RemoteAcks(
             self._bus, ack_seconds=answer_wait_seconds + ack_wait_seconds, new_timer=new_timer
         )
-
-    def serve(self, relay: Relay) -> None:
-        handlers = Handlers(
-            self._store,
-            relay,
-            self.requests,
-            self.remote_acks,
-            hold_seconds=self._hold_seconds,
-            new_timer=self._new_timer,
-        )
-        self._bus.subscribe(handlers)
-        self._store.connection.when_up(handlers.on_up)
 
     def deliver(self, call: Call) -> Delivery | None:
         for _ in range(2):  # where it is, and where it is if it is not there any more
@@ -80,7 +64,7 @@ class Cluster(SingleProcess):
                 return self._deliver_to(call, route)
             except ClientGone as error:
                 is_process = isinstance(error, ProcessGone)
-                if self._store.refresh_route(call.token, route, unless_alive=is_process) is None:
+                if self.store.refresh_route(call.token, route, unless_alive=is_process) is None:
                     raise UnknownToken from None
             except PeerSilent:
                 self._routes.forget(call.token)  # the next call asks Redis whether that process still lives
@@ -88,12 +72,12 @@ class Cluster(SingleProcess):
         return None
 
     def watch(self, token: str, wait_seconds: float) -> bool:
-        if self._store.watch(token, wait_seconds) is None:
+        if self.store.watch(token, wait_seconds) is None:
             raise UnknownToken
         return self._routes.get(token) is not None
 
     def is_connected(self, token: str) -> bool:
-        self._store.get(token)
+        self.store.get(token)
         return self._routes.get(token) is not None
 
     def in_flight(self, token: str) -> set[str]:
@@ -106,7 +90,7 @@ class Cluster(SingleProcess):
             return set()
 
     def counts(self, token: str) -> Counts:
-        return self._store.counts(token)
+        return self.store.counts(token)
 
     def send_outcome(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
         self._bus.post(process_of(event_id), "settled", token, event_id, pack_outcome(outcome))

@@ -7,19 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, ProcessGone, RelayError, StoreUnavailable
 from ..relay.call import Call
-from ..relay.delivery import Client, Delivery
-from ..relay.hold_queue import HeldCall
+from ..relay.delivery import Client
+from ..relay.hold_queue import PendingDelivery
 from ..relay.relay import Relay
-from ..storage.redis import RedisStore
 from .bus import Listener
+from .cluster import Cluster
 from .messages import Message, pack_outcome, unpack_outcome
-from .remote_acks import RemoteAcks, RemotePendingAck
-from .requests import Requests
+from .remote_acks import RemotePendingAck
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ RECHECK_SECONDS = 0.5
 
 
 class Handlers(Listener):
-    """Carries out for other processes what they ask of `relay`.
+    """Carries out for other processes what they ask of `relay`, from when the store is started.
 
     hold_seconds: how long a call waits for room in its client's window.
     new_timer: makes a timeout queue that the engine runs.
@@ -39,23 +38,21 @@ class Handlers(Listener):
 
     def __init__(
         self,
-        store: RedisStore,
+        cluster: Cluster,
         relay: Relay,
-        requests: Requests,
-        remote_acks: RemoteAcks,
         *,
         hold_seconds: float,
         new_timer: NewTimer,
     ) -> None:
         mailboxes = relay.mailboxes
         assert mailboxes is not None  # noqa: S101  # a store in Redis has them
-        self._store = store
+        self._store = store = cluster.store
         self._bus = store.bus
         self._relay = relay
         self._presence = relay.presence
         self._mailboxes = mailboxes
-        self._requests = requests
-        self._remote_acks = remote_acks
+        self._requests = requests = cluster.requests
+        self._remote_acks = remote_acks = cluster.remote_acks
         self._held = new_timer(hold_seconds, self._presence.give_up)
         self._rechecks = new_timer(RECHECK_SECONDS, self._recheck_soon)
         self._handlers: dict[str, Callable[..., None]] = {
@@ -74,6 +71,8 @@ class Handlers(Listener):
             "in_flight": self._on_in_flight,
             "changed": store.history.watches.notify,
         }
+        store.bus.subscribe(self)
+        store.connection.when_up(self._on_up)
 
     def on_messages(self, messages: Sequence[Message]) -> None:
         calls = [(values[0], values[1], Call(*values[2:])) for kind, *values in messages if kind == "call"]
@@ -107,7 +106,7 @@ class Handlers(Listener):
     def on_in_sync(self) -> None:
         self._presence.retry_all_held()
 
-    def on_up(self) -> None:
+    def _on_up(self) -> None:
         """Deliver what could not be delivered, or was not known to be acknowledged, while Redis was down."""
         self._mailboxes.spawn(partial(self._mailboxes.notify_all, partial(time.sleep, 0)))
 
@@ -118,38 +117,45 @@ class Handlers(Listener):
             for process, number, _ in calls:
                 self._bus.post(process, "outcome", number, pack_outcome(StoreUnavailable()))
             return
-        outcomes = self._relay.take(
+        taken = self._relay.take(
             [(call, self._remote_acks.maker(process, number)) for process, number, call in calls]
         )
         notified: dict[str, list[int]] = {}
-        for (process, number, _), outcome in zip(calls, outcomes, strict=True):
-            if isinstance(outcome, HeldCall):
+        for (process, number, _), pending in zip(calls, taken, strict=True):
+            if not pending.is_released:
                 # A process of the release before skips this, and answers its caller that this one is silent.
                 self._bus.post(process, "queued", number)
-                self._held.add(outcome)
-                self._presence.when_released(outcome, partial(self._on_released, process, number, outcome))
-            elif isinstance(outcome, Delivery) and outcome.pending_ack is None:
+                self._held.add(pending)
+                self._presence.when_released(pending, partial(self._on_released, process, number, pending))
+            elif pending.error is None and pending.delivery is not None and pending.delivery.pending_ack is None:
                 notified.setdefault(process, []).append(number)
             else:
-                self._respond(process, number, outcome)
+                self._respond(process, number, pending)
         for process, numbers in notified.items():
             self._bus.post(process, "notified", numbers)
 
-    def _on_released(self, process: str, number: int, held: HeldCall) -> None:
+    def _on_released(self, process: str, number: int, held: PendingDelivery) -> None:
         """Respond to a call that waited for room in its client's window."""
         self._held.discard(held)
-        self._respond(process, number, held.error or held.delivery or ClientGone())
+        self._respond(process, number, held)
 
-    def _respond(self, process: str, number: int, outcome: Delivery | Exception) -> None:
-        if isinstance(outcome, ClientGone):
+    def _respond(self, process: str, number: int, pending: PendingDelivery) -> None:
+        try:
+            delivery = pending.result()
+            if delivery is None:
+                raise ClientGone
+        except ClientGone:
             self._bus.post(process, "gone", number)
-        elif isinstance(outcome, Exception):
-            error = outcome if isinstance(outcome, RelayError) else RelayError()
+        except RelayError as error:
             self._bus.post(process, "outcome", number, pack_outcome(error))
-        elif isinstance(outcome.pending_ack, RemotePendingAck):
-            self._remote_acks.announce(outcome.pending_ack, outcome)
+        except Exception:
+            log.exception("a call of another process was not delivered")
+            self._bus.post(process, "outcome", number, pack_outcome(RelayError()))
         else:
-            self._bus.post(process, "notified", [number])
+            if delivery.pending_ack is None:
+                self._bus.post(process, "notified", [number])
+            else:
+                self._remote_acks.announce(cast(RemotePendingAck, delivery.pending_ack), delivery)
 
     # Clients and tokens
 

@@ -1,12 +1,11 @@
 """Calls that wait for a client, or for room in a client's window, in the order in which they came.
 
-Knows calls and bounds, not clients. Whoever uses it holds one lock around each step.
+Knows calls and bounds, not clients. Its user holds one lock around each step.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ..errors import TooManyHeld, TooManyHeldOfToken
 from ..limits import Pool, address_key
@@ -14,24 +13,57 @@ from .call import Call
 from .delivery import Delivery, PendingAck
 
 
-@dataclass(eq=False)
-class HeldCall:
-    """A call that waits, and the signal that it waits no more.
+class PendingDelivery:
+    """A call that is to be delivered, at once or as soon as there is a client with room for it.
 
-    new_awaited: makes what waits for the acknowledgement, for a mode.
+    delivery: what came of it.
     error: why it was not delivered.
-    handed: its delivery. None, and no error either: a client has connected to another process.
-    on_released: called after `released` was set.
+    is_released: whether it waits no more. Without a delivery and an error its client is at another process.
+    new_pending_ack: makes what waits for the acknowledgement, for a mode.
     """
 
-    call: Call
-    new_pending_ack: Callable[[str], PendingAck] = PendingAck
-    address: str = ""  # whose share of all held calls it takes, and how many bytes of it
-    size: int = 0
-    released: threading.Event = field(default_factory=threading.Event)
-    error: Exception | None = None
-    delivery: Delivery | None = None
-    on_released: Callable[[], None] | None = None
+    __slots__ = (
+        *(
+            "_event",
+            "address",
+            "call",
+            "delivery",
+            "error",
+            "is_released",
+            "new_pending_ack",
+            "on_released",
+            "size",
+        ),
+    )
+
+    def __init__(self, call: Call, new_pending_ack: Callable[[str], PendingAck] = PendingAck) -> None:
+        self.call = call
+        self.new_pending_ack = new_pending_ack
+        self.delivery: Delivery | None = None
+        self.error: Exception | None = None
+        self.is_released = False
+        self.on_released: Callable[[], None] | None = None
+        self.address, self.size = "", 0  # whose share of all held calls it takes, and how many bytes of it
+        self._event: threading.Event | None = None  # there is one only while somebody waits: most never do
+
+    def release(self, delivery: Delivery | None = None, error: Exception | None = None) -> None:
+        """End the wait."""
+        self.delivery, self.error, self.is_released = delivery, error, True
+        if self._event is not None:
+            self._event.set()
+        if self.on_released is not None:
+            self.on_released()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether it was released within that time. One thread may wait."""
+        self._event = threading.Event()
+        return self.is_released or self._event.wait(seconds)
+
+    def result(self) -> Delivery | None:
+        """Return the delivery, if there is one. Raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.delivery
 
 
 class HoldQueue:
@@ -49,7 +81,7 @@ class HoldQueue:
         max_bytes: int,
     ) -> None:
         self._max_requests_per_token = max_requests_per_token
-        self._held: dict[str, deque[HeldCall]] = {}
+        self._held: dict[str, deque[PendingDelivery]] = {}
         self.requests = Pool(max_requests)
         self.bytes = Pool(max_bytes)
 
@@ -60,11 +92,11 @@ class HoldQueue:
         """Return the tokens whose calls are held."""
         return list(self._held)
 
-    def oldest(self, token: str) -> HeldCall | None:
+    def oldest(self, token: str) -> PendingDelivery | None:
         """Return the call of a token that is due next."""
         return next(iter(self._held.get(token, ())), None)
 
-    def add(self, held: HeldCall) -> HeldCall:
+    def add(self, held: PendingDelivery) -> None:
         """Hold a call. Raises `TooManyHeld` or `TooManyHeldOfToken`."""
         call = held.call
         held.address, held.size = address_key(call.remote_addr), call.size
@@ -75,23 +107,21 @@ class HoldQueue:
         self._held.setdefault(call.token, deque()).append(held)
         self.requests.take(held.address, 1)
         self.bytes.take(held.address, held.size)
-        return held
 
-    def release(self, held: HeldCall, error: Exception | None = None) -> None:
-        """Let whoever waits for a held call go on."""
-        held.error = error
+    def release(
+        self, held: PendingDelivery, delivery: Delivery | None = None, error: Exception | None = None
+    ) -> None:
+        """Take a call out, and end its wait."""
         self.remove(held)
-        held.released.set()
-        if held.on_released is not None:
-            held.on_released()
+        held.release(delivery, error)
 
     def release_all(self, token: str, error: Exception | None = None) -> None:
         """Release all calls of a token."""
         for held in list(self._held.get(token, ())):
-            self.release(held, error)
+            self.release(held, error=error)
 
-    def remove(self, held: HeldCall) -> None:
-        """Take a call out. Nobody waits for it any more."""
+    def remove(self, held: PendingDelivery) -> None:
+        """Take a call out that is not waited for any more."""
         queue = self._held[held.call.token]
         queue.remove(held)  # near the front: calls leave in the order in which they came
         if not queue:

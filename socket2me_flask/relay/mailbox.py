@@ -90,8 +90,7 @@ class Mailboxes:
             mode = self.store.put(call)
             call.body = b""  # the store has it, and many calls may wait here
             if trace is not None:
-                trace.note("queued", "in the mailbox")
-                trace.write()
+                trace.wait("queued", "in the mailbox")
             outlet = self._outlets.get(call.token)
             if outlet is not None:
                 mode = outlet.client.mode

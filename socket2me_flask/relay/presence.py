@@ -12,9 +12,8 @@ from socket2me.inspector.history import History
 
 from ..errors import ClientBusy, ClientGone, NobodyConnected, ShuttingDown, StoreUnavailable, UnknownToken
 from ..storage import TokenStore
-from .call import Call
-from .delivery import Client, Delivery, PendingAck, deliver
-from .hold_queue import HeldCall, HoldQueue
+from .delivery import Client, Delivery, deliver
+from .hold_queue import HoldQueue, PendingDelivery
 from .mailbox import Mailboxes
 from .token_counts import TokenCounts
 
@@ -150,53 +149,54 @@ class Presence:
             except Exception:
                 log.exception("a client was not dismissed")
 
-    def deliver_or_hold(self, call: Call, *, may_hold: bool) -> Delivery | HeldCall:
+    def deliver_or_hold(
+        self, pending: PendingDelivery, *, may_hold: bool = True, needs_client: bool = False
+    ) -> None:
         """Queue a call for its client, or hold it until a client comes, or until there is room in its window.
 
-        Raises `NobodyConnected` or `ClientBusy` if it may not be held, and what `HoldQueue.add` and `Client.send`
-        raise.
+        Raises `NobodyConnected` or `ClientBusy` if it may not be held, `ClientGone` if it needs a client and none
+        is here, and what `HoldQueue.add` and `Client.send` raise.
         """
+        token = pending.call.token
         with self._lock:
-            client = self._clients.get(call.token)
-            if client is not None and self._may_deliver(call.token, client):
+            client = self._clients.get(token)
+            if client is not None and self._may_deliver(token, client):
                 try:
-                    delivery = self._deliver(call, client)
+                    delivery = self._deliver(pending, client)
                     client.flush()
-                    return delivery
+                    pending.release(delivery)
+                    return
                 except ClientGone:
-                    del self._clients[call.token]
-                    self._store.detach(call.token, client.sid)
+                    if needs_client:
+                        raise
+                    del self._clients[token]
+                    self._store.detach(token, client.sid)
+                    client = None
+            if client is None and needs_client:
+                raise ClientGone
             if not may_hold:
                 raise NobodyConnected if client is None else ClientBusy
-            return self.held.add(HeldCall(call))
+            self.held.add(pending)
 
-    def deliver_bounded(
-        self, call: Call, client: Client, new_pending_ack: Callable[[str], PendingAck]
-    ) -> Delivery | HeldCall:
-        """Queue a call of another process for a client, or hold it until there is room in the client's window."""
-        with self._lock:
-            if self._may_deliver(call.token, client):
-                return self._deliver(call, client, new_pending_ack)
-            return self.held.add(HeldCall(call, new_pending_ack))
-
-    def when_released(self, held: HeldCall, on_released: Callable[[], None]) -> None:
+    def when_released(self, held: PendingDelivery, on_released: Callable[[], None]) -> None:
         """Have `on_released` called when a held call waits no more, which may be so already."""
         with self._lock:
-            if not held.released.is_set():
+            if not held.is_released:
                 held.on_released = on_released
                 return
         on_released()
 
-    def give_up(self, held: HeldCall) -> None:
+    def give_up(self, held: PendingDelivery) -> None:
         """End the wait of a held call: there was no room in its client's window in time."""
         with self._lock:
-            if not held.released.is_set():
-                self.held.release(held, ClientBusy() if held.call.token in self._clients else NobodyConnected())
+            if not held.is_released:
+                is_here = held.call.token in self._clients
+                self.held.release(held, error=ClientBusy() if is_here else NobodyConnected())
 
-    def stop_holding(self, held: HeldCall) -> bool:
+    def stop_holding(self, held: PendingDelivery) -> bool:
         """Take a call out of its queue. Return False if it was released at the last moment."""
         with self._lock:
-            if held.released.is_set():
+            if held.is_released:
                 return False
             self.held.remove(held)
             return True
@@ -205,14 +205,14 @@ class Presence:
         """Give a client what is held for its token, oldest first, as far as its window. Return False if it left."""
         while (held := self.held.oldest(token)) and client.has_room:
             try:
-                held.delivery = self._deliver(held.call, client, held.new_pending_ack)
+                delivery = self._deliver(held, client)
                 client.flush()
             except ClientGone:
                 return False
             except Exception as error:
-                self.held.release(held, error)  # its caller hears of it; the others have nothing to do with it
+                self.held.release(held, error=error)  # its caller receives it; the others are not concerned
             else:
-                self.held.release(held)
+                self.held.release(held, delivery)
         return True
 
     def _retry_bounded(self, token: str, client: Client) -> None:
@@ -224,13 +224,11 @@ class Presence:
         """Say whether a call may go to a client now: there is room, and none waits for it that came before."""
         return not client.bounds_calls or (client.has_room and token not in self.held)
 
-    def _deliver(
-        self, call: Call, client: Client, new_pending_ack: Callable[[str], PendingAck] = PendingAck
-    ) -> Delivery:
-        """Queue a call for a client; if nobody waits for it any more, another has its place in the window."""
-        delivery = deliver(call, client, new_pending_ack)
+    def _deliver(self, pending: PendingDelivery, client: Client) -> Delivery:
+        """Queue a call for a client. Once its caller waits no more, another has its place in the window."""
+        delivery = deliver(pending.call, client, pending.new_pending_ack)
         if client.bounds_calls:
-            delivery.forget = partial(self._forget, call.token, client, delivery.forget)
+            delivery.forget = partial(self._forget, pending.call.token, client, delivery.forget)
         return delivery
 
     def _forget(self, token: str, client: Client, forget: Callable[[], None]) -> None:

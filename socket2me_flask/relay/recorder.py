@@ -47,7 +47,7 @@ class Recorder:
 class Trace:
     """What becomes of one call. It is written when the call begins to wait, and at its end: most only then."""
 
-    __slots__ = ("_history", "_is_kept", "_new", "_outcome", "_record", "_started", "_token")
+    __slots__ = ("_history", "_is_kept", "_new", "_outcome", "_record", "_started", "_token", "_waits_for")
 
     def __init__(self, history: History, call: Call) -> None:
         self._history = history
@@ -55,6 +55,7 @@ class Trace:
         self._started = time.monotonic()
         self._new = [Entry(call.received_at, "received")]
         self._outcome: str | None = None
+        self._waits_for = ""
         self._is_kept = False  # whether the history has the record
         self._record = RequestRecord(
             call.id,
@@ -74,6 +75,13 @@ class Trace:
         self._new.append(Entry(time.time(), what, detail))
         if outcome is not None:
             self._outcome = outcome
+
+    def wait(self, what: str, detail: str = "") -> None:
+        """Record that the call begins to wait, unless it waits already."""
+        if self._waits_for != what:
+            self._waits_for = what
+            self.note(what, detail)
+            self.write()
 
     def write(self) -> None:
         """Write what is known so far: the call is about to wait."""

@@ -24,7 +24,7 @@ from ..limits import Rate
 from ..storage import Counts, TokenRecord, TokenStore
 from .call import Call
 from .delivery import LEGACY, Client, Delivery, PendingAck, deliver
-from .hold_queue import HeldCall
+from .hold_queue import PendingDelivery
 from .mailbox import Mailboxes
 from .presence import Presence
 from .recorder import Recorder
@@ -139,48 +139,45 @@ class Relay:
         """Whether another process waits for a client of this one."""
         return self._peers.has_waiting_peers
 
-    def take(
-        self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]
-    ) -> list[Delivery | HeldCall | Exception]:
-        """Hand calls that came to other processes to clients of this one, and return what came of each.
+    def take(self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]) -> list[PendingDelivery]:
+        """Deliver calls that came to other processes to clients of this one, and return what came of each.
 
-        What makes a `PendingAck`, for a mode, goes with each. `ClientGone` is one for whom nobody is here. One that
-        is held waits for room in its client's window: `Presence.when_released` and `give_up` are for those.
+        With each goes what makes a `PendingAck` for a mode. The error of a call whose client is not here is
+        `ClientGone`. One that is not released waits for room in its client's window: `Presence.when_released` and
+        `give_up` are for those.
         """
-        outcomes: list[Delivery | HeldCall | Exception] = []
-        handed_to: list[tuple[str, Client] | None] = []
+        taken = []
+        queued: dict[tuple[str, Client], list[tuple[PendingDelivery, Delivery]]] = {}
         for call, new_pending_ack in calls:
+            pending = PendingDelivery(call, new_pending_ack)
+            taken.append(pending)
             client = self.presence.get(call.token)
             try:
                 if client is None:
                     raise ClientGone
                 self._check_rate(call.token)
                 if client.bounds_calls:
-                    outcome = self.presence.deliver_bounded(call, client, new_pending_ack)
-                    outcomes.append(outcome)
-                    handed_to.append((call.token, client) if isinstance(outcome, Delivery) else None)
-                    continue
-                outcomes.append(deliver(call, client, new_pending_ack))
-                handed_to.append((call.token, client))
+                    self.presence.deliver_or_hold(pending, needs_client=True)
+                else:
+                    delivery = deliver(call, client, new_pending_ack)
+                    queued.setdefault((call.token, client), []).append((pending, delivery))
             except (ClientGone, RelayError) as error:
                 if client is not None and isinstance(error, ClientGone):
                     self.presence.detach(call.token, client)
-                outcomes.append(error)
-                handed_to.append(None)
+                pending.release(error=error)
             except Exception:
-                log.exception("a call of another process was not handed over")
-                outcomes.append(RelayError())
-                handed_to.append(None)
-        for token, client in dict.fromkeys(to for to in handed_to if to is not None):
+                log.exception("a call of another process was not delivered")
+                pending.release(error=RelayError())
+        for (token, client), deliveries in queued.items():
+            gone = None
             try:
                 client.flush()
             except ClientGone as error:
                 self.presence.detach(token, client)
-                outcomes = [
-                    error if to == (token, client) else outcome
-                    for to, outcome in zip(handed_to, outcomes, strict=True)
-                ]
-        return outcomes
+                gone = error
+            for pending, delivery in deliveries:
+                pending.release(delivery, gone)
+        return taken
 
     def issue(
         self,
@@ -277,18 +274,16 @@ class Relay:
         deadline = time.monotonic() + self._hold_seconds
         while True:
             seconds = deadline - time.monotonic()
-            outcome = self.presence.deliver_or_hold(call, may_hold=seconds > 0)
-            if isinstance(outcome, Delivery):
-                return outcome
-            if call.trace is not None:
-                call.trace.note("queued")
-                call.trace.write()
-            found = self._wait_for_client(outcome, seconds)
-            if found is not None:
-                return found
+            pending = PendingDelivery(call)
+            self.presence.deliver_or_hold(pending, may_hold=seconds > 0)
+            if call.trace is not None and pending.delivery is None:
+                call.trace.wait("queued")
+            delivery = pending.delivery or self._wait_for_client(pending, seconds)
+            if delivery is not None:
+                return delivery
 
-    def _wait_for_client(self, held: HeldCall, seconds: float) -> Delivery | None:
-        """Wait until a held call was taken. Return None if it was not, but a client is said to have come."""
+    def _wait_for_client(self, held: PendingDelivery, seconds: float) -> Delivery | None:
+        """Wait until a held call is delivered. Return None if it is to look again for its client."""
         token = held.call.token
         try:
             is_elsewhere = token not in self.presence and self._peers.watch(token, seconds)
@@ -296,15 +291,13 @@ class Relay:
             if self.presence.stop_holding(held):
                 raise
             is_elsewhere = False
-        if (is_elsewhere or not held.released.wait(seconds)) and self.presence.stop_holding(held):
+        if (is_elsewhere or not held.wait(seconds)) and self.presence.stop_holding(held):
             if is_elsewhere:
                 return self._peers.deliver(held.call)
             if token in self.presence:
                 raise ClientBusy
             raise NobodyConnected if self._store.get(token) is not None else UnknownToken
-        if held.error is not None:
-            raise held.error
-        return held.delivery
+        return held.result()
 
     def _check_rate(self, token: str) -> None:
         retry_after_seconds = self._rate.hit(token)

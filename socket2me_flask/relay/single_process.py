@@ -1,24 +1,16 @@
 """What the relay asks of other processes, where there are none."""
 
-from typing import TYPE_CHECKING
-
 from ..errors import RelayError
 from ..http.answers import Answer
 from ..storage import Counts
 from .call import Call
 from .delivery import Delivery
 
-if TYPE_CHECKING:
-    from .relay import Relay
-
 
 class SingleProcess:
     """The only process of a relay. `cluster.Cluster` has the same methods where there may be others."""
 
     has_peers = False
-
-    def serve(self, relay: "Relay") -> None:
-        """Handle what other processes send, from when the store is started."""
 
     def deliver(self, call: Call) -> Delivery | None:
         """Have another process deliver a call to its client. Return None if none has one.

@@ -7,9 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base_async import AsyncWorker
+
+if TYPE_CHECKING:
+    from .acceptor import Acceptor
+    from .serving import Server
 
 # How often the master's life is checked and gunicorn is told that this process is alive, in seconds.
 NOTIFY_SECONDS = 0.5
@@ -26,6 +30,10 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
 
     It counts on gunicorn 27's `AsyncWorker`: `handle_request`, `notify`, and the life of `base.Worker`.
     """
+
+    cfg: Any
+    sockets: list[Any]
+    wsgi: Any
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -50,7 +58,6 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         self.cfg.set("secure_scheme_headers", {})
         self.cfg.set("forwarder_headers", "")
         self.cfg.set("forwarded_allow_ips", "*")
-        self.sockets: list[Any]
         self._is_told_to_quit = False
         self._wants_logs_reopened = False
 
@@ -74,23 +81,8 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         self.sockets = [unpatched(fileno=sock.sock.detach()) for sock in self.sockets]
         super().init_process()
 
-    def load_wsgi(self) -> None:
-        """Load the application, and start it if it is a relay."""
-        super().load_wsgi()
-        from ..errors import ConfigError
-        from .serving import Server
-
-        try:
-            self._server = Server(self)
-        except ConfigError as error:
-            print(f"socket2me: {error}", file=sys.stderr)
-            sys.exit(3)  # to gunicorn: no use to start a worker again
-        # What is here now stays as long as the process: the garbage collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-
-    # Signals. A handler runs on whichever green thread is current, perhaps the hub's: it only takes note. The
-    # signal also wakes `run`, through the pipe that gunicorn sets up.
+    # Signals. A handler runs on the current green thread, perhaps the hub's: it only sets a flag. The signal also
+    # wakes `run`, through the pipe that gunicorn sets up.
 
     def handle_quit(self, sig: int, frame: object) -> None:
         self.alive = False
@@ -100,18 +92,35 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         self._wants_logs_reopened = True
 
     def handle_abort(self, sig: int, frame: object) -> None:
-        """Log where the process is: gunicorn has not heard of it for its whole timeout.
+        """Log the stacks of the process, which has not notified gunicorn for its whole timeout.
 
         A process that hangs is killed by gunicorn a second later. One that stood still together with gunicorn, on a
-        machine that was paused, goes on: the signal wakes `run`, which gunicorn then hears of.
+        machine that was paused, goes on: the signal wakes `run`, which notifies gunicorn.
         """
         faulthandler.dump_traceback()
         self.cfg.worker_abort(self)
 
     def run(self) -> None:
+        """Start the application, if it is a relay, and accept connections until the process is to end."""
+        from ..errors import ConfigError
         from .acceptor import Acceptor
+        from .gunicorn_settings import CachedConfig, add_log_filters
+        from .serving import Server, with_connection
 
-        acceptor = self._acceptor = Acceptor(self, self._server)
+        self.booted = False  # so that gunicorn starts no other worker if this one fails to start
+        self.cfg = CachedConfig(self.cfg)
+        add_log_filters(self.log)
+        try:
+            server = Server(self)
+        except ConfigError as error:
+            print(f"socket2me: {error}", file=sys.stderr)
+            sys.exit(3)  # to gunicorn: no use to start a worker again
+        self.wsgi = with_connection(self.wsgi)
+        # What is here now stays as long as the process: the garbage collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self.booted = True
+        acceptor = Acceptor(self, server)
         acceptor.start()
         is_orphan = False
         while self.alive and not is_orphan:
@@ -126,24 +135,23 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
             self.log.error("The master process is gone: this one ends.")
         if self._is_told_to_quit:
             self.cfg.worker_int(self)
-            self._server.disconnect_clients()
+            server.disconnect_clients()
         else:
-            self.drain(ORPHAN_SECONDS if is_orphan else self.cfg.graceful_timeout)
+            self._drain(server, acceptor, ORPHAN_SECONDS if is_orphan else self.cfg.graceful_timeout)
         acceptor.stop()
-        self._server.stop()
+        server.stop()
 
-    def drain(self, seconds: float) -> None:
+    def _drain(self, server: "Server", acceptor: "Acceptor", seconds: float) -> None:
         """Answer what is in flight, disconnect the clients, stop accepting, then wait for idle connections.
 
-        Until the clients have left new connections are accepted: their calls are answered, if only by 503.
+        Until the clients are disconnected new connections are accepted: their calls are answered, if only by 503.
         """
-        acceptor = self._acceptor
         ends_at = time.monotonic() + seconds
-        draining = acceptor.spawn(self._server.drain)
+        draining = acceptor.spawn(server.drain)
         self._wait_while(lambda: not draining.dead, ends_at)
         acceptor.stop()
         self._wait_while(lambda: acceptor.connections > 0, min(ends_at, time.monotonic() + IDLE_SECONDS))
-        self._server.close_idle()
+        server.close_idle()
         self._wait_while(lambda: acceptor.connections > 0, ends_at)
 
     def count_request(self) -> None:

@@ -1,43 +1,29 @@
-"""What happens on a caller's connection: one request after the other, each answered, until either side closes."""
+"""The connections of callers: which are accepted, and how requests are served on each until either side closes."""
 
 import logging
 import ssl
 import time
 from collections.abc import Iterator
-from datetime import timedelta
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import eventlet
-from gunicorn import SERVER
-from gunicorn import config as gunicorn_config
 from gunicorn import sock as gunicorn_sock
-from gunicorn.glogging import Logger
 from gunicorn.http import errors as http_errors
-from gunicorn.http import wsgi
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
-from .. import logs
 from ..concurrency.poller import Poller
 from ..concurrency.timeout_queue import TimeoutQueue
-from ..errors import MalformedRequest, TooManyUnread
-from ..http.answers import Answer, ErrorAnswers
+from ..errors import TooManyUnread
+from ..http.answers import ErrorAnswers
 from ..http.request_body import DISCARD_BYTES
-from ..limits import Pool
 from ..services import find_services, the_only_services
 from .accelerator import Accelerator
+from .budgets import Budgets, TooMuchUnread
+from .gunicorn_settings import has_request_hooks
 from .head_checks import check_head
-from .tcp_connection import (
-    LINGER_BYTES,
-    LINGER_SECONDS,
-    MAX_TRAILERS_BYTES,
-    Budgets,
-    Connection,
-    HeadTooLarge,
-    TLSConnection,
-    TooMuchUnread,
-)
+from .responses import ResponseWriter
+from .tcp_connection import LINGER_BYTES, LINGER_SECONDS, Connection, TLSConnection
 
 if TYPE_CHECKING:
     from .eventlet_worker import EventletWorker
@@ -55,17 +41,15 @@ SEND_TIMEOUT_SECONDS = 30
 ROOM_GRACE_SECONDS = 1
 ROOM_CANDIDATES = 16
 
+# The bytes of the trailers of a body in chunks that are accepted.
+MAX_TRAILERS_BYTES = 16_384
+
 # How many chunks of a body may be smaller than this.
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 64
 
 # After so many of them a body is read in small pieces.
 FEW_SMALL_CHUNKS = 64
-
-# What all heads that are being read may take, beyond 8 KB each, and all responses of more than 64 KB that wait for
-# their peers to read. One address may have no more of it than it leaves free: half, if it is alone.
-MAX_HEADS_BYTES = 32_000_000
-MAX_UNREAD_BYTES = 96_000_000
 
 # How many connections one address may have: this part of `worker_connections`, but not fewer than these.
 SHARE_OF_ADDRESS = 0.25
@@ -74,31 +58,19 @@ MIN_OF_ADDRESS = 16
 # How often deadlines are looked at.
 TICK_SECONDS = 0.25
 
-# What gunicorn's parsers raise, and what the peer receives: status, code, message. No word of what it sent.
-_REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
-    http_errors.LimitRequestLine: (414, "uri_too_long", "The request line is longer than this relay accepts."),
-    http_errors.LimitRequestHeaders: (431, "head_too_large", "The head is larger than this relay accepts."),
-    http_errors.UnsupportedTransferCoding: (501, "unsupported_coding", "The transfer coding is not chunked."),
-    http_errors.ExpectationFailed: (417, "expectation_failed", "The only expectation is 100-continue."),
-    http_errors.InvalidHTTPVersion: (400, "malformed_request", "The version is not HTTP/1.0 or HTTP/1.1."),
-    http_errors.InvalidHeader: (400, "malformed_request", "A header is malformed, missing or repeated."),
-    http_errors.InvalidHeaderName: (400, "malformed_request", "The name of a header is malformed."),
-    HeadTooLarge: (431, "head_too_large", "The head is larger than this relay accepts."),
-    http_errors.ParseException: (400, "malformed_request", "The request is not HTTP."),
-}
-
 
 class Server:
     """Serves the connections of one worker, whose application may be a relay or any other."""
 
     def __init__(self, worker: "EventletWorker") -> None:
-        """Start the relay. Raises `ConfigError`."""
-        cfg = worker.cfg = self._cfg = _CachedConfig(worker.cfg)
+        """Start the relay, if the application is one or there is one in this process. Raises `ConfigError`."""
+        cfg = self._cfg = worker.cfg
+        application = worker.wsgi
         self._worker = worker
         self._keeps_alive = bool(cfg.keepalive)
         self._poller = Poller()
         self._connections: set[Connection] = set()
-        self._budgets = Budgets(heads=Pool(MAX_HEADS_BYTES), unread=Pool(MAX_UNREAD_BYTES))
+        self._budgets = Budgets()
         self._heads = TimeoutQueue(cfg.keepalive or HEAD_SECONDS, Connection.cut_off)
         self._lingering = TimeoutQueue(LINGER_SECONDS, Connection.abort)
         self._tls: Any = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
@@ -106,36 +78,22 @@ class Server:
             self._tls.options |= ssl.OP_NO_RENEGOTIATION
         self._most_of_address = max(MIN_OF_ADDRESS, int(worker.worker_connections * SHARE_OF_ADDRESS))
         self._is_behind_proxy = cfg.proxy_protocol != "off"
-        application = worker.wsgi
-        self._services = find_services(application) or the_only_services()
+        self._services = services = find_services(application) or the_only_services()
         self._accelerator: Accelerator | None = None
-        if self._services is None:
-            self._answers = ErrorAnswers(retry_after_seconds=1)
-            self._send_timeout_seconds: float = SEND_TIMEOUT_SECONDS
-        else:
-            settings = self._services.settings
-            self._answers = self._services.answers
+        self._answers = ErrorAnswers(retry_after_seconds=1) if services is None else services.answers
+        self._send_timeout_seconds: float = SEND_TIMEOUT_SECONDS
+        if services is not None:
+            settings = services.settings
             self._send_timeout_seconds = settings.send_timeout_seconds
             self._is_behind_proxy = self._is_behind_proxy or settings.trusted_proxy_hops > 0
-            if find_services(application) is not None and not _has_request_hooks(cfg):
-                self._accelerator = Accelerator(self._services)
-            self._services.lifecycle.start()
-        worker.log.error_log.addFilter(logs.Flood())
-        for logger in (worker.log.error_log, worker.log.access_log):
-            logger.addFilter(logs.Redact())
-
-        def with_connection(environ: Any, start_response: Any) -> Any:
-            environ["socket2me.connection"] = environ["gunicorn.socket"]
-            return application(environ, start_response)
-
-        worker.wsgi = with_connection
-        self._observes_access = type(worker.log) is not Logger or worker.log.access_log_enabled
-        self._date = ""
-        self._dated_at = 0.0
+            if find_services(application) is not None and not has_request_hooks(cfg):
+                self._accelerator = Accelerator(services)
+            services.lifecycle.start()
+        self._responses = ResponseWriter(cfg, worker.log, self._answers)
         eventlet.spawn_n(self._run_timers)
 
     def serve(self, sock: Any, address: Any, listener_name: Any, host: str) -> None:
-        """Serve one connection until it ends. All connections of a `host` have their turns together."""
+        """Serve one connection until it ends. All connections of a `host` share their turns."""
         try:
             connection = self._connect(sock, address, host)
         except OSError:  # TLS, if the peer has left already
@@ -155,8 +113,7 @@ class Server:
         finally:
             self._heads.discard(connection)
             self._connections.discard(connection)
-            connection.request = None
-            connection.buffered = bytes  # which holds the connection
+            connection.request = None  # which refers to the connection
             connection.close()
 
     def drain(self) -> None:
@@ -215,7 +172,6 @@ class Server:
         connection, or if its socket has become a WebSocket's.
         """
         parser = RequestParser(self._cfg, connection, connection.address)
-        connection.buffered = parser.unreader.take_buffered
         proxied: Any = None  # what the PROXY protocol said at the beginning of the connection
         while True:
             self._heads.add(connection)
@@ -227,7 +183,7 @@ class Server:
             except OSError:  # gunicorn's `NoMoreData` is one
                 raise
             except Exception as error:
-                self._refuse(connection, error)
+                self._responses.refuse(connection, error)
                 return True
             finally:
                 self._heads.discard(connection)
@@ -251,7 +207,7 @@ class Server:
             except BaseException as error:
                 if connection.is_detached:  # middleware may turn the end of a handshake into something else
                     return False
-                self._refuse(connection, error)
+                self._responses.refuse(connection, error)
                 return True
             connection.request = None
 
@@ -264,9 +220,9 @@ class Server:
             if answer is not None:
                 self._worker.count_request()
                 must_close = request.should_close() or not (self._worker.alive and self._keeps_alive)
-                self._send(connection, request, answer, must_close=must_close)
-                if self._observes_access:
-                    self._log_access(connection, request, answer, time.monotonic() - started)
+                self._responses.send(connection, request, answer, must_close=must_close)
+                if self._responses.are_logged:
+                    self._responses.log(connection, request, answer, time.monotonic() - started)
                 return not must_close
         try:
             self._worker.handle_request(listener_name, request, connection, connection.address)
@@ -282,28 +238,6 @@ class Server:
         finally:
             self._heads.discard(connection)
 
-    def _send(self, connection: Connection, request: Any, answer: Answer, *, must_close: bool) -> None:
-        major, minor = (1, 0) if request is not None and request.version == (1, 0) else (1, 1)
-        lines = [
-            f"HTTP/{major}.{minor} {answer.status}",
-            f"Server: {SERVER}",
-            f"Date: {self._now()}",
-            "Connection: close" if must_close else "Connection: keep-alive",
-            *[f"{name}: {value}" for name, value in answer.headers],
-            "\r\n",
-        ]
-        data = "\r\n".join(lines).encode("latin-1")
-        connection.sendall(data if request is not None and request.method == "HEAD" else data + answer.body)
-
-    def _refuse(self, connection: Connection, error: BaseException) -> None:
-        """Answer a request that is malformed, or at which the relay failed. The connection is closed then."""
-        if isinstance(error, http_errors.ParseException | HeadTooLarge):
-            log.debug("a malformed request was refused: %s", type(error).__name__)
-            error = next(
-                MalformedRequest(*refusal) for kind, refusal in _REFUSALS.items() if isinstance(error, kind)
-            )
-        self._send(connection, connection.request, self._answers.render(error), must_close=True)
-
     def _linger(self, connection: Connection) -> None:
         """Read past what the peer still sends, so that it receives the response."""
         self._lingering.add(connection)
@@ -316,26 +250,6 @@ class Server:
         finally:
             self._lingering.discard(connection)
 
-    def _log_access(self, connection: Connection, request: Any, answer: Answer, seconds: float) -> None:
-        response = wsgi.Response(request, connection, self._cfg)
-        response.status = answer.status
-        response.headers = answer.headers
-        response.sent = len(answer.body)
-        environ = wsgi.default_environ(request, connection, self._cfg)
-        host, port, *_ = connection.address if isinstance(connection.address, tuple) else ("", "")
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = host, str(port)
-        for name, value in request.headers:
-            environ.setdefault("HTTP_" + name.replace("-", "_"), value)
-        self._worker.log.access(response, request, environ, timedelta(seconds=seconds))
-
-    def _now(self) -> str:
-        """Return the time as HTTP writes it, which changes once a second."""
-        now = time.time()
-        if now - self._dated_at >= 1 or now < self._dated_at:
-            self._dated_at = float(int(now))
-            self._date = formatdate(now, usegmt=True)
-        return self._date
-
     def _run_timers(self) -> None:
         while True:
             eventlet.sleep(TICK_SECONDS)
@@ -343,16 +257,14 @@ class Server:
                 timer.run(lambda: eventlet.sleep(0))
 
 
-class _CachedConfig:
-    """gunicorn's configuration, each setting looked up once: gunicorn asks for dozens of them for each request."""
+def with_connection(application: Any) -> Any:
+    """Return a WSGI application that finds its `Connection` in the environ, where `GreenLoop` looks for it."""
 
-    def __init__(self, cfg: Any) -> None:
-        self._cfg = cfg
+    def call(environ: Any, start_response: Any) -> Any:
+        environ["socket2me.connection"] = environ["gunicorn.socket"]
+        return application(environ, start_response)
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._cfg, name)
-        setattr(self, name, value)
-        return value
+    return call
 
 
 def _bound_chunks(reader: ChunkedReader, connection: Connection) -> None:
@@ -375,11 +287,3 @@ def _bound_chunks(reader: ChunkedReader, connection: Connection) -> None:
             yield chunk
 
     reader.parser = bounded()
-
-
-def _has_request_hooks(cfg: Any) -> bool:
-    """Return whether gunicorn's configuration has hooks that want to see each request."""
-    return bool(
-        cfg.settings["pre_request"].get() is not gunicorn_config.PreRequest.default
-        or cfg.settings["post_request"].get() is not gunicorn_config.PostRequest.default
-    )

@@ -7,26 +7,15 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import greenlet
 from eventlet.patcher import original
 
 from ..concurrency.poller import HAS_EPOLL, HUNG_UP, ON_CHANGE, Poller, switch_to_hub, wait_until, yield_to_others
-from ..limits import Pool, address_key
+from .budgets import MAX_HEAD_BYTES, SMALL_HEAD_BYTES, SMALL_UNREAD_BYTES, Budgets, HeadTooLarge
 
 _RawSocket = original("socket").socket
-
-# The bytes of a head, or of the trailers of a body in chunks, that are accepted.
-MAX_HEAD_BYTES = 65_536
-MAX_TRAILERS_BYTES = 16_384
-
-# Up to this size a head is not counted among those of all connections.
-SMALL_HEAD_BYTES = 8192
-
-# A response of which no more than this waits for its peer to read is not counted among those of all connections.
-SMALL_UNREAD_BYTES = 65_536
 
 # What gunicorn asks for where it does not know how much is to come.
 UNSIZED_READ_BYTES = 8192
@@ -43,30 +32,22 @@ LITTLE_BYTES = 512
 LINGER_BYTES = 1_000_000
 LINGER_SECONDS = 2
 
-
-class HeadTooLarge(Exception):
-    """A head has more than `MAX_HEAD_BYTES`, or there is no room for it in `Budgets.heads`."""
+_UNCOUNTED = contextlib.nullcontext()
 
 
-class TooMuchUnread(OSError):
-    """A peer does not read a response as fast as it is sent, and there is no room for it in `Budgets.unread`."""
+class Unreader(Protocol):
+    """What has read a request; gunicorn's has."""
+
+    def take_buffered(self) -> bytes:
+        """Return what was read beyond the request, and drop it."""
 
 
-@dataclass(slots=True)
-class Budgets:
-    """What connections may take in all, by address.
+class Request(Protocol):
+    """A request that is being served; gunicorn's are such."""
 
-    heads: bytes of heads that are being read, beyond `SMALL_HEAD_BYTES` each.
-    unread: bytes of responses that the kernel does not take, since their peers do not read; those up to
-        `SMALL_UNREAD_BYTES` are not counted.
-    """
-
-    heads: Pool
-    unread: Pool
-
-
-class Closable(Protocol):
-    """A request after which a connection can be closed; gunicorn's are."""
+    @property
+    def unreader(self) -> Unreader:
+        """What has read it."""
 
     def force_close(self) -> None:
         """Close the connection after the response."""
@@ -82,9 +63,8 @@ class Connection:
 
     host: the peer's IP address; `""` over a Unix socket.
     request: the request that is being served, if one is.
-    buffered: takes what was read of the socket and not parsed yet.
     is_detached: the socket has become a WebSocket's.
-    reads_little: whether the body that is being read comes in so small chunks that little of it is read at once.
+    reads_little: the body that is being read comes in so small chunks that little of it is read at once.
     """
 
     __slots__ = (
@@ -99,7 +79,6 @@ class Connection:
         "_socket",
         "_waiter",
         "address",
-        "buffered",
         "host",
         "is_detached",
         "reads_little",
@@ -122,14 +101,13 @@ class Connection:
         self._has_hung_up = False
         self._budgets = budgets
         self._head_bytes: int | None = 0  # of the head that is being read; None while a body is
-        self._budgeted_bytes = 0  # of it
+        self._budgeted_bytes = 0  # of that head, in `budgets`
         self.reads_little = False
         self._on_hangup: Callable[[], None] | None = None
         self._waiter: greenlet.greenlet | None = None
         self.address = address
         self.host: str = address[0] if isinstance(address, tuple) else ""  # none over a Unix socket
-        self.request: Closable | None = None
-        self.buffered: Callable[[], bytes] = bytes  # what was read of the socket and not parsed yet
+        self.request: Request | None = None
         self.is_detached = False
         if HAS_EPOLL:
             poller.add(sock.fileno(), self._on_change, ON_CHANGE, key=key)
@@ -165,7 +143,7 @@ class Connection:
                 if self._head_bytes is not None:
                     self._head_bytes += len(data)
                     if self._head_bytes > SMALL_HEAD_BYTES:
-                        self._check_head(len(data))
+                        self._budget_head(len(data))
                 return data
 
     def send(self, data: bytes) -> int:
@@ -176,27 +154,18 @@ class Connection:
     def sendall(self, data: bytes) -> None:
         """Send `data`. Raises `TimeoutError` if the peer reads none of it for too long, and `TooMuchUnread`."""
         left: bytes | memoryview = data
-        unread = 0
         try:
             while left:
-                try:
-                    sent = self._socket.send(left)
-                except self.would_block:
-                    if not unread and len(left) > SMALL_UNREAD_BYTES:
-                        unread = self._count_unread(len(data))
-                    wait_until(self._socket.fileno(), "write", self._send_timeout_seconds)
-                else:
-                    left = memoryview(left)[sent:] if sent < len(left) else b""
-        finally:
-            if unread:
-                self._budgets.unread.give_back(address_key(self.host), unread)
-
-    def _count_unread(self, size: int) -> int:
-        key = address_key(self.host)
-        if not self._budgets.unread.has_room(key, size):
-            raise TooMuchUnread
-        self._budgets.unread.take(key, size)
-        return size
+                sent = self._socket.send(left)
+                left = memoryview(left)[sent:] if sent < len(left) else b""
+            return
+        except self.would_block:
+            pass
+        with self._budgets.unread(self.host, len(data)) if len(left) > SMALL_UNREAD_BYTES else _UNCOUNTED:
+            while left:
+                wait_until(self._socket.fileno(), "write", self._send_timeout_seconds)
+                with contextlib.suppress(*self.would_block):
+                    left = memoryview(left)[self._socket.send(left) :]
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Send a file. The relay has none; gunicorn serves other applications too."""
@@ -205,24 +174,12 @@ class Connection:
         self.sendall(data)
         return len(data)
 
-    def getsockname(self) -> Any:
-        """Return the local address."""
-        return self._socket.getsockname()
-
-    def getpeername(self) -> Any:
-        """Return the peer's address."""
-        return self._socket.getpeername()
-
-    def fileno(self) -> int:
-        """Return the file descriptor, -1 once the socket is closed."""
-        return int(self._socket.fileno())
-
     def shutdown(self, how: int) -> None:
         """Shut one or both directions down. Raises `OSError`."""
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Close the socket, unless it was handed over."""
+        """Close the socket, unless it was detached."""
         if not self.is_detached and self._socket.fileno() >= 0:
             self.end_head()
             self._poller.remove(self._socket.fileno())
@@ -238,17 +195,14 @@ class Connection:
     def end_head(self) -> None:
         """Count what is read from now on as a body."""
         if self._budgeted_bytes:
-            self._budgets.heads.give_back(address_key(self.host), self._budgeted_bytes)
+            self._budgets.give_back_head(self.host, self._budgeted_bytes)
             self._budgeted_bytes = 0
         self._head_bytes = None
 
-    def _check_head(self, size: int) -> None:
+    def _budget_head(self, size: int) -> None:
         if (self._head_bytes or 0) > MAX_HEAD_BYTES:
             raise HeadTooLarge
-        key = address_key(self.host)
-        if not self._budgets.heads.has_room(key, size):
-            raise HeadTooLarge
-        self._budgets.heads.take(key, size)
+        self._budgets.take_head(self.host, size)
         self._budgeted_bytes += size
 
     def close_after_response(self) -> None:
@@ -257,7 +211,7 @@ class Connection:
             self.request.force_close()
 
     def finish(self) -> None:
-        """Tell the peer that nothing more is sent."""
+        """Half-close the connection: nothing more is sent."""
         self._shutdown_raw(socket.SHUT_WR)
 
     def cut_off(self) -> None:
@@ -265,17 +219,17 @@ class Connection:
         self._shutdown_raw(socket.SHUT_RD)
 
     def abort(self) -> None:
-        """End the connection in both directions, whatever its green thread waits for."""
+        """End the connection in both directions, also while its green thread waits."""
         self._shutdown_raw(socket.SHUT_RDWR)
 
     def detach(self) -> Any:
-        """Return the socket, which from now on is the caller's own, and does not block.
+        """Return the socket, which is non-blocking, and use it no more.
 
-        Raises `ConnectionError` if the peer has sent what belongs to it already: a WebSocket client must not
-        (RFC 6455, section 4.1).
+        Raises `ConnectionError` if the peer has already sent something beyond its request: a WebSocket client must
+        not (RFC 6455, section 4.1).
         """
-        if self.buffered():
-            self.close_after_response()  # what was read is gone: nobody knows where the next request would begin
+        if self.request is not None and self.request.unreader.take_buffered():
+            self.request.force_close()  # what was read is gone, so the start of the next request is unknown
             raise ConnectionError("A client sends no frames before it has the answer to its handshake.")
         self.is_detached = True
         self._poller.remove(self._socket.fileno())

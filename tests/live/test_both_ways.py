@@ -5,9 +5,8 @@ import shlex
 import pytest
 import requests
 
-from tests.conftest import WITH_C_PARSER
 from tests.support.raw import Raw
-from tests.support.servers import PythonListener, Server, command_for
+from tests.support.servers import WITH_C_PARSER, PythonListener, Server, command_for
 
 
 class HookedServer(Server):

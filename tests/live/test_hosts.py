@@ -4,9 +4,8 @@ import pytest
 import requests
 
 from socket2me_flask.http.hosts import Hosts, parse
-from tests.conftest import WITH_C_PARSER
 from tests.support.raw import Raw, RawWebSocket
-from tests.support.servers import Server, wait_until
+from tests.support.servers import WITH_C_PARSER, Server, wait_until
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 `assert_harmless` runs an attacker in a process of its own, whose connections come from `ATTACKER`, while this
 process probes from 127.0.0.1, each time over a new connection. The attacker is a function of a module, called with
-the port and with the arguments that are given, which returns when the attack is over:
+the port and with the arguments that are given, which returns when the attack is over. Its process is forked from
+one that has loaded what attackers import, so that an attack costs no start of Python:
 
     def send_much(port, seconds):
         with connect(port) as sock: ...
@@ -16,22 +17,21 @@ do not change that, so it has the strict bound. Wall-clock time has one that is 
 the median; `ATTACK_NOISE=1` makes all of them strict.
 """
 
-import importlib
-import json
+import multiprocessing
 import os
+import signal
 import socket
 import statistics
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.servers import ROOT, Server, wait_until
+from tests.support.servers import Server, wait_until
 
 ATTACKER = "127.0.0.2"
 VICTIM = "127.0.0.1"
@@ -44,6 +44,9 @@ GROWTH_BYTES = 100_000_000
 PROBE_PAUSE_SECONDS = 0.01
 PROBE_TIMEOUT_SECONDS = 20
 ATTACK_TIMEOUT_SECONDS = 45
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["pytest", "requests", "tests.support.attack", "tests.support.raw"])
 
 
 def connect(port: int, address: str = ATTACKER, **options: Any) -> socket.socket:
@@ -81,7 +84,7 @@ def assert_harmless(
 ) -> Report:
     """Fail unless probes are answered in time during the attack, and the relay is as before when it is over.
 
-    `args` must be JSON. `attack_port` is that of a proxy, if the attack comes through one. The number of open files
+    `args` are pickled. `attack_port` is that of a proxy, if the attack comes through one. The number of open files
     has to come back to that of before within the usual deadline.
     """
     pid = server.worker_pid
@@ -89,11 +92,9 @@ def assert_harmless(
     is_over = threading.Event()
     prober = threading.Thread(target=_probe_until, args=(is_over, server.port, pid, report), daemon=True)
     prober.start()
-    name = f"{attack.__module__}:{attack.__qualname__}"
-    command = [sys.executable, "-m", __name__, name, str(attack_port or server.port), json.dumps(args)]
     try:
-        attacker = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ATTACK_TIMEOUT_SECONDS)
-        assert attacker.returncode == 0, f"the attack failed: {attacker.stderr}"
+        with ProcessPoolExecutor(1, _PROCESSES, signal.alarm, (ATTACK_TIMEOUT_SECONDS,)) as attacker:
+            attacker.submit(attack, attack_port or server.port, *args).result()
         wait_until(
             lambda: files_of(pid) <= report.before_files + 1,  # a probe's own connection
             f"the files of the attack are closed: {report.before_files} before, {files_of(pid)} now",
@@ -182,14 +183,3 @@ def _ask(port: int, address: str, method: str, query: str, body: bytes = b"") ->
         while data := sock.recv(65536):
             answer += data
     return int(answer[9:12]), answer.partition(b"\r\n\r\n")[2].decode()
-
-
-def main() -> None:
-    """Run an attack: `python -m tests.support.attack MODULE:FUNCTION PORT ARGUMENTS`."""
-    name, port, args = sys.argv[1:]
-    module, _, function = name.partition(":")
-    getattr(importlib.import_module(module), function)(int(port), *json.loads(args))
-
-
-if __name__ == "__main__":
-    main()

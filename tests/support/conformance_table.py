@@ -15,6 +15,15 @@ from tests.support.servers import ROOT
 
 PAGE = ROOT / "docs" / "compatibility.md"
 
+# How many cases of Autobahn there are, without those of compression.
+CASES = 301
+
+# Text that is not UTF-8, in fragments: refused when the message is whole, and not at the first invalid byte.
+NOT_STRICT = {"6.4.1", "6.4.2", "6.4.3", "6.4.4"}
+
+# Where RFC 6455 leaves the answer to the server.
+INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
+
 
 def rows():
     """Return the number of tests that the table states for each file."""

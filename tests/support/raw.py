@@ -123,3 +123,18 @@ class RawWebSocket(Raw):
         self.send_frame(f"40/{token},{auth}".encode())
         answer = self.receive()
         assert answer.startswith(self.accepts.format(token)), answer
+
+
+class LegacyWebSocket(RawWebSocket):
+    """The same for Engine.IO 3: it is connected to `/` without asking, and its pings are answered."""
+
+    version = 3
+    accepts = "40/{},"
+    passed_over = (b"40", b"3")
+
+
+def assert_closed_at_once(websocket: RawWebSocket) -> None:
+    """Fail unless a close frame is all that comes, and then the end."""
+    with websocket:
+        assert websocket.receive_frame() == (8, (1000).to_bytes(2, "big"))
+        assert websocket.read_to_end() == b""

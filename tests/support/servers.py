@@ -15,9 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 import socketio
 import websocket
@@ -30,6 +32,13 @@ PORTS = range(10_000, 32_000)
 PORT_SHARES = 8
 PORTS_A_SHARE = len(PORTS) // PORT_SHARES
 DEADLINE_SECONDS = 15  # for whatever should happen at once; only a failure waits this long
+
+
+# The runner that needs the extra `fast`, as a parameter of a test or fixture.
+WITH_C_PARSER = pytest.param(
+    "gunicorn-fast",
+    marks=pytest.mark.skipif(find_spec("gunicorn_h1c") is None, reason="the extra `fast` is not installed"),
+)
 
 
 def _ports() -> Iterator[int]:

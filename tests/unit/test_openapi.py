@@ -13,7 +13,7 @@ from socket2me_flask import create_app, errors, get_services
 from socket2me_flask.api import openapi
 from socket2me_flask.http.answers import SECURITY_HEADERS
 from socket2me_flask.relay.tokens import new_token
-from socket2me_flask.worker.serving import _REFUSALS
+from socket2me_flask.worker.responses import _REFUSALS
 from tests.support import http_api_page
 from tests.support.fakes import FakeClient
 from tests.support.servers import ROOT

@@ -9,6 +9,7 @@ import pytest
 
 from socket2me_flask.cluster.bus import Listener
 from socket2me_flask.cluster.cluster import Cluster
+from socket2me_flask.cluster.handlers import Handlers
 from socket2me_flask.cluster.routes import Lookup
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
@@ -239,7 +240,7 @@ class Side:
         )
         self.peers = peers
         self.relay = relay_on(store, mailboxes=mailboxes, peers=peers, **options)
-        peers.serve(self.relay)
+        Handlers(peers, self.relay, hold_seconds=0, new_timer=self.new_timer)
         store.start()
 
     def new_timer(self, seconds, action):
@@ -371,7 +372,7 @@ def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):
     here.relay.presence.attach(token, broken)
     here.relay.presence.attach(other, well)
     first, second, third = here.relay.take([(call_for(each), None) for each in (token, other, new_token())])
-    assert first.status == 500
-    assert second.mode == "notify"
-    assert isinstance(third, ClientGone)
+    assert first.error.status == 500
+    assert second.delivery.mode == "notify"
+    assert isinstance(third.error, ClientGone)
     assert well.calls == [""]

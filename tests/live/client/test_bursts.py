@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.live.client.conftest import Command
+from tests.support.command import Command
 from tests.support.library import run
 from tests.support.local_app import OK, App, call
 from tests.support.servers import Server, wait_until

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from socket2me.samples import SAMPLES
-from tests.live.client.conftest import until_attached
+from tests.support.command import until_attached
 from tests.support.library import run
 from tests.support.local_app import OK, App, call
 from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.support.conformance_table import CASES, INFORMATIONAL, NOT_STRICT
 from tests.support.servers import BIN, Server
 
 pytestmark = [
@@ -19,13 +20,6 @@ pytestmark = [
 
 # 12 and 13 are of compression, which the relay does not offer.
 SECTIONS = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")
-CASES = 301
-
-# Text that is not UTF-8, in fragments: refused when the message is whole, and not at the first invalid byte.
-NOT_STRICT = {"6.4.1", "6.4.2", "6.4.3", "6.4.4"}
-
-# Where RFC 6455 leaves the answer to the server.
-INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 
 
 class EchoServer(Server):
@@ -51,7 +45,7 @@ def results(tmp_path_factory):
 
 
 def test_every_case_passes(results):
-    """Each is `OK`, but for those above, and each connection ends as it should."""
+    """Each is `OK`, but for those of `conformance_table`, and each connection ends as it should."""
     assert len(results) == CASES
     expected = dict.fromkeys(NOT_STRICT, "NON-STRICT") | dict.fromkeys(INFORMATIONAL, "INFORMATIONAL")
     for number, case in results.items():

@@ -1,26 +1,23 @@
-"""What a hostile client can do that speaks Engine.IO 3: no more than one of today."""
+"""What a hostile client can do that speaks Engine.IO 3: no more than one of Engine.IO 4.
+
+What is the same for both is in `security/test_hostile_clients.py`.
+"""
 
 import contextlib
-import inspect
 import threading
 import time
 
 import pytest
 import requests
 
-from tests.live.security import test_hostile_clients as today
-from tests.support.raw import Raw, RawWebSocket
+from tests.support.raw import LegacyWebSocket, Raw, assert_closed_at_once
 from tests.support.servers import Server, wait_until
 
-relay = today.relay
 
-
-class LegacyWebSocket(RawWebSocket):
-    """The same, of 2016: it is welcomed to `/`, and its pings are answered."""
-
-    version = 3
-    accepts = "40/{},"
-    passed_over = (b"40", b"3")
+@pytest.fixture(scope="module")
+def relay():
+    with Server(JOIN_TIMEOUT_SECONDS=1, HOLD_SECONDS=0, MAX_NAMESPACES_PER_CONNECTION=5) as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -46,28 +43,6 @@ def _poll(server, token=None):
 
 def _payload(*packets):
     return "".join(f"{len(packet)}:{packet}" for packet in packets)
-
-
-# What depends on the version in no other way than `LegacyWebSocket` does.
-SAME = [
-    today.test_compression_is_not_negotiated,
-    today.test_endless_fragments_end,
-    today.test_a_large_frame_is_refused_by_its_head,
-    today.test_attachments_are_not_waited_for,
-    today.test_an_acknowledgement_of_id_0_harms_nobody,
-    today.test_a_connection_whose_client_left_is_closed,
-    today.test_a_client_that_never_reads_is_cut_off,
-    today.test_what_is_no_namespace_is_refused,
-    today.test_a_flood_of_events_does_not_keep_others_from_being_served,
-]
-
-
-@pytest.mark.parametrize("test", SAME, ids=lambda test: test.__name__)
-def test_the_same_as_today(relay, monkeypatch, test):
-    """The tests of the security suite, with this client in the place of theirs."""
-    monkeypatch.setattr(today, "RawWebSocket", LegacyWebSocket)
-    (parameter,) = inspect.signature(test).parameters
-    test(**{parameter: relay})
 
 
 def test_a_handshake_from_before_the_rfc_is_refused(relay):
@@ -253,7 +228,7 @@ def test_a_session_tries_one_websocket_at_a_time(relay):
     url = _poll(relay, token)
     query = "&sid=" + url.partition("&sid=")[2]
     with LegacyWebSocket(relay.port, query=query) as first:
-        today.assert_closed_at_once(LegacyWebSocket(relay.port, query=query))
+        assert_closed_at_once(LegacyWebSocket(relay.port, query=query))
         first.send_frame(b"nonsense")  # it fails: another may be tried
         first.read_to_end()
     with LegacyWebSocket(relay.port, query=query) as second:

@@ -5,7 +5,6 @@
 
 import contextlib
 import json
-import select
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from tests.support.attack import ATTACKER, VICTIM, assert_harmless, connect, reset, room_of
 from tests.support.raw import RawWebSocket
 from tests.support.servers import Server, wait_until
+from tests.support.shared_attacks import PONG_PACKET, send_small_frames
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def do_nothing(port, seconds):
 
 def test_an_attack_that_does_nothing_is_harmless(relay):
     """What the other tests of this file measure is not the measuring itself."""
-    report = assert_harmless(relay, do_nothing, 1)
-    assert len(report.waits) > 20
+    report = assert_harmless(relay, do_nothing, 0.5)
+    assert len(report.waits) > 5
 
 
 UPGRADE = (
@@ -43,7 +43,7 @@ UPGRADE = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small_relay():
     """A relay with room for twenty sessions of an address."""
     with Server(HOLD_SECONDS=0, MAX_CONNECTIONS_PER_ADDRESS=20) as server:
@@ -108,48 +108,10 @@ def test_a_session_counts_until_its_socket_is_closed(small_relay):
     assert room_of(small_relay.port) == 20
 
 
-# Frames of seven bytes or less, each masked with zeros.
-PING = b"\x89\x80" + bytes(4)
-PONG_PACKET = b"\x81\x81" + bytes(4) + b"3"
-EVENT_PACKET = b"\x81\x82" + bytes(4) + b"42"
-EMPTY_FRAGMENTS = b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * 999 + b"\x80\x81" + bytes(4) + b"3"
-MIXED = (PING + EVENT_PACKET) * 500
-JOIN_PACKET = b"\x81\x85" + bytes(4) + b"40/x,"
-FRAMES = {
-    "join": JOIN_PACKET * 1000,
-    "ping": PING * 1000,
-    "pong": PONG_PACKET * 1000,
-    "event": EVENT_PACKET * 1000,
-    "fragment": EMPTY_FRAGMENTS,
-    "mixed": MIXED,
-}
-
-
-def send_small_frames(port, kind, count, seconds):
-    """Send 60 KB of small frames over each of many WebSockets at once, and then as much as is taken."""
-    frames = FRAMES[kind] * (60_000 // len(FRAMES[kind]) + 1)
-    with contextlib.ExitStack() as stack:
-        sockets = []
-        for _ in range(count):
-            websocket = stack.enter_context(RawWebSocket(port, address=ATTACKER))
-            websocket.socket.setblocking(False)
-            sockets.append(websocket.socket)
-        left = dict.fromkeys(sockets, b"")
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends and left:
-            _, writable, _ = select.select([], list(left), [], 0.1)
-            for sock in writable:
-                rest = left[sock] or frames
-                try:
-                    left[sock] = rest[sock.send(rest) :]
-                except OSError:  # it was closed, as it may be
-                    del left[sock]
-
-
-@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("kind", ["join", "pong", "fragment", "mixed"])
 def test_small_frames_over_many_websockets(relay, kind):
     """A read brings some hundred frames, and reading has turns as everything else."""
-    assert_harmless(relay, send_small_frames, kind, 400, 4)
+    assert_harmless(relay, send_small_frames, kind, 400, 2)
 
 
 def send_pings(port, seconds):
@@ -203,7 +165,7 @@ class FromAttacker(HTTPAdapter):
 @pytest.mark.parametrize("kind", MANY_PACKETS)
 def test_bodies_that_are_full_of_packets(relay, kind):
     """A payload has a bound in packets, and a session one in packets that were not handled yet."""
-    assert_harmless(relay, post_many_packets, kind, 8, 3)
+    assert_harmless(relay, post_many_packets, kind, 8, 1.5)
 
 
 @pytest.fixture
@@ -424,4 +386,4 @@ def send_large_packets(port, kind, websockets, seconds):
 @pytest.mark.parametrize("kind", LARGE_PACKETS)
 def test_large_packets(relay, kind):
     """What is parsed of a packet has a bound, or is parsed in no time."""
-    assert_harmless(relay, send_large_packets, kind, 4, 2)
+    assert_harmless(relay, send_large_packets, kind, 4, 1)

@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from tests.conftest import WITH_C_PARSER
 from tests.support.raw import DEADLINE_SECONDS, Raw
-from tests.support.servers import PythonListener, Server, wait_until
+from tests.support.servers import WITH_C_PARSER, PythonListener, Server, wait_until
 
 
 @pytest.fixture(scope="module", params=["gunicorn", WITH_C_PARSER])

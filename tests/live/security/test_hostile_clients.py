@@ -6,11 +6,12 @@ Each test was written to fail on the stock stack, and is run against it to show 
 import contextlib
 import sys
 import time
+from typing import NamedTuple
 
 import pytest
 import requests
 
-from tests.support.raw import DEADLINE_SECONDS, Raw, RawWebSocket
+from tests.support.raw import DEADLINE_SECONDS, LegacyWebSocket, Raw, RawWebSocket, assert_closed_at_once
 from tests.support.servers import Server
 
 
@@ -47,14 +48,47 @@ def server(request):
     return request.getfixturevalue(request.param)
 
 
-@contextlib.contextmanager
-def client(server, **options):
-    """A client that has joined a token of its own."""
-    token = server.new()
-    with RawWebSocket(server.port, **options) as websocket:
-        websocket.socket.settimeout(3)  # the stock stack answers some of it with silence
-        websocket.join(token)
-        yield websocket, token
+class Peer(NamedTuple):
+    """A server, and what the client speaks to it."""
+
+    server: Server
+    protocol: type[RawWebSocket]
+
+    def connect(self, **options):
+        websocket = self.protocol(self.server.port, **options)
+        if isinstance(self.server, StockServer):
+            websocket.socket.settimeout(SILENCE_SECONDS)
+        return websocket
+
+    @contextlib.contextmanager
+    def client(self):
+        """A client that has joined a token of its own."""
+        token = self.server.new()
+        with self.connect() as websocket:
+            websocket.join(token)
+            yield websocket, token
+
+
+# The stock stack answers some of it with silence.
+SILENCE_SECONDS = 1
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("relay", RawWebSocket), id="relay"),
+        pytest.param(("relay", LegacyWebSocket), id="legacy"),
+        pytest.param(("stock", RawWebSocket), id="stock", marks=pytest.mark.xfail(strict=True)),
+    ]
+)
+def peer(request):
+    """A client of each protocol on the relay, and one on the stock stack."""
+    name, protocol = request.param
+    return Peer(request.getfixturevalue(name), protocol)
+
+
+def client(server):
+    """A client of Engine.IO 4 that has joined a token of its own."""
+    return Peer(server, RawWebSocket).client()
 
 
 def test_a_handshake_from_before_the_rfc_is_refused(server):
@@ -70,17 +104,17 @@ def test_a_handshake_from_before_the_rfc_is_refused(server):
         assert raw.read_until(b"\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_compression_is_not_negotiated(server):
+def test_compression_is_not_negotiated(peer):
     """It would cost some 300 KB of memory a client."""
     offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
-    with RawWebSocket(server.port, headers=offer) as websocket:
+    with peer.connect(headers=offer) as websocket:
         assert websocket.handshake.startswith("HTTP/1.1 101 ")
         assert "extensions" not in websocket.handshake.lower()
 
 
-def test_endless_fragments_end(server):
+def test_endless_fragments_end(peer):
     """The bound is on the message; fragments that never end do not fill the memory."""
-    with client(server) as (websocket, _):
+    with peer.client() as (websocket, _):
         websocket.send_frame(b"4", final=False)
         for _ in range(200):
             websocket.send_frame(b"x" * 10_000, opcode=0, final=False)
@@ -88,33 +122,33 @@ def test_endless_fragments_end(server):
         assert (opcode, payload[:2]) == (8, (1009).to_bytes(2, "big"))
 
 
-def test_a_large_frame_is_refused_by_its_head(server):
+def test_a_large_frame_is_refused_by_its_head(peer):
     """Nobody unmasks a megabyte for a client that has nothing to say: two bytes show that it is no reply."""
-    with client(server) as (websocket, _):
+    with peer.client() as (websocket, _):
         websocket.send_frame(b"42", length=990_000)
         opcode, payload = websocket.receive_frame()
         assert (opcode, payload[:2]) == (8, (1009).to_bytes(2, "big"))
         websocket.read_to_end()
 
 
-def test_attachments_are_not_waited_for(server):
+def test_attachments_are_not_waited_for(peer):
     """A packet may claim billions of them; what comes after it is still understood."""
-    with client(server) as (websocket, token):
-        other = "b" * 24 if isinstance(server, StockServer) else server.new()
+    with peer.client() as (websocket, token):
+        other = "b" * 24 if isinstance(peer.server, StockServer) else peer.server.new()
         websocket.send_frame(f'452999999999-/{token},["x",{{"_placeholder":true,"num":0}}]'.encode())
         websocket.send_frame(f"40/{other},".encode())
         assert websocket.receive().startswith(f"40/{other},")
 
 
-def test_an_acknowledgement_of_id_0_harms_nobody(server):
+def test_an_acknowledgement_of_id_0_harms_nobody(peer):
     """It deletes the stock stack's counter: the next event with a callback fails."""
-    with client(server) as (websocket, token):
+    with peer.client() as (websocket, token):
         websocket.send_frame(f"43/{token},0[]".encode())
-        assert server.go(token, data=b"{}").status_code == 200
+        assert peer.server.go(token, data=b"{}").status_code == 200
         assert websocket.receive().startswith("4")
         websocket.send_frame(f"43/{token},0[]".encode())
         time.sleep(0.2)
-        assert server.go(token, data=b"{}").status_code == 200
+        assert peer.server.go(token, data=b"{}").status_code == 200
 
 
 def test_seventeen_packets_in_a_post_are_all_heard(server):
@@ -137,25 +171,24 @@ def test_what_cannot_be_decoded_ends_the_session(server, frame):
 
 def test_a_connection_that_joins_nothing_is_closed(server):
     """After JOIN_TIMEOUT_SECONDS; over polling too."""
-    with RawWebSocket(server.port) as websocket:
-        websocket.socket.settimeout(3)
+    with Peer(server, RawWebSocket).connect() as websocket:
         websocket.read_to_end()
     url = f"{server.url}/socket.io/?EIO=4&transport=polling"
     sid = requests.get(url, timeout=5).text.split('"')[3]
     assert requests.get(f"{url}&sid={sid}", timeout=3).status_code == 400
 
 
-def test_a_connection_whose_client_left_is_closed(server):
+def test_a_connection_whose_client_left_is_closed(peer):
     """Leaving the last namespace starts the same clock."""
-    with client(server) as (websocket, token):
+    with peer.client() as (websocket, token):
         websocket.send_frame(f"41/{token},".encode())
         websocket.read_to_end()
 
 
-def test_a_client_that_never_reads_is_cut_off(server):
+def test_a_client_that_never_reads_is_cut_off(peer):
     """Its queue has a bound, and callers hear of it."""
-    with client(server) as (_, token):
-        statuses = [server.go(token, data=b"x" * 1_000_000).status_code for _ in range(30)]
+    with peer.client() as (_, token):
+        statuses = [peer.server.go(token, data=b"x" * 1_000_000).status_code for _ in range(30)]
     assert 503 in statuses
 
 
@@ -170,10 +203,9 @@ def test_an_event_named_connect_is_no_connect(server):
         assert requests.get(f"{server.url}/connects", timeout=5).text == before
 
 
-def test_what_is_no_namespace_is_refused(server):
+def test_what_is_no_namespace_is_refused(peer):
     """Nothing but `/` and the namespaces of live tokens."""
-    with RawWebSocket(server.port) as websocket:
-        websocket.socket.settimeout(3)
+    with peer.connect() as websocket:
         websocket.receive()
         websocket.send_frame(b"40/admin,")
         assert websocket.receive().startswith("44/admin,")
@@ -200,13 +232,6 @@ def upgrade(server, sid):
     websocket = RawWebSocket(server.port, query=f"&sid={sid}")
     assert websocket.handshake.startswith("HTTP/1.1 101 ")
     return websocket
-
-
-def assert_closed_at_once(websocket):
-    """Fail unless a close frame is all that comes, and then the end."""
-    with websocket:
-        assert websocket.receive_frame() == (8, (1000).to_bytes(2, "big"))
-        assert websocket.read_to_end() == b""
 
 
 def test_a_session_tries_one_websocket_at_a_time_and_moves_to_one_only(relay):
@@ -312,9 +337,10 @@ def test_joining_and_leaving_does_not_use_up_attempts(relay):
             assert websocket.receive().startswith(f'40/{token},{{"sid":')
 
 
-def test_a_flood_of_events_does_not_keep_others_from_being_served(relay):
+@pytest.mark.parametrize("protocol", [RawWebSocket, LegacyWebSocket])
+def test_a_flood_of_events_does_not_keep_others_from_being_served(relay, protocol):
     """A client that sends as fast as it can costs little, and everybody else has a turn."""
-    with client(relay) as (websocket, token):
+    with Peer(relay, protocol).client() as (websocket, token):
         frames = b"".join(
             bytes([0x81, 0x80 | 40]) + bytes(4) + f'42/{token},["x"]'.encode().ljust(40) for _ in range(1000)
         )

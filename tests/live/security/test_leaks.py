@@ -6,9 +6,8 @@ import pytest
 import requests
 import websocket
 
-from tests.conftest import WITH_C_PARSER
 from tests.support.raw import Raw
-from tests.support.servers import Server, WebSocket, wait_until
+from tests.support.servers import WITH_C_PARSER, Server, WebSocket, wait_until
 
 PAGE = "https://app.example"
 

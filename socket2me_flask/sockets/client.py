@@ -1,0 +1,150 @@
+"""A client on a namespace, as `relay/` knows it: it accepts calls, and may acknowledge them."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..engineio import EngineFull, MessageTooLarge, OutboxFull, Session, SessionClosed
+from ..engineio.protocol import Packet
+from ..engineio.state import End
+from ..errors import ClientGone, ClientTooSlow, EventTooLarge, NoRoom, TooManyQueued
+from ..relay.call import Call
+from ..relay.delivery import Answering, OnAck
+from .manager import NamespaceClient
+from .request_event import event_packets, request_event
+
+if TYPE_CHECKING:
+    from .server import Sockets
+
+
+class SocketClient(NamespaceClient):
+    """One client on one namespace: what `relay.Client` asks for."""
+
+    __slots__ = (
+        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address", "end"),
+        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "number", "window"),
+    )
+
+    def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
+        super().__init__(sid, transport_id, namespace)
+        self._sockets = sockets
+        session = self._session()
+        self.address = "" if session is None else session.address  # known after the session has ended, too
+        self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
+        self.has_options = False  # it named some in `auth`
+        self.joining: Session | None = None  # the session whose CONNECT is being answered
+        self.is_raw = False
+        self.mode = "notify"
+        self.answering: Answering | None = None
+        self.window = 1
+        self.bounds_calls = False
+        self._acks: dict[int, tuple[OnAck, float]] | None = None  # who waits for which, and since when
+        self._last_ack_id = 0
+        self._has_left = False
+        self.end = "client"  # why it is disconnected, once it is: it says so itself unless something else is known
+        self._carrier: Session | None = None  # what carried the last call
+        self.number = 0
+
+    @property
+    def token(self) -> str:
+        """The token whose calls it is to get."""
+        return self.namespace[1:]
+
+    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+        session = self._session()
+        if session is None or self._has_left:
+            raise ClientGone
+        ack_id = None if on_ack is None else self._await(on_ack)
+        try:
+            event = request_event(call, raw=self.is_raw, attempt=attempt)
+            self.number = session.send(event_packets(self.namespace, event, ack_id))
+            self._carrier = session
+        except SessionClosed:
+            self.forget(ack_id)
+            raise ClientGone from None
+        except EngineFull:
+            self.forget(ack_id)
+            raise TooManyQueued from None
+        except MessageTooLarge:
+            self.forget(ack_id)
+            raise EventTooLarge from None
+        except OutboxFull:
+            self.forget(ack_id)
+            if attempt is not None and self._acks:
+                raise NoRoom from None  # it is still to acknowledge some
+            self._say("too_slow")
+            session.close("it does not read as fast as calls come", end=End.TOO_SLOW)
+            raise ClientTooSlow from None
+        return ack_id
+
+    def forget(self, ack_id: int | None) -> None:
+        if self._acks is not None and ack_id is not None:
+            self._acks.pop(ack_id, None)
+
+    def awaits(self, ack_id: int) -> bool:
+        """Say whether somebody waits for an acknowledgement."""
+        return self._acks is not None and ack_id in self._acks
+
+    def acknowledge(self, ack_id: int, args: list[Any]) -> None:
+        """Bring an acknowledgement to whoever waits for it. One that nobody waits for (any more) means nothing."""
+        pending = self._acks.pop(ack_id, None) if self._acks is not None else None
+        if pending is not None:
+            on_ack, sent_at = pending
+            self._sockets.ack_seconds.add(time.monotonic() - sent_at)
+            on_ack(args)
+            if self.bounds_calls:
+                self._sockets.on_room(self)
+
+    @property
+    def has_room(self) -> bool:
+        return not self.bounds_calls or len(self._acks or ()) < self.window
+
+    def leave(self) -> None:
+        """Send nothing more, and let go whoever waits for an acknowledgement."""
+        self._has_left = True
+        acks, self._acks = self._acks, None
+        for on_ack, _ in (acks or {}).values():
+            on_ack(None)
+
+    def flush(self) -> None:
+        session = self._session()
+        if session is None:
+            raise ClientGone
+        try:
+            session.flush()
+        except SessionClosed:
+            raise ClientGone from None
+
+    def has_lost(self, number: int) -> bool:
+        return self._carrier is None or self._carrier.outbox.has_lost(number)
+
+    def tell_dropped(self, event_id: str) -> None:
+        self._say("dropped", event_id)
+
+    def disconnect(self, final_event: str | None = None) -> None:
+        self.leave()
+        self.end = final_event or "token_ended"
+        if final_event is not None:
+            self._say(final_event)
+        # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
+        self._sockets.socketio.server.disconnect(self.sid, namespace=self.namespace)
+        self._sockets.close_deadlines.add(self.transport_id)
+
+    def drop_connection(self) -> None:
+        self._sockets.drops.add(self.transport_id)
+
+    def _await(self, on_ack: OnAck) -> int:
+        self._last_ack_id += 1
+        if self._acks is None:
+            self._acks = {}
+        self._acks[self._last_ack_id] = on_ack, time.monotonic()
+        return self._last_ack_id
+
+    def _session(self) -> Session | None:
+        return self._sockets.engine.sessions.get(self.transport_id)
+
+    def _say(self, *event: str) -> None:
+        session = self._session()
+        if session is not None:
+            words = json.dumps(event, separators=(",", ":"))
+            session.send_control(Packet(f"42{self.namespace},{words}".encode()))

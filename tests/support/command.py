@@ -1,0 +1,74 @@
+"""The command `socket2me` in a process of its own."""
+
+import json
+import queue
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, wait_until
+
+
+class Command:
+    """`socket2me` in a process of its own. `expect` reads what `--json` prints."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [BIN / "socket2me", *arguments],
+            env={**clean_environment(), "HOME": str(home), "XDG_STATE_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.url = ""
+        self.terms: dict[str, Any] = {}
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def expect(self, event: str) -> dict[str, Any]:
+        """Return the next event of that name; those before it are passed over."""
+        passed = []
+        while True:
+            try:
+                told = json.loads(self._lines.get(timeout=DEADLINE_SECONDS))
+            except queue.Empty:
+                raise AssertionError(f"no {event!r} after {passed}, {self.process.poll()=}") from None
+            if told["event"] == "url":
+                self.url = told["url"]
+            if told["event"] == "terms":
+                self.terms = told
+            if told["event"] == event:
+                return told
+            passed.append(told)
+
+    def end(self, sig: int = signal.SIGINT) -> tuple[int, str]:
+        """End it; return its status and what it wrote to stderr."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        """Return its status, once it ended, and what it wrote to stderr."""
+        status = self.process.wait(DEADLINE_SECONDS)
+        self._reader.join()
+        self.process.stdout.close()
+        with self.process.stderr:
+            return status, self.process.stderr.read()
+
+
+def until_attached(server: Server, command: Command, home: Path) -> None:
+    """Wait until the relay knows the client: it accepts a connection a moment before."""
+    kept = json.loads((home / "socket2me" / "tokens.json").read_text())
+    (secret,) = (each["secret"] for each in kept if command.url.endswith(each["token"]))
+    headers = {"Authorization": f"Bearer {secret}"}
+    inspect = f"{server.url}/v1/tokens/{command.url.rpartition('/')[2]}"
+    wait_until(lambda: requests.get(inspect, headers=headers, timeout=5).json()["connected"], "it is attached")
