@@ -7,6 +7,9 @@ from typing import Any
 
 from tests.support.servers import ROOT
 
+# A name of the relay for which Chromium has no secure context, as for an address in a local network.
+PLAIN_HOST = "relay.test"
+
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--headless",
@@ -17,6 +20,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--host-resolver-rules=MAP {PLAIN_HOST} 127.0.0.1",
 ]
 AXE = ROOT / "tests" / "js" / "node_modules" / "axe-core" / "axe.min.js"
 WAIT_MS = 15_000  # for whatever should happen at once; only a failure waits this long
@@ -70,7 +74,7 @@ class Tab:
         errors = [error for error in self._errors if not any(text in error for text in self.allowed)]
         self._context.close()
         if failed is None:
-            assert errors == []
+            assert errors == [], errors
 
     def violations(self, *rules: str) -> list[str]:
         """Return what axe finds wrong with the page as it is; by some rules only, if they are given."""

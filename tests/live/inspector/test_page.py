@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support.browser import AXE, Tab
+from tests.support.browser import AXE, PLAIN_HOST, Tab
 from tests.support.wire import Wire
 
 LARGE_BYTES = 2_000_000
@@ -39,7 +39,10 @@ def test_a_first_request_takes_one_click_and_one_paste(relay, browser):
         page = tab.page
         page.goto(relay.url)
         page.get_by_role("button", name="Make a URL").click()
-        line = page.locator(".copy-line code", has_text="curl").inner_text()
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.locator(".copy-line", has_text="curl").get_by_role("button").click()
+        page.get_by_role("button", name="Copied").wait_for()
+        line = page.evaluate("navigator.clipboard.readText()")
         page.locator(".connection.live").wait_for()
         relay.giveaways |= set(re.findall(r"/go/(\w+)", line))
         assert subprocess.run(["bash", "-c", f"{line} -s"], capture_output=True, check=True)
@@ -254,6 +257,40 @@ def test_the_wrong_signature_is_found_and_sent_again_with_a_field_changed(tab, i
     # The signing secret stays in the page.
     assert not [request.url for request in tab.requests if "whsec" in (request.post_data or "") + request.url]
     assert "whsec" not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+
+
+def test_plain_http(relay, tab, inspected):
+    """From plain http, where browsers have neither WebCrypto nor a clipboard API, checks and copies work."""
+    token = inspected()
+    tab.allowed.append("Cross-Origin-Opener-Policy header has been ignored")
+    token.send("/s", b"{}", content_type="application/json", stripe_signature=stripe(b"whsec", b"{}"))
+    page = tab.page
+    page.goto(token.link(f"http://{PLAIN_HOST}:{relay.port}"))
+    open_request(page, "/s")
+    assert page.evaluate("[isSecureContext, navigator.clipboard, crypto.subtle]") == [False, None, None]
+    show(page, "Signature")
+    page.get_by_label("Signing secret").fill("whsec")
+    page.get_by_text("The signature is valid.").wait_for()
+    page.get_by_role("button", name="Copy URL").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    page.get_by_label("Filter").focus()
+    page.keyboard.press("Control+V")
+    assert page.get_by_label("Filter").input_value().endswith(f"/v1/go/{token.token}")
+
+
+def test_a_narrow_window_has_a_way_back(browser, inspected):
+    """At 360 pixels a request takes the place of the list; the button and the browser's own go back to it."""
+    token = inspected()
+    token.send("/narrow")
+    with Tab(browser, 360, 740) as tab:
+        page = tab.page
+        page.goto(token.link())
+        for back in (page.get_by_role("button", name="Back to the list").click, page.go_back):
+            open_request(page, "/narrow")
+            assert not row(page, "/narrow").is_visible()
+            back()
+            row(page, "/narrow").wait_for()
+            assert "request=" not in page.url
 
 
 def test_keys(tab, inspected):
