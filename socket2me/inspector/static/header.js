@@ -7,6 +7,7 @@ const STATES = {
   connecting: ["Connecting", "Asking the relay for the stream."],
   live: ["Live", "New requests appear as they arrive."],
   reconnecting: ["Reconnecting", "The connection was cut. Nothing is lost: the stream goes on where it ended."],
+  paused: ["Paused", "The filter does not parse."],
   ended: ["Ended", "The relay has no more for this URL."],
 };
 

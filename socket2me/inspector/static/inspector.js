@@ -160,20 +160,20 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const isEnded = state === "ended" && !filterError;
   const isEmpty = list.loaded && list.rows.length === 0;
   const isOff = error?.details?.code === "no_history" || info?.inspect === false;
-  const isFirst = (isEmpty && !place.filter && !place.request) || isOff;
   const isGone = isEnded && error?.status === 404;
+  const isFirst = (isEmpty && !place.filter && !place.request) || isOff || (isGone && !list.loaded);
   const replayLabel = server.replay?.includes("client") ? "Replay to the app" : "Replay";
 
   let pane;
   if (isOff || (isGone && !list.loaded)) pane = html`<${Unavailable} isOff=${isOff} onLeave=${onLeave} />`;
-  else if (!list.loaded) pane = html`<${Loading} error=${filterError ? null : error} state=${state} retry=${retry} />`;
+  else if (!list.loaded) pane = html`<${Loading} error=${error} state=${state} retry=${retry} />`;
   else if (isEmpty && !place.request) pane = html`<${Empty} url=${url} secret=${api.secret} filter=${place.filter} clear=${() => move({ filter: "" })} info=${info} kind=${server.kind} />`;
   const isSplit = list.loaded && !(isEmpty && !place.request) && !isOff;
 
   return html`<div class="page ${place.request ? "has-request" : ""}">
     <${Header}
       url=${url}
-      state=${isEnded ? "ended" : state}
+      state=${filterError ? "paused" : state}
       retry=${retry}
       notifications=${notifications}
       onHelp=${() => setDialog("help")}
@@ -303,6 +303,7 @@ function Confirm({ title, text, action, onConfirm, onClose }) {
 }
 
 function Loading({ error, state, retry }) {
+  if (error?.status === 400) return html`<div class="state placeholder"><p class="muted">? shows what a filter can say.</p></div>`;
   if (!error) return html`<div class="state placeholder"><p class="muted">Loading …</p></div>`;
   return html`<${State} title=${error.status === 0 ? "The relay does not answer" : "The relay refused"}>
     <p>${error.status === 0 ? "It may be restarting, or your network is off." : error.message}</p>

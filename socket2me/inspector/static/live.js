@@ -17,6 +17,7 @@ export function useLive(api, filter, onEvents) {
   const [error, setError] = useState(null);
   const stream = useRef(null);
   const loading = useRef(null);
+  const isFresh = useRef(false); // whether the list is that of the filter
   const listener = useRef(onEvents);
   listener.current = onEvents;
 
@@ -27,9 +28,10 @@ export function useLive(api, filter, onEvents) {
     let early = null; // requests that arrive while the newest page is asked for
     let frame = null;
     let isLoaded = false;
-    setList(EMPTY);
+    // The rows of the filter before stay until those of this one are there.
     setError(null);
     loading.current = null;
+    isFresh.current = false;
 
     const flush = () => {
       frame = null;
@@ -45,7 +47,7 @@ export function useLive(api, filter, onEvents) {
         if (signal.aborted || early !== mine) return;
         const arrived = mine;
         early = null;
-        isLoaded = true;
+        isLoaded = isFresh.current = true;
         setError(null);
         setList(() => addEvents(addPage(EMPTY, page), arrived));
       } catch (failure) {
@@ -83,7 +85,7 @@ export function useLive(api, filter, onEvents) {
 
   const loadMore = useCallback(async () => {
     const before = list.rows.at(-1)?.id;
-    if (!before || loading.current === before) return;
+    if (!before || !isFresh.current || loading.current === before) return;
     loading.current = before;
     try {
       const page = await api.list({ limit: NEXT_PAGE, filter, before });
