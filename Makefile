@@ -26,7 +26,7 @@ try-it:
 
 # Everything. Tests that need nginx or a Redis are skipped where they are not installed: `make servers` installs them.
 test: $(VENV)/.can-test $(if $(CI),$(VENV)/.has-servers) tests/js/node_modules lint
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 4 --dist=worksteal
 
 # What needs no server, in less than a minute.
 check: lint
@@ -38,7 +38,7 @@ coverage: $(VENV)/.can-test tests/js/node_modules
 	-$(BIN)/coverage run -m pytest -q -n 4
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
-# nginx, chromium, and redis-server where PyPI has none for this Python, from Debian. As root.
+# nginx, chromium, promtool, and redis-server where PyPI has none for this Python, from Debian. As root.
 servers: $(VENV)/.has-servers
 
 # The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.

@@ -12,6 +12,7 @@ import time
 
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from socket2me_flask import logs
 from socket2me_flask.config import exposure_warning, from_env
 from socket2me_flask.errors import ConfigError
 
@@ -22,6 +23,12 @@ worker_class = "eventlet"
 # Each connection is an open file.
 _, _open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_open_files, _open_files))
+
+# Before anything can fail: a refusal to start is a line of the log, too.
+_is_json = os.environ.get("SOCKET2ME_LOG_FORMAT", "").strip().lower() == "json"
+if _is_json:
+    logs.configure("INFO", "json")
+    logger_class = "socket2me_flask.worker.json_logger.JSONLogger"
 
 try:
     _settings = from_env(os.environ)

@@ -25,7 +25,8 @@ def is_about_to_serve() -> bool:
 
 try:
     app = create_app()
-    logs.configure(get_services(app).settings.log_level)
+    settings = get_services(app).settings
+    logs.configure(settings.log_level, settings.log_format)
     if is_about_to_serve():
         get_services(app).lifecycle.start()
 except ConfigError as error:

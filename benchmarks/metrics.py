@@ -1,4 +1,4 @@
-"""CPU of the relay for each forwarded request: without counting, with metrics off, and scraped every second; in turns.
+"""CPU of the relay for each forwarded request: not counted, with metrics off, and scraped every second; in turns.
 
 A turn is 20,000 POSTs of 1 KB over 16 keep-alive connections. Then the cost of a scrape beside 10,000 clients.
 """

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
     from .request import Reply, Request
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Client",
     "ClientError",

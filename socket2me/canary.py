@@ -87,12 +87,12 @@ def _check_token(api: RelayApi, token: Token, steps: "_Steps") -> None:
     )
     try:
         steps.run("call", partial(api.call, token, TAIL, body))
-        steps.run("verify", partial(_verify, deliveries, body))
+        steps.run("verify", partial(verify, deliveries, body))
     finally:
         threading.Thread(target=connection.close, daemon=True).start()  # which may wait for the relay
 
 
-def _verify(deliveries: "SimpleQueue[Delivery]", body: bytes) -> None:
+def verify(deliveries: "SimpleQueue[Delivery]", body: bytes) -> None:
     """Raise `ClientError` unless what was delivered is the call."""
     try:
         request = Request.from_event(deliveries.get_nowait().event)  # it was acknowledged: the call was answered

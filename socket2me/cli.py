@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import saved_requests
+from . import __version__, saved_requests
 from .backup import back_up
 from .canary import check as check_relay
 from .client import MAX_PARALLEL, PARALLEL, Client, Notice
@@ -193,7 +193,7 @@ def _set_up_output() -> None:
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="socket2me", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="socket2me", message="%(prog)s %(version)s")
 def main() -> None:
     """From a webhook to an app on this machine, through a socket2me relay."""
     _set_up_output()

@@ -179,7 +179,7 @@ class Client:
         and `RelayUnavailable` if it was never connected and the address looks wrong. After any other
         failure it tries again.
         """
-        lost = _BackOff()
+        lost = BackOff()
         threads = HandlerThreads(partial(self._deliveries.handle, handler), self._parallel)
         try:
             self._listen(threads, lost)
@@ -187,7 +187,7 @@ class Client:
             threads.close()
             self._prolong()
 
-    def _listen(self, threads: HandlerThreads, lost: "_BackOff") -> None:
+    def _listen(self, threads: HandlerThreads, lost: "BackOff") -> None:
         was_connected = False
         while not self._closed.is_set():
             try:
@@ -303,7 +303,7 @@ class Client:
         self._closed.wait(seconds)
 
 
-class _BackOff:
+class BackOff:
     """How long to wait before each of several attempts: twice as long each time, and never all at once."""
 
     def __init__(self) -> None:

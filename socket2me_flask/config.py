@@ -100,6 +100,11 @@ def _parse_level(text: str) -> str:
     return level
 
 
+def _parse_format(text: str) -> str:
+    (log_format,) = {"text", "json"} & {text.lower()}
+    return log_format
+
+
 def _parse_interface(text: str) -> str:
     return text if text == "localhost" else str(ipaddress.ip_address(text))
 
@@ -158,6 +163,7 @@ _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
 _KEY = Kind("a key without spaces", _parse_key, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
+_FORMAT = Kind("text or json", _parse_format)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
 
 # More than these is a slip of the keyboard.
@@ -191,6 +197,9 @@ class Settings:
         "The interface to listen on; 0.0.0.0 is all of IPv4, :: all. Not set: all where a platform says that it serves the app (DYNO, FLY_APP_NAME, RENDER, K_SERVICE), else 127.0.0.1, this machine only.",
     )
     log_level: str = _setting("INFO", _LEVEL, "How much is logged.")
+    log_format: str = _setting(
+        "text", _FORMAT, "How lines of the log are written: text, or json, one object a line."
+    )
     metrics_key: str | None = _setting(
         None, _KEY, "The key of GET /metrics, as Authorization: Bearer. Not set: /metrics is answered 404."
     )
@@ -308,9 +317,7 @@ class Settings:
         _whole_number(0, 10**15),
         "How many bytes the histories of all tokens may hold; the oldest calls are dropped first. 0: no limit.",
     )
-    history_max_age_seconds: float = _setting(
-        604800.0, _seconds(1), "How long a call may be in a history; an older one is dropped."
-    )
+    history_max_age_seconds: float = _setting(604800.0, _seconds(1), "How long a call is in a history.")
     # Clients
     legacy_clients: bool = _setting(
         True,
@@ -377,12 +384,10 @@ class Settings:
         "How many bytes the history of one token may hold; the oldest calls are dropped first. 0: no limit.",
     )
     max_inspector_streams: int = _limit(
-        500,
-        _whole_number(1, MANY),
-        "How many live streams of histories may be open at once; the next is answered 429.",
+        500, _whole_number(1, MANY), "How many live streams of histories may be open; the next is answered 429."
     )
     max_inspector_streams_per_token: int = _limit(
-        20, _whole_number(1, MANY), "How many live streams of the history of one token may be open at once."
+        20, _whole_number(1, MANY), "How many of them may be of one token."
     )
     window: int = _limit(
         1,

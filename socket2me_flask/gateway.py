@@ -1,8 +1,9 @@
 """Outermost WSGI app: routes to Engine.IO or Flask, yields once per request, rejects calls while draining."""
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from . import request_id
 from .errors import RelayError, ShuttingDown, UnknownHost
 from .http.answers import ErrorAnswers
 from .http.hosts import Hosts
@@ -69,6 +70,8 @@ class Gateway:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         lifecycle, scheduler = self._lifecycle, self._scheduler
+        request_id.begin(environ.get("HTTP_X_REQUEST_ID", ""))
+        start_response = _with_request_id(start_response)
         lifecycle.start()  # a server that does not do so itself: any but the relay's worker
         yields_before = scheduler.count
         path = environ["PATH_INFO"]
@@ -99,3 +102,12 @@ class Gateway:
         answer = self._answers.render(error, environ.get("HTTP_ACCEPT", ""))
         start_response(answer.status, answer.headers)
         return [answer.body]
+
+
+def _with_request_id(start_response: "StartResponse") -> "StartResponse":
+    """Return what starts a response with the id of its request."""
+
+    def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+        return start_response(status, [*headers, (request_id.HEADER, request_id.current())], *error)
+
+    return start

@@ -80,7 +80,7 @@ class Lifecycle:
             log.info("tokens are kept in %s", self._store.start())
             self._engine.start()
             self._engine.start_background_task(self._reaper.run)
-            self._enter(State.SERVING)
+            self.enter(State.SERVING)
 
     def drain(self) -> None:
         """Reject new calls, wait for those in flight, then disconnect the clients.
@@ -92,14 +92,14 @@ class Lifecycle:
         if self.state is not State.SERVING:
             return
         may_follow = self._relay.has_peers
-        self._enter(State.DRAINING if may_follow else State.CLOSED)
+        self.enter(State.DRAINING if may_follow else State.CLOSED)
         self._relay.drain(may_follow=may_follow)
         self._wait_while(lambda: bool(self.in_flight or self._relay.has_waiting_peers), DRAIN_SECONDS)
         self._inspector.close_streams()
         self.disconnect_clients()
         self._wait_while(lambda: bool(self._relay.presence), DISCONNECT_SECONDS)
         if may_follow:
-            self._enter(State.CLOSED)
+            self.enter(State.CLOSED)
             self._relay.drain()
             self._wait_while(lambda: bool(self.in_flight), DRAIN_SECONDS)
 
@@ -111,10 +111,11 @@ class Lifecycle:
         """Close the store: what it still has to write is written."""
         if self.state in (State.BUILT, State.STOPPED):
             return
-        self._enter(State.STOPPED)
+        self.enter(State.STOPPED)
         self._store.close()
 
-    def _enter(self, state: State) -> None:
+    def enter(self, state: State) -> None:
+        """Change the state. Raises `RuntimeError` for a transition that is not in the table."""
         if state not in TRANSITIONS[self.state]:
             raise RuntimeError(f"a process that is {self.state.value} cannot become {state.value}")
         self.state = state

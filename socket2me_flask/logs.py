@@ -1,12 +1,15 @@
 """The log: one format for the relay and gunicorn, and no line that gives a token or a secret away."""
 
+import json
 import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 from urllib.parse import quote
 
+from . import request_id
 from .relay.tokens import SECRET
 
 _GIVEAWAY = re.compile(
@@ -15,6 +18,10 @@ _GIVEAWAY = re.compile(
     + "|(?:s|%73)(?:2|%32)(?:m|%6[Dd])(?:_|%5[Ff])(?:[A-Za-z0-9_-]|%[2-7][0-9A-Fa-f]){43}"
     + "|(?:[a-z]|%6[1-9A-Fa-f]|%7[0-9Aa])(?:[a-z0-9]|%3[0-9]|%6[1-9A-Fa-f]|%7[0-9Aa]){23}"
 )
+
+# Request ids are often 32 hexadecimal digits. A token has only such digits with a probability of some 10^-9.
+_RUN = re.compile("[a-z0-9]{24,}")
+_is_hexadecimal = re.compile("[0-9a-f]*").fullmatch
 
 # A shorter key is found as a whole word only: it may be part of any other.
 _SHORT_KEY = 8
@@ -25,6 +32,9 @@ LOG_SECONDS = 10
 # How often the same may be logged in so many seconds, and how many texts are counted; all others count as one.
 MAX_SAME_RECORDS = 50
 FLOOD_SECONDS = 10
+
+# The same for lines about clients that connect and disconnect: each is to have one.
+MAX_CLIENT_RECORDS = 1000
 MAX_COUNTED_TEXTS = 1000
 
 _keys: re.Pattern[str] | None = None
@@ -66,9 +76,10 @@ class Flood(logging.Filter):
         if now >= self._ends_at:
             self._counts = {}
             self._ends_at = now + FLOOD_SECONDS
+        most: int = getattr(record, "most_same", MAX_SAME_RECORDS)
         key = str(record.msg) if len(self._counts) < MAX_COUNTED_TEXTS else ""
         self._counts[key] = count = self._counts.get(key, 0) + 1
-        if count > MAX_SAME_RECORDS:
+        if count > most:
             self._dropped += 1
             return False
         if self._dropped:
@@ -94,15 +105,61 @@ def _key_pattern(key: str) -> str:
 
 def redact(text: str) -> str:
     """Return `text` without tokens, secrets and API keys."""
-    if _keys is not None:
-        text = _keys.sub("<key>", text)
-    return _GIVEAWAY.sub("<token>", text)
+    return _GIVEAWAY.sub("<token>", _without_keys(text))
 
 
-def configure(level: str) -> None:
-    """Log what the relay and its libraries have to say to standard error, as gunicorn does."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_FORMATTER)
+def _without_keys(text: str) -> str:
+    return text if _keys is None else _keys.sub("<key>", text)
+
+
+def redact_id(text: str) -> str:
+    """Return a request id without tokens, secrets and API keys. Hexadecimal digits are no token."""
+    text = _without_keys(text)
+    is_hexadecimal = all(_is_hexadecimal(run) for run in _RUN.findall(text)) and "s2m_" not in text
+    return text if is_hexadecimal else redact(text)
+
+
+def event(log: logging.Logger, what: str, *, most_same: int = MAX_SAME_RECORDS, **fields: str) -> None:
+    """Log that something happened, with fields: `name=value` in a line of text, members of one of JSON."""
+    log.info(what, extra={"fields": fields, "most_same": most_same})
+
+
+def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
+    """Return the fields of a record beside its text."""
+    fields: Mapping[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+class _TextFormatter(logging.Formatter):
+    """Writes a line as gunicorn does, then the fields, and the id of the request if it belongs to one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        fields = dict(fields_of(record))
+        current = request_id.current()
+        if current:
+            fields["request_id"] = redact_id(current)
+        return "".join([super().formatMessage(record), *[f" {name}={_shown(fields[name])}" for name in fields]])
+
+
+def _shown(value: Any) -> str:
+    text = redact_id(str(value))
+    return text if _is_plain(text) else json.dumps(text)
+
+
+_is_plain = re.compile(r"[\w.:/<>-]*", re.ASCII).fullmatch
+
+
+def configure(level: str, log_format: str) -> None:
+    """Log what the relay and its libraries have to say to standard error, as gunicorn does: `text` or `json`."""
+    if log_format == "json":
+        from . import json_logs
+
+        handler = logging.StreamHandler(json_logs.STREAM)
+        handler.setFormatter(json_logs.JSONFormatter())
+        json_logs.capture()
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_FORMATTER)
     handler.addFilter(Flood())
     handler.addFilter(Redact())
     root = logging.getLogger()
@@ -110,4 +167,4 @@ def configure(level: str) -> None:
     root.setLevel(level)
 
 
-_FORMATTER = logging.Formatter("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")
+_FORMATTER = _TextFormatter("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")

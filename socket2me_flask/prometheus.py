@@ -6,7 +6,6 @@ Nothing here runs until somebody asks: the parts count in plain integers. The na
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
@@ -14,6 +13,8 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.exposition import generate_latest
+
+from socket2me import __version__
 
 from .errors import RelayError, StoreUnavailable
 from .histogram import Histogram
@@ -128,7 +129,7 @@ class _Collector:
         build = GaugeMetricFamily(
             _NAMESPACE + "build_info", "The version of the relay and of Python.", labels=["version", "python"]
         )
-        build.add_metric([version("socket2me"), platform.python_version()], 1)
+        build.add_metric([__version__, platform.python_version()], 1)
         yield build
         yield from self._store_gauges()
 

@@ -2,7 +2,8 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -117,18 +118,29 @@ def one_after_another(open_store):
         opened.pop().close()
 
 
-@pytest.fixture(scope="session", params=["gunicorn", WITH_C_PARSER, "procfile", "flask"])
-def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+@pytest.fixture(scope="session")
+def start_once() -> Iterator[Callable[[str], Server]]:
+    """Return the relay of a runner at its default settings, which is started when it is first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda runner: stack.enter_context(Server(runner)))
+
+
+@pytest.fixture(params=["gunicorn", WITH_C_PARSER, "procfile", "flask"])
+def any_server(start_once: Callable[[str], Server], request: pytest.FixtureRequest) -> Server:
     """A relay run in each of the three ways, under gunicorn with each parser, at its default settings."""
-    with Server(request.param) as server:
-        yield server
+    return start_once(request.param)
+
+
+@pytest.fixture(params=["gunicorn", "flask"])
+def either_server(start_once: Callable[[str], Server], request: pytest.FixtureRequest) -> Server:
+    """A relay under each HTTP server, at its default settings: for what the parser of heads does not change."""
+    return start_once(request.param)
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def server(start_once: Callable[[str], Server]) -> Server:
     """A relay under gunicorn, at its default settings."""
-    with Server() as server:
-        yield server
+    return start_once("gunicorn")
 
 
 @pytest.fixture(scope="session")

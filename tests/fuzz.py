@@ -221,7 +221,7 @@ def parsers() -> list[Target]:
         Target("Host", measured(text(hosts.Hosts(["a"]).allow), nothing), [((b"a.", 4000),)], 57_000),
         Target("X-Forwarded", measured(read_address, nothing), [((b"127.0.0.1, ", 5000),)], 57_000),
         Target("log line", measured(text(redact), nothing), [((b"a" * 24, 2000),)], 57_000),
-        Target("options of POST /v1/new", measured(tokens._options, (RelayError,)), [((b'{"ttl_seconds":', 1), (b"1", 4000), (b"}", 1))], 4096),
+        Target("options of POST /v1/new", measured(tokens.parse_options, (RelayError,)), [((b'{"ttl_seconds":', 1), (b"1", 4000), (b"}", 1))], 4096),
         Target("payload of Engine.IO 4", measured(protocol.decode_payload, (BadPacket,)), [((b"4a\x1e", 499), (b"4a", 1))], 262_144),
         Target("frames", read_frames, [((b"\x81\x81\0\0\0\0" + b"3", 9000),), ((b"\x01\x80\0\0\0\0", 1), (b"\x00\x80\0\0\0\0", 9000))], 262_144),
         Target("reply", measured(reply, (*bad_json, RelayError)), [((b'[200,"', 1), (b"a", 100_000), (b'",{"x-a":["b"]}]', 1)), ((b"[[", 1), (b"1e15,", 50_000), (b"1]]", 1))], 262_144),

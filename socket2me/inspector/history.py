@@ -112,7 +112,6 @@ class History(Protocol):
     """The contract of every history; `tests/unit/test_histories.py` holds each to it.
 
     watches: is notified of each change.
-    dropped: how many requests were dropped for a bound by this process.
     lost: how many writes of this process failed.
 
     `add` and `update` raise nothing: a call does not fail because its history could not be kept. They may return
@@ -120,8 +119,11 @@ class History(Protocol):
     """
 
     watches: Watches
-    dropped: int
     lost: int
+
+    @property
+    def dropped(self) -> int:
+        """How many requests were dropped for a bound by this process."""
 
     def add(self, token: str, record: RequestRecord) -> None:
         """Keep a request, with what is in its timeline, and drop the oldest ones that are beyond a bound."""

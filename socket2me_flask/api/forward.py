@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 from flask import Blueprint, Response, request
 
+from .. import request_id
 from ..errors import RelayError, UnknownToken
 from ..gateway import UPGRADE
 from ..histogram import Histogram
@@ -152,6 +153,8 @@ class Forwarder:
             self._bodies.discard(source)
             raise
         sent_headers = headers()
+        if "traceparent" in sent_headers:
+            sent_headers["traceparent"] = request_id.traceparent(sent_headers["traceparent"])
         call = Call(
             target.token,
             method,
@@ -163,6 +166,7 @@ class Forwarder:
             is_legacy=target.is_legacy,
             remote_addr=caller_address(sent_headers, address, self._trusted_proxy_hops),
         )
+        call.request_id = request_id.settle(call.id)
         return self._relay.forward(call, record)
 
 

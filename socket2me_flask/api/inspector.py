@@ -17,7 +17,7 @@ from socket2me.inspector.errors import InspectorError
 from socket2me.inspector.http import ROUTES, Inspector, Question, Reply
 from socket2me.inspector.replay import Draft
 
-from .. import errors
+from .. import errors, request_id
 from ..concurrency.loop import Loop
 from ..errors import NoHistory, RelayError, TooManyRequests
 from ..http.request_body import EnvironBody
@@ -83,6 +83,8 @@ class Replays:
         call_id = call.id  # the call may be over when the thread has begun
 
         def forward() -> None:
+            request_id.begin()
+            call.request_id = request_id.settle(call.id)
             try:
                 with contextlib.suppress(RelayError):  # the history says what became of it
                     self._forwarder.replay(call, record)

@@ -15,7 +15,7 @@ from socket2me.inspector.filters import MAX_FILTER_CHARACTERS
 from socket2me.inspector.http import DEFAULT_LIMIT, MAX_LIMIT
 from socket2me.inspector.record import OUTCOMES, STEPS
 
-from .. import errors
+from .. import errors, request_id
 from ..config import Settings
 from ..errors import RelayError
 from ..http.answers import SECURITY_HEADERS
@@ -32,11 +32,11 @@ blueprint = Blueprint("openapi", __name__)
 def openapi() -> Response:
     """Return the document. It is made once."""
     services = get_services()
-    return Response(_encoded(services.settings, services.store.mailboxes is not None), mimetype="application/json")
+    return Response(encoded(services.settings, services.store.mailboxes is not None), mimetype="application/json")
 
 
 @lru_cache(maxsize=1)
-def _encoded(settings: Settings, keeps_mailboxes: bool) -> bytes:
+def encoded(settings: Settings, keeps_mailboxes: bool) -> bytes:
     return json.dumps(build(settings, keeps_mailboxes=keeps_mailboxes), separators=(",", ":")).encode()
 
 
@@ -46,6 +46,8 @@ A webhook relay. An app asks for a token, connects with Socket.IO to the namespa
 
 Every error is `{"error": {"code": "...", "message": "..."}}`, or one line of text if `Accept` rates `text/plain`
 higher than JSON. Codes do not change, messages may. A temporary error has `Retry-After`.
+
+Every response has `X-Request-Id`: that of the request, if it is `[A-Za-z0-9._-]{1,128}`, or a new one.
 
 An unknown path is answered `404`, and another method than those of a path `405` with `Allow`.
 The Socket.IO endpoint, `/socket.io/`, is not part of this document.
@@ -84,6 +86,7 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "New": _NEW,
     "NewWithSecret": (*_NEW, *_BODY, errors.BadRequest),
     "Token": _TOKEN_OF_OWNER,
+    "Metrics": (*_ANY, errors.Unauthorized),
     "Events": (*_TOKEN_OF_OWNER, errors.UnknownEvent, errors.TooManyRequests),
     "Owner": _HISTORY,
     "List": (*_HISTORY, errors.BadRequest, errors.BadFilter, errors.UnknownRequest),
@@ -171,6 +174,8 @@ def build(settings: Settings, *, keeps_mailboxes: bool) -> Json:
         **_call_paths("/v1", "call", "Forward a call to the client of a token."),
         **_other_paths(),
     }
+    if settings.metrics_key is not None:
+        paths |= _metrics_paths()
     if settings.legacy_clients:
         for path, item in {
             **_token_paths("", settings, keeps_mailboxes),
@@ -604,6 +609,23 @@ def _other_paths() -> Json:
     }
 
 
+def _metrics_paths() -> Json:
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "/metrics": {
+            "get": _operation(
+                "metrics",
+                "operations",
+                "What was counted, in the text format of Prometheus.",
+                "Without SOCKET2ME_METRICS_KEY it is answered `404`.",
+                {200: {"description": "Counters, histograms and gauges.", "content": text}},
+                "Metrics",
+                security=[{"metricsKey": []}],
+            )
+        }
+    }
+
+
 def _operation(
     operation_id: str,
     tag: str,
@@ -691,7 +713,10 @@ def _header(example: str) -> Json:
     return {"schema": {"type": "string"}, "example": example}
 
 
-_EVERY_HEADER = {name: {"$ref": f"#/components/headers/{name.replace('-', '')}"} for name, _ in SECURITY_HEADERS}
+_EVERY_HEADER = {
+    name: {"$ref": f"#/components/headers/{name.replace('-', '')}"}
+    for name in (request_id.HEADER, *(name for name, _ in SECURITY_HEADERS))
+}
 
 
 def _text(description: str) -> Json:
@@ -749,11 +774,16 @@ def _components() -> Json:
                 "description": "One of SOCKET2ME_API_KEYS, if that is set. Otherwise anybody may ask.",
             },
             "secret": {"type": "http", "scheme": "bearer", "description": "The secret of the token."},
+            "metricsKey": {"type": "http", "scheme": "bearer", "description": "SOCKET2ME_METRICS_KEY."},
         },
         "headers": {
             "RetryAfter": {
                 "description": "After how many seconds it makes sense to try again.",
                 "schema": {"type": "string", "pattern": "^[0-9]+$"},
+            },
+            request_id.HEADER.replace("-", ""): {
+                "description": "The id of the request: in the log, and in the event of a call.",
+                "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
             },
             **{name.replace("-", ""): _header(value) for name, value in SECURITY_HEADERS},
         },

@@ -39,7 +39,7 @@ def new() -> Response:
 def new_with_secret() -> Response:
     """Issue a token whose client, and nobody else, knows the secret to listen, refresh, inspect and delete."""
     services = get_services()
-    options = _options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
+    options = parse_options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
     _check_who_asks()
     secret = new_secret()
     record = services.relay.issue(
@@ -122,7 +122,7 @@ def _check_who_asks() -> None:
         raise Unauthorized("This relay asks for a key: Authorization: Bearer <key>.")
 
 
-def _options(body: bytes) -> dict[str, Any]:
+def parse_options(body: bytes) -> dict[str, Any]:
     """Return the options in the body of `POST /v1/new`; none at all is fine."""
     if not body:
         return {}

@@ -32,7 +32,7 @@ class Heartbeats:
                 self._pongs.add(session)
 
     def on_pong(self, session: Session) -> None:
-        """Take note of a client's pong."""
+        """Record a client's pong, if the ping was sent before it."""
         if session.outbox.has_sent_ping:
             session.is_pong_due = False
 

@@ -190,7 +190,7 @@ class Outbox:
         return self._poll
 
     def end_poll(self) -> None:
-        """Take note that the poll does not wait any more."""
+        """End what `begin_poll` began: the poll waits no more."""
         self._poll = None
 
     def release_poll(self) -> None:

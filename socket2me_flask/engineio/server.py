@@ -152,13 +152,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             self.start_background_task(self._run_timers)
 
     def joined(self, sid: str) -> None:
-        """Take note that a session has a client: it may stay."""
+        """End the deadline for joining: the session has a client."""
         session = self.sessions.get(sid)
         if session is not None:
             self.deadlines.joins.discard(session)
 
     def left(self, sid: str) -> None:
-        """Take note that a session has no client any more: it has to get another in time."""
+        """Begin the deadline for joining anew: the session's last client left."""
         session = self.sessions.get(sid)
         if session is not None:
             self.deadlines.joins.add(session)

@@ -80,7 +80,7 @@ class Event(Enum):
     UPGRADE_FINISHED = auto()  # and then its upgrade packet
     UPGRADE_FAILED = auto()  # or which was closed, or sent something else
     CLOSED_GENTLY = auto()  # by either side, with something left to send
-    ENDED = auto()  # nothing is left to send, or nobody to send it to
+    ENDED = auto()  # nothing is left to send, or the client is gone
 
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {

@@ -63,7 +63,7 @@ class Call:
         received_at: seconds since the epoch.
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
         remote_addr: the caller's address, as far as the proxies in front are trusted; `""` if it is not known.
-        request_id: the id that the caller gave the call; `""` if none.
+        request_id: the id by which logs and callers know it: the caller's `X-Request-Id`, else that of the call.
         replay_of: the id of the call that this one repeats; `""` if none.
         trace: records what becomes of it, if its token is inspected. Not carried anywhere.
     """

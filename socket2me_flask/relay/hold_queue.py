@@ -23,17 +23,8 @@ class PendingDelivery:
     """
 
     __slots__ = (
-        *(
-            "_event",
-            "address",
-            "call",
-            "delivery",
-            "error",
-            "is_released",
-            "new_pending_ack",
-            "on_released",
-            "size",
-        ),
+        *("_event", "address", "call", "delivery", "error"),
+        *("is_released", "new_pending_ack", "on_released", "size"),
     )
 
     def __init__(self, call: Call, new_pending_ack: Callable[[str], PendingAck] = PendingAck) -> None:

@@ -3,8 +3,10 @@
 Calls for other tokens have no `Trace`, and pay for one look at an attribute.
 """
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from socket2me.inspector.history import History
 from socket2me.inspector.record import Entry, RequestRecord, Response, Update
@@ -12,6 +14,8 @@ from socket2me.inspector.record import Entry, RequestRecord, Response, Update
 from ..errors import RelayError
 from ..http.answers import Answer, ErrorAnswers
 from .call import Call
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -41,7 +45,22 @@ class Recorder:
 
     def note(self, token: str, event_id: str, what: str, detail: str = "", outcome: str | None = None) -> None:
         """Record what has become of an event of a mailbox, whichever process has its caller."""
-        self.history.update(token, event_id, Update([Entry(time.time(), what, detail)], outcome=outcome))
+        _keep(
+            self.history,
+            self.history.update,
+            token,
+            event_id,
+            Update([Entry(time.time(), what, detail)], outcome=outcome),
+        )
+
+
+def _keep(history: History, keep: Callable[..., None], *args: Any) -> None:
+    """Write to a history. A call does not fail because that fails."""
+    try:
+        keep(*args)
+    except Exception:
+        history.lost += 1
+        log.exception("what became of a call was not kept in its history")
 
 
 class Trace:
@@ -87,11 +106,11 @@ class Trace:
         """Write what is known so far: the call is about to wait."""
         if self._is_kept:
             if self._new:
-                self._history.update(self._token, self._record.id, Update(self._new))
+                _keep(self._history, self._history.update, self._token, self._record.id, Update(self._new))
         else:
             self._is_kept = True
             self._record.timeline = self._new
-            self._history.add(self._token, self._record)
+            _keep(self._history, self._history.add, self._token, self._record)
         self._new = []
 
     def keep(self) -> None:
@@ -113,10 +132,10 @@ class Trace:
         response = Response(int(answer.status[:3]), answer.headers, answer.body)
         if self._is_kept:
             update = Update(self._new, response.status, ms, self._outcome, response)
-            self._history.update(self._token, self._record.id, update)
+            _keep(self._history, self._history.update, self._token, self._record.id, update)
             return
         record = self._record
         record.timeline = self._new
         record.status, record.ms, record.outcome, record.response = response.status, ms, self._outcome, response
         self._is_kept = True
-        self._history.add(self._token, record)
+        _keep(self._history, self._history.add, self._token, record)

@@ -45,7 +45,7 @@ PASSED_PREFIXES = ("x-", "ce-", "webhook-", "ratelimit")
 # relay itself says, or a browser obeys.
 _NOT_PASSED_PREFIXES = ("x-accel-", "x-sendfile", "x-lighttpd-", "x-litespeed-", "x-lsadc-", "x-reproxy-")
 _NOT_PASSED = frozenset(
-    "x-content-type-options x-dns-prefetch-control x-permitted-cross-domain-policies x-ua-compatible "
+    "x-request-id x-content-type-options x-dns-prefetch-control x-permitted-cross-domain-policies x-ua-compatible "
     "x-xss-protection".split()
 )
 

@@ -20,6 +20,7 @@ from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 from socketio import packet
 
+from .. import logs
 from ..config import Settings
 from ..engineio import Engine, Limits, Session
 from ..engineio.state import End
@@ -34,8 +35,9 @@ from ..errors import (
 from ..histogram import Histogram
 from ..http.answers import ErrorAnswers
 from ..http.origins import Origins
+from ..logs import MAX_CLIENT_RECORDS
 from ..relay.presence import Presence
-from ..relay.tokens import is_secret, is_token
+from ..relay.tokens import is_secret, is_token, tag_of
 from ..storage import TokenStore
 from .acknowledgements import ACKS, Acknowledgements
 from .auth import OPTION_NAMES, parse_auth
@@ -139,7 +141,7 @@ class Sockets:
             self._prepare(client, auth)
         except RelayError as error:
             self._answers.note(error)
-            self._count_connect(client.joining, error.code)
+            self._on_result(client.joining, client.token, error.code)
             if isinstance(error, StoreUnavailable):
                 # A client that is refused does not try again by itself; one that loses its connection does.
                 client.drop_connection()
@@ -147,7 +149,7 @@ class Sockets:
             raise ConnectionRefusedError(str(error), {"code": error.code}) from None
         except Exception:
             log.exception("a connect failed")
-            self._count_connect(client.joining, RelayError.code)
+            self._on_result(client.joining, client.token, RelayError.code)
             raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
     def _prepare(self, client: SocketClient, auth: Any) -> None:
@@ -179,7 +181,7 @@ class Sockets:
         self.engine.joined(client.transport_id)
         try:
             self._presence.attach(client.token, client)
-            self._count_connect(session, "accepted")
+            self._on_result(session, client.token, "accepted")
         except Exception:
             log.exception("a client was not attached")
             client.disconnect()
@@ -194,6 +196,8 @@ class Sockets:
             client.leave()
             self._presence.detach(client.token, client)
             self.disconnects[client.end] += 1
+            fields = {"token_hash": tag_of(client.token), "reason": client.end}
+            logs.event(log, "a client disconnected", most_same=MAX_CLIENT_RECORDS, **fields)
             if not self._is_used(client.transport_id):
                 self.engine.left(client.transport_id)
 
@@ -246,13 +250,20 @@ class Sockets:
 
     def _refuse(self, session: Session, namespace: str, error: RelayError) -> None:
         self._answers.note(error)
-        self._count_connect(session, error.code)
+        self._on_result(session, namespace[1:], error.code)
         reason = json.dumps({"message": str(error), "data": {"code": error.code}}, separators=(",", ":"))
         self.engine.send(session.id, f"4{namespace},{reason}")
 
-    def _count_connect(self, session: Session | None, result: str) -> None:
+    def _on_result(self, session: Session | None, token: str, result: str) -> None:
+        """Count a connect to a token, and log it: accepted, or the code of the refusal."""
         is_legacy = session is not None and session.codec.clients_ping
-        self.connects[PROTOCOLS[0 if is_legacy else 1], result] += 1
+        protocol = PROTOCOLS[0 if is_legacy else 1]
+        self.connects[protocol, result] += 1
+        fields = {"token_hash": tag_of(token), "engineio": protocol, "address": session.address if session else ""}
+        if result == "accepted":
+            logs.event(log, "a client connected", most_same=MAX_CLIENT_RECORDS, **fields)
+        else:
+            logs.event(log, "a client was refused", most_same=MAX_CLIENT_RECORDS, reason=result, **fields)
 
     def _on_transport_gone(self, transport_id: str, reason: str) -> None:
         # python-socketio's own handler looks at every namespace there is. Instead, each namespace of this

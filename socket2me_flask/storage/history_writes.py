@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from socket2me.inspector.history import Bounds, Change, Watches
+from socket2me.inspector.history import Change, Watches
 from socket2me.inspector.record import Entry, RequestRecord, Response, Update
 
 from ..concurrency.future import Job
@@ -75,14 +75,11 @@ def block_changes(record: RequestRecord, last: int, entries: Sequence[Entry], af
 class HistoryWrites:
     """Bounds and counts the writes of one process that no call waits for.
 
-    dropped: how many requests were dropped for a bound.
     lost: how many writes failed, or found no room.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+    def __init__(self) -> None:
         self.watches = Watches()
-        self.dropped = 0
         self.lost = 0
         self._unwritten_bytes = 0
         self._logged_at: float | None = None

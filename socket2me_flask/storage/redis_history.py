@@ -33,7 +33,8 @@ class RedisHistory(HistoryWrites):
     """Keeps the history for processes of which this one is named `process`."""
 
     def __init__(self, connection: RedisConnection, process: str, bounds: Bounds) -> None:
-        super().__init__(bounds)
+        super().__init__()
+        self.dropped = 0
         self._run = connection.run_script
         self._submit = connection.submit_script
         self._process = process

@@ -78,7 +78,7 @@ DROP TABLE events_of_columns;
 _ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}"
 
 # From each version, the statements that make a file of this one. 0 is an empty file.
-_MIGRATIONS = {
+MIGRATIONS = {
     0: _TOKENS + _EVENTS + _HISTORY,
     1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
     2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
@@ -228,7 +228,7 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
     database.execute("BEGIN IMMEDIATE")
     try:
         if version < SCHEMA_VERSION:
-            for statement in _MIGRATIONS[version].split(";"):
+            for statement in MIGRATIONS[version].split(";"):
                 database.execute(statement)
         write_nothing(database)
         for table in ("events", "history", "history_changes"):

@@ -46,28 +46,34 @@ class _Size:
 
 
 class SQLiteHistory(HistoryWrites):
-    """Keeps the history in a database, and counts in memory what it holds."""
+    """Keeps the history in a database. `load` and `end_history` are parts of jobs of its store."""
 
     def __init__(self, database: Database, bounds: Bounds) -> None:
-        super().__init__(bounds)
+        super().__init__()
         self._database = database
-        # Of the database's thread:
-        self._sizes: dict[str, _Size] = {}
-        self._bytes = 0
-        self._position = 0
+        self._tables = _Tables(database, bounds)
+        self.load = self._tables.load
+        self.end_history = self._tables.end_history
+
+    @property
+    def dropped(self) -> int:
+        """How many requests were dropped for a bound."""
+        return self._tables.dropped
 
     def add(self, token: str, record: RequestRecord) -> None:
         cost = record.cost()
-        self.write(token, cost, partial(self._database.submit, partial(self._add, token, record, cost)))
+        self.write(token, cost, partial(self._database.submit, partial(self._tables.add, token, record, cost)))
 
     def update(self, token: str, request_id: str, update: Update) -> None:
         cost = cost_of(update)
         self.write(
-            token, cost, partial(self._database.submit, partial(self._update, token, request_id, update, cost))
+            token,
+            cost,
+            partial(self._database.submit, partial(self._tables.update, token, request_id, update, cost)),
         )
 
     def find(self, token: str, request_id: str) -> RequestRecord:
-        record: RequestRecord | None = self._database.run(partial(self._find, token, request_id))
+        record: RequestRecord | None = self._database.run(partial(self._tables.find, token, request_id))
         if record is None:
             raise UnknownRequest
         return record
@@ -79,7 +85,7 @@ class SQLiteHistory(HistoryWrites):
         return self._pages(token, edge, oldest_first, with_bodies)
 
     def position(self, token: str, request_id: str | None = None) -> int:
-        position: int | None = self._database.run(partial(self._position_of, token, request_id))
+        position: int | None = self._database.run(partial(self._tables.position_of, token, request_id))
         if position is None:
             raise UnknownRequest
         return position
@@ -88,35 +94,51 @@ class SQLiteHistory(HistoryWrites):
         self, token: str, after: int, limit: int, *, with_bodies: bool = False
     ) -> tuple[list[Change], int] | None:
         found: tuple[list[Change], int] | None = self._database.run(
-            partial(self._changes, token, after, limit, with_bodies)
+            partial(self._tables.changes, token, after, limit, with_bodies)
         )
         return found
 
     def dropped_of(self, token: str) -> int:
-        size = self._sizes.get(token)
-        return size.dropped if size is not None else 0
+        return self._tables.dropped_of(token)
 
     def delete(self, token: str, request_id: str | None = None) -> None:
-        if not self._database.run(partial(self._delete, token, request_id)):
+        if not self._database.run(partial(self._tables.delete, token, request_id)):
             raise UnknownRequest
 
     def end(self, token: str) -> None:
         self.watches.end(token)  # the store drops its history with the token
 
     def drop_older(self, received_before: float) -> int:
-        dropped: int = self._database.run(partial(self._drop_older, received_before))
+        dropped: int = self._database.run(partial(self._tables.drop_older, received_before))
         return dropped
 
     def _pages(self, token: str, before: int, oldest_first: bool, with_bodies: bool) -> Iterator[RequestRecord]:
         after = 0
-        while page := self._database.run(partial(self._page, token, after, before, oldest_first, with_bodies)):
+        while page := self._database.run(
+            partial(self._tables.page, token, after, before, oldest_first, with_bodies)
+        ):
             yield from page
             if oldest_first:
                 after = page[-1].position
             else:
                 before = page[-1].position
 
-    # On the database's thread
+
+class _Tables:
+    """The tables of the history, and in memory what they hold. Each method is a job, or a part of one."""
+
+    def __init__(self, database: Database, bounds: Bounds) -> None:
+        self._database = database
+        self._bounds = bounds
+        self._sizes: dict[str, _Size] = {}
+        self._bytes = 0
+        self._position = 0
+        self.dropped = 0
+
+    def dropped_of(self, token: str) -> int:
+        """Return how many requests of a token were dropped for a bound."""
+        size = self._sizes.get(token)
+        return size.dropped if size is not None else 0
 
     def load(self) -> None:
         """Count the requests of a file that was opened."""
@@ -134,7 +156,7 @@ class SQLiteHistory(HistoryWrites):
         if size is not None:
             self._database.on_rollback(partial(self._sizes.__setitem__, token, size))
 
-    def _page(
+    def page(
         self, token: str, after: int, before: int, oldest_first: bool, with_bodies: bool
     ) -> list[RequestRecord]:
         """Return requests between two positions, no more than one beyond `BYTES_AT_ONCE`."""
@@ -152,7 +174,7 @@ class SQLiteHistory(HistoryWrites):
                 left -= len(found[-1].body)
         return found
 
-    def _find(self, token: str, request_id: str) -> RequestRecord | None:
+    def find(self, token: str, request_id: str) -> RequestRecord | None:
         execute = self._database.execute
         row = execute(
             f"SELECT {_RECORD}, {_BODY} FROM history h WHERE id = ? AND token = ?",  # noqa: S608
@@ -167,7 +189,7 @@ class SQLiteHistory(HistoryWrites):
             record.apply(Update(unpack_entries(entries), response=unpack_response(response)))
         return record
 
-    def _position_of(self, token: str, request_id: str | None) -> int | None:
+    def position_of(self, token: str, request_id: str | None) -> int | None:
         execute = self._database.execute
         if request_id is None:
             last = execute("SELECT max(position) FROM history_changes WHERE token = ?", (token,)).fetchone()[0]
@@ -175,7 +197,7 @@ class SQLiteHistory(HistoryWrites):
         row = execute("SELECT position FROM history WHERE id = ? AND token = ?", (request_id, token)).fetchone()
         return None if row is None else int(row[0])
 
-    def _changes(self, token: str, after: int, limit: int, with_bodies: bool) -> tuple[list[Change], int] | None:
+    def changes(self, token: str, after: int, limit: int, with_bodies: bool) -> tuple[list[Change], int] | None:
         size = self._sizes.get(token)
         if size is not None and after < size.floor:
             return None
@@ -195,7 +217,7 @@ class SQLiteHistory(HistoryWrites):
                 left -= len(record.body)
         return found, last
 
-    def _add(self, token: str, record: RequestRecord, cost: int) -> None:
+    def add(self, token: str, record: RequestRecord, cost: int) -> None:
         execute = self._database.execute
         if execute("SELECT 1 FROM tokens WHERE token = ?", (token,)).fetchone() is None:
             return  # it ended while the call came
@@ -216,7 +238,7 @@ class SQLiteHistory(HistoryWrites):
         self._count(token, 1, cost)
         self._keep_within(token)
 
-    def _update(self, token: str, request_id: str, update: Update, cost: int) -> None:
+    def update(self, token: str, request_id: str, update: Update, cost: int) -> None:
         execute = self._database.execute
         entries, status, ms, outcome, response = change_values(update)
         found = execute(
@@ -235,7 +257,7 @@ class SQLiteHistory(HistoryWrites):
             self._keep_within(token)
 
     def _keep_within(self, token: str) -> None:
-        bounds, execute = self.bounds, self._database.execute
+        bounds, execute = self._bounds, self._database.execute
         size = self._sizes[token]
         while size.requests and (
             (bounds.max_requests and size.requests > bounds.max_requests)
@@ -266,7 +288,7 @@ class SQLiteHistory(HistoryWrites):
         execute("DELETE FROM history_changes WHERE request = ?", (position,))
         self._count(token, -1, -cost)
 
-    def _delete(self, token: str, request_id: str | None) -> bool:
+    def delete(self, token: str, request_id: str | None) -> bool:
         if request_id is None:
             self._drop_all(token)
             return True
@@ -283,7 +305,7 @@ class SQLiteHistory(HistoryWrites):
             for position, cost in rows:
                 self._drop(token, position, cost)
 
-    def _drop_older(self, received_before: float) -> int:
+    def drop_older(self, received_before: float) -> int:
         rows = self._database.execute(
             "SELECT token FROM history WHERE received_at < ?", (received_before,)
         ).fetchall()

@@ -6,6 +6,7 @@ wants to see it.
 
 from typing import Any
 
+from .. import request_id
 from ..api.forward import METHODS, parse_target
 from ..http.answers import Answer
 from ..services import Services
@@ -64,6 +65,7 @@ class _RequestBody:
         self.content_length: str | None = None
         self.is_chunked = False
         self._awaits_continue = False
+        sent_id = ""
         for name, value in request.headers:
             if name == "CONTENT-LENGTH":
                 self.content_length = value
@@ -71,6 +73,10 @@ class _RequestBody:
                 self.is_chunked = True
             elif name == "EXPECT":  # gunicorn's parsers let no other expectation pass
                 self._awaits_continue = request.version >= (1, 1)
+            elif name == "X-REQUEST-ID":
+                sent_id = f"{sent_id},{value}" if sent_id else value
+        if sent_id:
+            request_id.begin(sent_id)
 
     def read(self, size: int) -> bytes:
         if self._awaits_continue:

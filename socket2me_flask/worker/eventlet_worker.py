@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base_async import AsyncWorker
 
+from .. import json_logs
+from .json_logger import JSONLogger
+
 if TYPE_CHECKING:
     from .acceptor import Acceptor
     from .serving import Server
 
-# How often the master's life is checked and gunicorn is told that this process is alive, in seconds.
+# How often this process checks that its master lives, and notifies gunicorn that it lives itself, in seconds.
 NOTIFY_SECONDS = 0.5
 
 # How long idle connections may stay open once everything in flight has been answered.
 IDLE_SECONDS = 1
 
-# How long a stop without a master may take: nobody would kill a worker that hangs.
+# How long a stop without a master may take: without one, a worker that hangs is not killed.
 ORPHAN_SECONDS = 1
 
 
@@ -97,7 +100,10 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         A process that hangs is killed by gunicorn a second later. One that stood still together with gunicorn, on a
         machine that was paused, goes on: the signal wakes `run`, which notifies gunicorn.
         """
-        faulthandler.dump_traceback()
+        if isinstance(self.log, JSONLogger):
+            json_logs.dump_traceback()
+        else:
+            faulthandler.dump_traceback()
         self.cfg.worker_abort(self)
 
     def run(self) -> None:

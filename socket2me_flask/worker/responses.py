@@ -11,15 +11,17 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
 
+from .. import request_id
 from ..errors import MalformedRequest
 from ..http.answers import Answer, ErrorAnswers
 from .budgets import HeadTooLarge
+from .json_logger import JSONLogger
 from .tcp_connection import Connection
 
 log = logging.getLogger(__name__)
 
 # What gunicorn's parsers raise, and what the peer receives: status, code, message. No word of what it sent.
-_REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
+REFUSALS: dict[type[Exception], tuple[int, str, str]] = {
     http_errors.LimitRequestLine: (414, "uri_too_long", "The request line is longer than this relay accepts."),
     http_errors.LimitRequestHeaders: (431, "head_too_large", "The head is larger than this relay accepts."),
     http_errors.UnsupportedTransferCoding: (501, "unsupported_coding", "The transfer coding is not chunked."),
@@ -42,7 +44,7 @@ class ResponseWriter:
         self._cfg = cfg
         self._logger = logger
         self._answers = answers
-        self.are_logged: bool = type(logger) is not Logger or logger.access_log_enabled
+        self.are_logged: bool = type(logger) not in (Logger, JSONLogger) or logger.access_log_enabled
         self._date = ""
         self._dated_at = 0.0
 
@@ -55,6 +57,7 @@ class ResponseWriter:
             f"Date: {self._now()}",
             "Connection: close" if must_close else "Connection: keep-alive",
             *[f"{name}: {value}" for name, value in answer.headers],
+            f"{request_id.HEADER}: {request_id.current()}",
             "\r\n",
         ]
         data = "\r\n".join(lines).encode("latin-1")
@@ -65,7 +68,7 @@ class ResponseWriter:
         if isinstance(error, http_errors.ParseException | HeadTooLarge):
             log.debug("a malformed request was refused: %s", type(error).__name__)
             error = next(
-                MalformedRequest(*refusal) for kind, refusal in _REFUSALS.items() if isinstance(error, kind)
+                MalformedRequest(*refusal) for kind, refusal in REFUSALS.items() if isinstance(error, kind)
             )
         self.send(connection, connection.request, self._answers.render(error), must_close=True)
 

@@ -12,6 +12,7 @@ from gunicorn.http import errors as http_errors
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
+from .. import request_id
 from ..concurrency.poller import Poller
 from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import TooManyUnread
@@ -144,8 +145,8 @@ class Server:
     def may_connect(self, host: str, connections: int) -> bool:
         """Return whether an address that has so many connections may have another.
 
-        A trusted proxy may have all: it is one address for everybody, and its own limits hold. So may the other end
-        of a Unix socket, which has no address.
+        A trusted proxy may have all: it is one address for all callers, and has limits of its own.
+        So may the other end of a Unix socket, which has no address.
         """
         return self._is_behind_proxy or not host or connections < self._most_of_address
 
@@ -176,6 +177,7 @@ class Server:
         while True:
             self._heads.add(connection)
             connection.begin_head()
+            request_id.begin()
             try:
                 request = next(parser)
             except StopIteration:

@@ -113,12 +113,13 @@ REFUSED = {
 
 
 def answer_to(server, request):
-    """Return the response: status line, headers without the date, body; and whether the connection was kept."""
+    """Return the response: status line, headers without date and id, body; and whether the connection was kept."""
     with Raw(server.port) as raw:
         raw.send(request)
         response = raw.read_until(b"\r\n\r\n").decode("latin-1")
         status, *lines = response.rstrip("\r\n").split("\r\n")
-        headers = sorted(line for line in lines if not line.startswith("Date: "))
+        headers = sorted(line for line in lines if not line.startswith(("Date: ", "X-Request-Id: ")))
+        assert len([line for line in lines if line.startswith("X-Request-Id: ")]) == 1
         length = next((int(line.split(": ")[1]) for line in lines if line.startswith("Content-Length")), 0)
         body = b"" if request.startswith(b"HEAD") else raw.read_exactly(length)
         if "Connection: close" in headers:
@@ -133,7 +134,8 @@ def sent(request, token):
 
 def without_what_differs(event, token):
     """Return an event without its id and time, and without the token, which is each relay's own."""
-    assert event.pop("id") and event.pop("received_at")
+    assert event.pop("request_id") == event.pop("id")
+    assert event.pop("received_at")
     assert event["params"].pop("token") == token
     return {name: value.replace(token, "") if name == "url" else value for name, value in event.items()}
 

@@ -96,7 +96,7 @@ def test_flask_run_with_a_reloader_serves_and_reloads(path, tmp_path):
         os.utime(watched, (1, 1))
         os.utime(watched, None)
         wait_until(lambda: server.log.count("tokens are kept in") == 2, "it has reloaded")
-        wait_until(lambda: server._answers(), "it serves")
+        wait_until(server.answers, "it serves")
         assert requests.get(f"{server.url}/v1/refresh/{token}", timeout=10).ok
 
 
@@ -553,7 +553,7 @@ def test_an_update_that_fails_leaves_the_file_as_it_was(path, previous, monkeypa
     subprocess.run([sys.executable, "-c", _WRITE, str(path)], cwd=previous, check=True)
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setitem(sqlite_file._MIGRATIONS, 1, sqlite_file._MIGRATIONS[1] + "; nonsense")
+        patch.setitem(sqlite_file.MIGRATIONS, 1, sqlite_file.MIGRATIONS[1] + "; nonsense")
         with pytest.raises(ConfigError, match="nonsense"):
             SQLiteStore(str(path)).start()
     assert path.read_bytes() == before

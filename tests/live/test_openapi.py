@@ -20,7 +20,7 @@ expected-statuses = ["2xx", "3xx", "4xx", "503"]
 def relay(tmp_path_factory):
     """A relay that keeps mailboxes, without the URLs of the original, which are the same views."""
     store = f"sqlite:///{tmp_path_factory.mktemp('relay')}/relay.db"
-    with Server(STORE_URL=store, HOLD_SECONDS=0, LEGACY_CLIENTS=False) as server:
+    with Server(STORE_URL=store, HOLD_SECONDS=0, LEGACY_CLIENTS=False, METRICS_KEY="key") as server:
         yield server
 
 

@@ -16,6 +16,7 @@ import requests
 from socket2me_flask.relay.tokens import new_token
 from tests.support.servers import (
     ROOT,
+    WITH_C_PARSER,
     NodeListener,
     PythonListener,
     Server,
@@ -54,6 +55,20 @@ def connect(request):
         listener.close()
 
 
+# All clients under gunicorn; under the others, those whose connections they treat differently.
+PAIRS = [
+    *(("gunicorn", client) for client in CLIENTS),
+    ("flask", "python-websocket"),
+    ("flask", "node-polling"),
+    ("flask", "node-upgrade"),
+    pytest.param("gunicorn-fast", "python-polling", marks=WITH_C_PARSER.marks),
+    pytest.param("gunicorn-fast", "node-upgrade", marks=WITH_C_PARSER.marks),
+    ("procfile", "python-upgrade"),
+]
+over_each_transport = pytest.mark.parametrize(("any_server", "connect"), PAIRS, indirect=True)
+
+
+@over_each_transport
 def test_a_call_reaches_the_client(any_server, connect):
     """New token, connect, call: the specification's example, over each transport, run in each way."""
     token = any_server.new()
@@ -73,6 +88,7 @@ def test_a_call_reaches_the_client(any_server, connect):
     assert "request_id" not in request
 
 
+@over_each_transport
 def test_bodies_arrive(any_server, connect):
     """JSON, form, multipart with a file, text and binary, over each transport, run in each way."""
     token = any_server.new()
@@ -101,6 +117,7 @@ def test_bodies_arrive(any_server, connect):
     assert client.expect("request")["body"] == {"in": "chunks"}
 
 
+@over_each_transport
 def test_a_signature_survives(any_server, connect):
     """GitHub's published example verifies on the bytes that a raw client received.
 
@@ -118,6 +135,7 @@ def test_a_signature_survives(any_server, connect):
     assert computed == request["headers"]["x-hub-signature-256"]
 
 
+@over_each_transport
 def test_the_newest_client_wins(any_server, connect):
     """The displaced client hears `replaced`, then is disconnected; its successor gets the calls."""
     token = any_server.new()
@@ -133,6 +151,7 @@ def test_the_newest_client_wins(any_server, connect):
     old.expect_silence()
 
 
+@over_each_transport
 def test_refusals_have_a_reason(any_server, connect):
     """Unknown tokens, what is no token and unknown `auth` end in `connect_error` with a reason."""
     unknown, token = new_token(), any_server.new()
@@ -143,6 +162,7 @@ def test_refusals_have_a_reason(any_server, connect):
     assert "auth.body must be parsed or raw" in str(client.expect("connect_error"))
 
 
+@over_each_transport
 def test_a_call_is_held_for_a_client(any_server, connect):
     """A client that connects within the hold gets the call, and the caller OK."""
     token = any_server.new()
@@ -170,6 +190,7 @@ def test_what_does_not_live_is_404(any_server):
     assert requests.get(f"{any_server.url}/v1/refresh/{new_token()}", timeout=5).status_code == 404
 
 
+@over_each_transport
 def test_bodies_over_the_limit_are_413(any_server, connect):
     """With a length and in chunks; the connection, and the client, stay usable."""
     token = any_server.new()
@@ -184,6 +205,7 @@ def test_bodies_over_the_limit_are_413(any_server, connect):
     assert client.expect("request")["body"] == large[:-1]
 
 
+@over_each_transport
 def test_several_tokens_over_one_connection(any_server, connect):
     """Each token's calls reach its own namespace; losing one leaves the other."""
     first, second = any_server.new(), any_server.new()

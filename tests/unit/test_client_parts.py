@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from socket2me.cli import main
+from socket2me.client import BackOff
 from socket2me.exceptions import ClientError, NotHandled, OutsideTarget, RelayRefused
 from socket2me.http_api import RelayApi, Token
 from socket2me.local_forwarder import Pattern
@@ -187,3 +188,12 @@ def test_the_address_of_a_relay(server):
     """What is none is refused."""
     with pytest.raises(ClientError):
         RelayApi(server)
+
+
+def test_a_client_tries_again_within_5_seconds():
+    """However often the relay was not there; and soon again once it was."""
+    back_off = BackOff()
+    waits = [back_off.seconds() for _ in range(20)]
+    assert waits[0] <= 1 < 2 < max(waits) <= 5
+    back_off.reset()
+    assert back_off.seconds() <= 1

@@ -59,22 +59,27 @@ def test_a_payload_has_a_bound_in_packets(decode, payload):
         decode(payload(PAYLOAD_PACKETS + 1))
 
 
-def test_the_rest_is_not_heard_when_the_session_has_ended(session, engine):
+def handle_all(engine):
+    """Do the work of all inboxes. On a busy machine, one takes several turns."""
+    while engine.dispatcher.run_next():
+        pass
+
+
+def test_what_was_not_handled_is_dropped_when_the_session_ends(session, engine):
     """What was received and not handled is dropped at once, however much it is, but for acknowledgements."""
-    heard = []
-    engine.handlers["message"] = lambda sid, data: heard.append(data)
-    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    received = []
+    engine.handlers["message"] = lambda sid, data: received.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: received.append("the end")
     for _ in range(WORK_PACKETS * 3):
         session.receive(Packet(b"4x"))
     engine.dispatcher.run_next()
-    handled = len(heard)
+    handled = len(received)
     assert 0 < handled <= WORK_PACKETS
     session.abort()
     assert len(session.inbox) == 1
     session.receive(Packet(b"4late"))
-    while engine.dispatcher.run_next():
-        pass
-    assert heard[handled:] == ["the end"]
+    handle_all(engine)
+    assert received[handled:] == ["the end"]
 
 
 class Wire:
@@ -127,9 +132,9 @@ def test_whether_an_event_was_sent_is_known_after_the_end(engine):
 
 def test_acknowledgements_that_came_before_the_end_are_handled(session, engine):
     """In order, with their attachments, and then the end. A session counts until then."""
-    heard = []
-    engine.handlers["message"] = lambda sid, data: heard.append(data)
-    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    received = []
+    engine.handlers["message"] = lambda sid, data: received.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: received.append("the end")
     first = Packet(b"its attachment", binary=True)  # of an acknowledgement that was handled before
     ack = [Packet(b'461-/t,2[{"_placeholder":true,"num":0}]'), Packet(b"bytes", binary=True)]
     event = [Packet(b"451-/t,[{}]"), Packet(b"of an event", binary=True)]
@@ -138,38 +143,38 @@ def test_acknowledgements_that_came_before_the_end_are_handled(session, engine):
     session.receive(Packet(b"1"))
     session.receive(Packet(b"43/t,3[]"))
     assert engine.admission.sessions == 1
-    engine.dispatcher.run_next()
+    handle_all(engine)
     assert not engine.dispatcher.run_next()
-    assert heard == [b"its attachment", "3/t,1[]", '61-/t,2[{"_placeholder":true,"num":0}]', b"bytes", "the end"]
+    assert received == [b"its attachment", "3/t,1[]", '61-/t,2[{"_placeholder":true,"num":0}]', b"bytes", "the end"]
     assert engine.admission.sessions == 0
 
 
 @pytest.mark.parametrize("ends_before", [True, False])
 def test_nothing_is_handled_after_a_message_that_cannot_be_read(session, engine, ends_before):
     """Whether the session has ended already or ends by it."""
-    heard = []
+    received = []
 
-    def stumble(sid, data):
-        heard.append(data)
+    def fail(sid, data):
+        received.append(data)
         raise ValueError
 
-    engine.handlers["message"] = stumble
-    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    engine.handlers["message"] = fail
+    engine.handlers["disconnect"] = lambda sid, reason: received.append("the end")
     for _ in range(3):
         session.receive(Packet(b"43/t,x"))
     if ends_before:
         session.abort()
-    engine.dispatcher.run_next()
+    handle_all(engine)
     session.abort()
-    assert heard == ["3/t,x", "the end"]
+    assert received == ["3/t,x", "the end"]
     assert (engine.dispatcher.run_next(), engine.admission.sessions) == (False, 0)
 
 
 def test_a_session_is_counted_no_more_although_its_end_was_not_handled(session, engine, caplog):
-    """The application fails at it: that is logged, and costs nobody a place."""
+    """The application fails at it: that is logged, and the place of the session is free again."""
     engine.handlers["disconnect"] = lambda sid, reason: 1 / 0
     session.abort()
-    engine.dispatcher.run_next()
+    handle_all(engine)
     assert "ZeroDivisionError" in caplog.text
     assert engine.admission.sessions == 0
 
@@ -292,7 +297,7 @@ def test_a_client_that_reads_nothing_at_all_is_cut_off(session):
 
 
 def test_a_closed_session_takes_nothing(session, engine):
-    """Whoever sends hears of it: nothing is lost silently."""
+    """`send` and `flush` raise `SessionClosed`: nothing is lost silently."""
     session.abort()
     with pytest.raises(SessionClosed):
         session.send([event()])
@@ -301,30 +306,30 @@ def test_a_closed_session_takes_nothing(session, engine):
     assert engine.sessions == {}
 
 
-def test_the_application_hears_messages_and_the_end_in_order(session, engine):
+def test_messages_and_the_end_are_handled_in_order(session, engine):
     """A message is never handled after the end of its session was, nor two at a time."""
-    heard = []
-    engine.handlers["message"] = lambda sid, data: heard.append(data)
-    engine.handlers["disconnect"] = lambda sid, reason: heard.append("the end")
+    received = []
+    engine.handlers["message"] = lambda sid, data: received.append(data)
+    engine.handlers["disconnect"] = lambda sid, reason: received.append("the end")
     session.receive(Packet(b"4one"))
     session.receive(Packet(b"\x00", binary=True))
-    engine.dispatcher.run_next()
+    handle_all(engine)
     assert not engine.dispatcher.run_next()
     session.receive(Packet(b"4late"))
     session.abort()
-    engine.dispatcher.run_next()
-    assert heard == ["one", b"\x00", "the end"]
+    handle_all(engine)
+    assert received == ["one", b"\x00", "the end"]
 
 
-def test_a_message_that_makes_the_application_stumble_ends_the_session(session, engine):
+def test_a_message_at_which_the_application_fails_ends_the_session(session, engine):
     """A peer's fault is no traceback and no session that looks alive."""
 
-    def stumble(sid, data):
+    def fail(sid, data):
         raise KeyError(data)
 
-    engine.handlers["message"] = stumble
+    engine.handlers["message"] = fail
     session.receive(Packet(b"4?"))
-    engine.dispatcher.run_next()
+    handle_all(engine)
     assert not session.state.is_open
 
 
@@ -337,12 +342,12 @@ def test_packets_that_a_client_does_not_send(session, packet):
 
 def test_one_client_cannot_keep_the_worker_to_itself(session, engine):
     """After some packets it is the others' turn."""
-    heard = []
-    engine.handlers["message"] = lambda sid, data: heard.append(data)
+    received = []
+    engine.handlers["message"] = lambda sid, data: received.append(data)
     for _ in range(120):
         session.receive(Packet(b"4x"))
     turns = 0
     while engine.dispatcher.run_next():
         turns += 1
-    assert len(heard) == 120
+    assert len(received) == 120
     assert turns >= 3  # each of which has a bound in time, too

@@ -4,14 +4,20 @@ import tracemalloc
 
 import pytest
 
+from socket2me.inspector import stream as stream_module
 from socket2me.inspector.errors import UnknownRequest
+from socket2me.inspector.filters import parse
 from socket2me.inspector.history import SPARE_CHANGES, Bounds, MemoryHistory
 from socket2me.inspector.record import Entry, RequestRecord, Response, Update
+from socket2me.inspector.stream import Stream
 from socket2me_flask.cluster.bus import Listener
 from socket2me_flask.errors import StoreUnavailable
+from socket2me_flask.http.answers import ErrorAnswers
+from socket2me_flask.relay.recorder import Recorder
 from socket2me_flask.relay.tokens import new_token
 from socket2me_flask.storage import MemoryStore, history_writes
 from socket2me_flask.storage.redis import RedisStore
+from tests.support.fakes import FakeClient, call_for, forward, relay_on
 
 ANY_BYTES = bytes(range(256))
 
@@ -375,8 +381,97 @@ def test_memory_is_counted_as_it_is():
 def test_a_log_does_not_grow_by_what_was_deleted():
     """A request that stays keeps none of the later ones that were deleted."""
     history = MemoryHistory(Bounds())
+    tracemalloc.start()
     history.add("token", record_of(0))
-    for number in range(1, 5 * SPARE_CHANGES):
+    sizes = []
+    for number in range(1, 20 * SPARE_CHANGES):
         history.add("token", record_of(number))
         history.delete("token", f"v2-{number:x}")
-    assert len(history._logs["token"].changes) <= 2 * SPARE_CHANGES
+        if number % SPARE_CHANGES == 0:
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert max(sizes[-5:]) < 3 * max(sizes[:2])
+
+
+def test_a_call_is_forwarded_though_the_disk_is_full(open_file, caplog):
+    """Its caller is answered, what is missing in the history is counted, and later calls are kept again."""
+    store = open_file()
+    token = token_of(store)
+    recorder = Recorder(store.history, ErrorAnswers(5))
+    relay = relay_on(store, recorder=recorder)
+    relay.presence.attach(token, client := FakeClient())
+    store.database.run(lambda: store.database.execute("PRAGMA max_page_count = 1"))
+    for number in range(3):
+        forward(relay, call_for(token, f"/{number}", b"x" * 100_000))
+    assert client.calls == ["/0", "/1", "/2"]
+    assert list(store.history.records(token)) == []
+    assert store.history.lost == 3
+    assert "calls are missing in histories" in caplog.text
+    store.database.run(lambda: store.database.execute("PRAGMA max_page_count = 1000000"))
+    forward(relay, call_for(token, "/3", b"x"))
+    (record,) = store.history.records(token)
+    assert (record.path, record.status, record.outcome) == ("/3", 200, "sent")
+
+
+def test_a_call_is_forwarded_though_its_history_fails(caplog):
+    """Whatever is raised there is logged, and the call goes on."""
+    store = MemoryStore()
+    token = token_of(store)
+    store.history.add = lambda *_: 1 / 0
+    relay = relay_on(store, recorder=Recorder(store.history, ErrorAnswers(5)))
+    relay.presence.attach(token, client := FakeClient())
+    forward(relay, call_for(token, "/a"))
+    assert client.calls == ["/a"]
+    assert store.history.lost == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+def stream_of(history, shown="", after=None, **options):
+    defaults = {"lives": lambda: True, "is_gone": lambda: False, "pause": lambda: None, "on_close": lambda _: None}
+    stream = Stream(history, "token", parse(shown), after, **defaults | options)
+    pieces = iter(stream)
+    next(pieces)
+    return stream, pieces
+
+
+def events_of(piece):
+    return [line.removeprefix("event: ") for line in piece.decode().splitlines() if line.startswith("event: ")]
+
+
+def test_a_reader_that_is_too_slow_is_told():
+    """What it missed was dropped: `reset`, and then what comes. Nothing is held for it."""
+    history = MemoryHistory(Bounds(max_requests=5))
+    _, pieces = stream_of(history)
+    for number in range(20):
+        history.add("token", record_of(number))
+    assert events_of(next(pieces)) == ["reset"]
+    history.add("token", record_of(20))
+    assert events_of(next(pieces)) == ["request"]
+
+
+def test_a_filter_that_may_come_to_hold_shows_the_request_first():
+    """A stream of `status:5xx` has nothing of a call that waits, and all of it once it was refused."""
+    history = MemoryHistory(Bounds())
+    _, pieces = stream_of(history, "status:5xx")
+    history.add("token", record_of(1))
+    history.add("token", record_of(2))
+    history.update("token", "v2-1", Update([Entry(2.0, "refused")], status=503, ms=1.0, outcome="refused"))
+    piece = next(pieces)
+    assert events_of(piece) == ["request", "request", "update"]  # as it is now, and with its change
+    assert b"v2-2" not in piece
+
+
+def test_a_stream_ends_with_its_token(monkeypatch):
+    """At once where this process ends it; with the next comment where another did."""
+    monkeypatch.setattr(stream_module, "COMMENT_SECONDS", 0.01)
+    history = MemoryHistory(Bounds())
+    _, pieces = stream_of(history)
+    assert next(pieces).startswith(b": ")
+    history.end("token")
+    assert list(pieces) == []
+    closed = []
+    stream, pieces = stream_of(history, lives=lambda: False, on_close=closed.append)
+    assert list(pieces) == []
+    stream.close()
+    stream.close()
+    assert closed == [stream] and history.watches.tokens() == []

@@ -59,8 +59,8 @@ def test_only_the_transitions_of_the_table_are_possible(lifecycle, before, after
     """Each other pair of states is an error."""
     lifecycle.state = before
     if after in TRANSITIONS[before]:
-        lifecycle._enter(after)
+        lifecycle.enter(after)
         assert lifecycle.state is after
     else:
         with pytest.raises(RuntimeError, match=f"a process that is {before.value} cannot become {after.value}"):
-            lifecycle._enter(after)
+            lifecycle.enter(after)

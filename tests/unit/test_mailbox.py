@@ -22,10 +22,13 @@ def store(tmp_path, clock):
 
 @pytest.fixture
 def relay(store):
+    return relay_with_mailboxes(store, redeliver_seconds=60, max_attempts=5)
+
+
+def relay_with_mailboxes(store, **settings):
     mailboxes = Mailboxes(
         store.mailboxes,
-        redeliver_seconds=60,
-        max_attempts=5,
+        **settings,
         spawn=lambda run: threading.Thread(target=run).start(),
         new_timer=TimeoutQueue,
         send_outcome=SingleProcess().send_outcome,
@@ -58,8 +61,8 @@ def test_nothing_is_left_when_all_have_gone(relay, record):
     wait_until(lambda: client.calls == ["/a"], "it is delivered")
     relay.presence.detach(record.token, client)
     mailboxes = relay.mailboxes
-    assert (mailboxes._outlets, mailboxes._awaited) == ({}, {})
-    assert mailboxes.overdue._due == mailboxes.retries._due == {}
+    assert not mailboxes.notify(record.token)
+    assert mailboxes.waiting_callers == len(mailboxes.overdue) == len(mailboxes.retries) == 0
     assert client.forgotten == [1]
 
 
@@ -73,19 +76,17 @@ def test_a_late_detach_leaves_the_successor_its_events(relay, record):
     wait_until(lambda: second.calls == ["/a"], "it is delivered")
 
 
-def test_what_is_known_of_events_that_were_set_aside_has_a_bound(relay, record):
-    """A client that acknowledges nothing, for ever: an acknowledgement of the oldest is waited for no more."""
-    mailboxes, client = relay.mailboxes, AckClient()
-    mailboxes.max_attempts = 1
+def test_what_is_known_of_dead_letters_has_a_bound(store, record):
+    """A client that acknowledges nothing, for ever: the acknowledgement of the oldest is forgotten."""
+    relay, client = relay_with_mailboxes(store, redeliver_seconds=0, max_attempts=1), AckClient()
+    mailboxes = relay.mailboxes
     relay.presence.attach(record.token, client)
-    outlet = mailboxes._outlets[record.token]
     for number in range(MAX_DEAD + 2):
         mailboxes.store.put(call_for(record.token, f"/{number}"))
-        outlet.notify()
-        (sent,) = wait_until(lambda: list(outlet.sent.values()), "it is sent")
-        wait_until(lambda n=number: len(outlet._ack_ids) >= min(n, MAX_DEAD) + 1, "the client has it")
-        sent.give_up()
-    assert len(outlet._dead) == len(outlet._ack_ids) == len(outlet._attempts) == MAX_DEAD
+        mailboxes.notify(record.token)
+        wait_until(lambda: len(mailboxes.overdue) == 1, "it is sent")
+        mailboxes.overdue.run(lambda: None)
+    assert mailboxes.dead_lettered == MAX_DEAD + 2
     assert client.forgotten == [1, 2]
 
 
@@ -98,9 +99,6 @@ def test_an_event_that_is_retried_for_ever_has_a_bound(relay, record):
     for number in range(1, 9):
         relay.mailboxes.notify(record.token)
         wait_until(lambda n=number: len(client.calls) == n, "it is sent")
-        wait_until(lambda: relay.mailboxes.in_flight(record.token), "it is on its way")
-        wait_until(lambda: not relay.mailboxes._outlets[record.token]._is_running, "it is done")
+        wait_until(lambda: len(relay.mailboxes.overdue) == 1, "its acknowledgement is waited for")
         relay.mailboxes.redeliver(record.token, call.id)
-    wait_until(lambda: len(client.forgotten) >= 3, "the oldest are forgotten")
-    assert client.forgotten[:3] == [1, 2, 3]
-    assert len(relay.mailboxes._outlets[record.token]._ack_ids[call.id]) <= 5
+    assert client.forgotten == [1, 2, 3]

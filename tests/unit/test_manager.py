@@ -15,7 +15,11 @@ def accepted():
 
 @pytest.fixture
 def register(accepted):
-    register = ClientManager(NamespaceClient, accepted.append)
+    return served(ClientManager(NamespaceClient, accepted.append))
+
+
+def served(register):
+    """Give a register its python-socketio server, whose packets are kept in `sent`."""
     server = socketio.Server(client_manager=register, namespaces="*", async_mode="threading", monitor_clients=False)
     register.sent = []
     server._send_packet = lambda transport_id, packet: register.sent.append(packet.encode())
@@ -35,7 +39,8 @@ def test_a_client_from_connect_to_disconnect(register, accepted):
     assert register.pre_disconnect(sid, "/a") == "t"
     assert not register.is_connected(sid, "/a")
     register.disconnect(sid, "/a")
-    assert (register._members, register._by_transport) == ({}, {})
+    assert register.get_namespaces() == []
+    assert register.on_transport("t") == ()
 
 
 def test_a_transport_joins_a_namespace_once(register):
@@ -51,15 +56,16 @@ def test_what_is_left_of_a_transport_can_be_dropped(register):
     """A connect that was never accepted stays nowhere."""
     register.pre_connect("t", "/a")
     register.forget("t")
-    assert (register._members, register._by_transport) == ({}, {})
+    assert register.get_namespaces() == []
+    assert register.on_transport("t") == ()
 
 
-def test_python_socketio_accepts_after_it_answered(register, accepted):
+def test_python_socketio_accepts_after_it_answered():
     """`connect` is called after the handler agreed and CONNECT was sent: before that nobody may be attached."""
-    server = register.server
     order = []
+    register = served(ClientManager(NamespaceClient, lambda member: order.append(("accepted", len(register.sent)))))
+    server = register.server
     server.on("connect", lambda namespace, sid, environ, auth: order.append("handler"), namespace="*")
-    register._on_accepted = lambda member: order.append(("accepted", len(register.sent)))
     server.environ["t"] = {}
     server._handle_eio_message("t", "0/a,")
     assert order == ["handler", ("accepted", 1)]

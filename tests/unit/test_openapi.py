@@ -13,7 +13,7 @@ from socket2me_flask import create_app, errors, get_services
 from socket2me_flask.api import openapi
 from socket2me_flask.http.answers import SECURITY_HEADERS
 from socket2me_flask.relay.tokens import new_token
-from socket2me_flask.worker.responses import _REFUSALS
+from socket2me_flask.worker.responses import REFUSALS
 from tests.support import http_api_page
 from tests.support.fakes import FakeClient
 from tests.support.servers import ROOT
@@ -71,10 +71,10 @@ def paths_of(rule):
     return [re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)]
 
 
-@pytest.mark.parametrize("serves_legacy", [True, False])
-def test_every_route_and_method_is_described(serves_legacy):
-    """Those of Flask are those of the document, with and without the URLs of the original."""
-    app = create_app({"LEGACY_CLIENTS": serves_legacy})
+@pytest.mark.parametrize(("serves_legacy", "metrics_key"), [(True, None), (False, "key")])
+def test_every_route_and_method_is_described(serves_legacy, metrics_key):
+    """Those of Flask are those of the document, with and without metrics and the URLs of the original."""
+    app = create_app({"LEGACY_CLIENTS": serves_legacy, "METRICS_KEY": metrics_key})
     routed = {
         (path, method.lower())
         for rule in app.url_map.iter_rules()
@@ -117,7 +117,7 @@ def test_every_error_is_described():
 
 def test_the_errors_of_heads_are_described():
     """They are those of the worker."""
-    refusals = {(status, code) for status, code, _ in _REFUSALS.values()}
+    refusals = {(status, code) for status, code, _ in REFUSALS.values()}
     assert {(status, code) for status, code, _ in openapi.HEAD_ERRORS} == refusals
     assert {status for status, _ in refusals} <= ANY
 
@@ -276,7 +276,9 @@ def scenarios(tmp_path_factory):
     seen.on(RATE_LIMIT_NEW=limits.parse("1/hour"))
     for _ in range(2):
         seen.call("GET", "/v1/new")
-    seen.on(LEGACY_CLIENTS=False)
+    seen.on(LEGACY_CLIENTS=False, METRICS_KEY="key")
+    for key in (None, "key"):
+        seen.call("GET", "/metrics", key)
     return seen.observed
 
 
@@ -331,7 +333,7 @@ def history(seen):
 def calls(seen, path, token, mailbox):
     """Have a token called in all the ways that have a status of their own."""
     parts = {"token": token, "path": "a"}
-    limit = seen.services.forwarder._max_body_bytes
+    limit = seen.services.settings.max_body_bytes
     seen.call("POST", path, **{**parts, "token": new_token()})
     seen.call("POST", path, data=b"x" * (limit + 1), **parts)
     seen.call("POST", path, input_stream=Late(b"later"), **parts)
@@ -350,13 +352,13 @@ def test_statuses_are_described(scenarios):
     assert len(scenarios) > 10
 
 
-def test_described_statuses_exist(app, scenarios):
+def test_described_statuses_exist(scenarios):
     """Each status of the document was seen, but for what any request may be answered and the tests named here."""
     elsewhere = {
         ("/v1/go/{token}", 410),  # tests/live/test_delivery.py: an event is dropped while its caller waits
         ("/v1/go/{token}/{path}", 410),
     }
-    for (path, method), operation in operations(document(app)).items():
+    for (path, method), operation in operations(document(create_app({"METRICS_KEY": "key"}))).items():
         if method in ("head", "options") or operation["tags"] == ["original"]:
             continue  # the same views, and Flask's own
         if "/go/" in path and method != "post":
@@ -371,9 +373,9 @@ def test_the_document_is_made_once(app):
     """Serving it costs no more than its bytes."""
     http = app.test_client()
     http.get("/openapi.json")
-    made = openapi._encoded.cache_info().misses
+    made = openapi.encoded.cache_info().misses
     answer = http.get("/openapi.json")
-    assert openapi._encoded.cache_info().misses == made
+    assert openapi.encoded.cache_info().misses == made
     assert set(SECURITY_HEADERS) <= set(answer.headers.items())
 
 

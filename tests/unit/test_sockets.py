@@ -99,8 +99,9 @@ def test_a_disconnect_detaches_and_leaves_nothing(connect, token, app):
     assert token in services.relay.presence
     client.disconnect(f"/{token}")
     assert services.relay.presence.clients() == []
-    assert services.sockets._register._members == {}
-    assert services.sockets._register._by_transport == {}
+    register = app.extensions["socketio"].server.manager
+    assert register.get_namespaces() == []
+    assert register.on_transport(client.eio_sid) == ()
 
 
 def test_a_refused_client_leaves_nothing(connect, token, app):
@@ -108,5 +109,5 @@ def test_a_refused_client_leaves_nothing(connect, token, app):
     connect(f"/{token}", {"body": "x"})
     connect(f"/{new_token()}")
     services = get_services(app)
-    assert services.sockets._register._members == {}
+    assert app.extensions["socketio"].server.manager.get_namespaces() == []
     assert services.relay.presence.clients() == []

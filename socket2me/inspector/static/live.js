@@ -91,7 +91,9 @@ export function useLive(api, filter, onEvents) {
       const page = await api.list({ limit: NEXT_PAGE, filter, before });
       if (loading.current === before) setList((now) => addPage(now, page));
     } catch (failure) {
-      setError(failure);
+      // The last row is no longer kept, and so none before it.
+      if (failure.status === 404) setList((now) => ({ ...now, more: false }));
+      else setError(failure);
     } finally {
       if (loading.current === before) loading.current = null;
     }

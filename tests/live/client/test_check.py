@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import pytest
 import requests
 
-from socket2me.canary import TAIL, CheckFailed, _verify, check
+from socket2me.canary import TAIL, CheckFailed, check, verify
 from socket2me.exceptions import ClientError
 from socket2me.http_api import TIMEOUT_SECONDS
 from socket2me.socketio_connection import Delivery
@@ -93,12 +93,12 @@ def test_a_call_that_arrives_changed(change):
         deliveries = SimpleQueue()
         deliveries.put(Delivery(None, arrived, None))
         if arrived is event:
-            _verify(deliveries, body)
+            verify(deliveries, body)
         else:
             with pytest.raises(ClientError):
-                _verify(deliveries, body)
+                verify(deliveries, body)
     with pytest.raises(ClientError, match="did not arrive"):
-        _verify(deliveries, body)
+        verify(deliveries, body)
 
 
 def test_a_relay_that_is_frozen(relay, tmp_path):

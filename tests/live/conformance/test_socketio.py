@@ -149,12 +149,12 @@ def test_binary_events_and_acknowledgements(server, client):
 
 @pytest.mark.parametrize("end", ["close frame", "close packet", "end of the connection", "invalid frame"])
 @pytest.mark.parametrize("attachment", [b"", b"bytes"])
-def test_an_acknowledgement_in_one_piece_with_the_end(any_server, end, attachment):
+def test_an_acknowledgement_in_one_piece_with_the_end(either_server, end, attachment):
     """Answers its caller: what arrived before the end is handled first. Over WebSocket."""
-    token = any_server.new()
-    with RawWebSocket(any_server.port) as client, ThreadPoolExecutor(1) as pool:
+    token = either_server.new()
+    with RawWebSocket(either_server.port) as client, ThreadPoolExecutor(1) as pool:
         client.join(token, '{"mode":"reply"}')
-        call = pool.submit(any_server.go, token)
+        call = pool.submit(either_server.go, token)
         ack_id = client.receive().removeprefix(f"42/{token},").partition("[")[0]
         if attachment:
             frames = text_frame(f'461-/{token},{ack_id}[{{"_placeholder":true,"num":0}}]')
@@ -177,15 +177,15 @@ def text_frame(text):
     return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()
 
 
-def test_an_acknowledgement_in_one_payload_with_the_end(any_server, version):
+def test_an_acknowledgement_in_one_payload_with_the_end(either_server, version):
     """The same for a client that polls, and with an attachment."""
-    token = any_server.new()
-    client = Polling(any_server, version)
+    token = either_server.new()
+    client = Polling(either_server, version)
     client.post(f"40/{token}?mode=reply," if version == 3 else f'40/{token},{{"mode":"reply"}}')
     while f"40/{token}" not in client.get().text:
         pass
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(any_server.go, token)
+        call = pool.submit(either_server.go, token)
         while f"42/{token}," not in (received := client.get().text):
             pass
         ack_id = received.partition(f"42/{token},")[2].partition("[")[0]

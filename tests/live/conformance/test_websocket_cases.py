@@ -15,12 +15,10 @@ import pytest
 
 from socket2me_flask.concurrency.loop import ThreadLoop
 from socket2me_flask.engineio.websocket import Opcode
-from socket2me_flask.engineio.websocket_connection import Connection
 from tests.support.echo import Echo
 from tests.support.servers import DEADLINE_SECONDS
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = (int(opcode) for opcode in Opcode)
-MAX_MESSAGE_BYTES = 200_000
 LONGEST_BY_BYTES = 2000
 
 
@@ -286,9 +284,8 @@ def client():
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
     theirs.setblocking(False)
-    loop, echo = ThreadLoop(), Echo()
-    connection = Connection(theirs, loop, loop.lock(), echo, max_message_bytes=MAX_MESSAGE_BYTES)
-    echo.connection = connection
+    loop = ThreadLoop()
+    connection = Echo(theirs, loop).connection
     server = threading.Thread(target=loop.attend, args=(connection,), daemon=True)
     server.start()
     ours.settimeout(DEADLINE_SECONDS)

@@ -16,28 +16,28 @@ EVERY_BYTE = bytes(range(256))
 JSON = {"Content-Type": "application/json"}
 
 
-def test_calls_arrive(any_server):
+def test_calls_arrive(either_server):
     """Text of any Unicode, bytes, and a file among fields; in order. Whoever serves."""
-    tokens = [any_server.new() for _ in EVERY_CLIENT]
-    with everyone(any_server, tokens) as clients:
+    tokens = [either_server.new() for _ in EVERY_CLIENT]
+    with everyone(either_server, tokens) as clients:
         for client, token in zip(clients, tokens, strict=True):
             sent = {"a": "ü€😀\u2028\0", "large": "ü" * 100_000}
-            assert any_server.go(token, "PUT", "/a%20b?q=%C3%BC", json=sent).text == "OK"
+            assert either_server.go(token, "PUT", "/a%20b?q=%C3%BC", json=sent).text == "OK"
             request = client.expect("request")
             assert request["body"] == sent
             assert request["params"] == {"q": "ü", "token": token, **sent}
             assert (request["method"], request["path"], request["query"]) == ("PUT", "/a%20b", "q=%C3%BC")
-            any_server.go(token, data='{"ü": "€😀"}'.encode(), headers=JSON)
+            either_server.go(token, data='{"ü": "€😀"}'.encode(), headers=JSON)
             assert client.expect("request")["body"] == {"ü": "€😀"}
-            any_server.go(token, data=EVERY_BYTE, headers={"Content-Type": "image/png"})
+            either_server.go(token, data=EVERY_BYTE, headers={"Content-Type": "image/png"})
             assert client.expect("request")["body"] == EVERY_BYTE
-            any_server.go(token, data={"ü": "€"}, files={"f": ("😀.bin", EVERY_BYTE, "image/png")})
+            either_server.go(token, data={"ü": "€"}, files={"f": ("😀.bin", EVERY_BYTE, "image/png")})
             assert client.expect("request")["body"] == {
                 "ü": "€",
                 "f": {"filename": "😀.bin", "content_type": "image/png", "data": EVERY_BYTE},
             }
             for number in range(10):
-                any_server.go(token, json=number)
+                either_server.go(token, json=number)
             assert [client.expect("request")["body"] for _ in range(10)] == list(range(10))
 
 

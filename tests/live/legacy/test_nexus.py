@@ -42,17 +42,17 @@ def nexus(server, token, transports):
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_calls_arrive(any_server, transport):
+def test_calls_arrive(either_server, transport):
     """Text of any Unicode, in order; its acknowledgement answers the caller; it hears that it was replaced."""
-    token = any_server.new()
-    with nexus(any_server, token, TRANSPORTS[transport]) as client:
+    token = either_server.new()
+    with nexus(either_server, token, TRANSPORTS[transport]) as client:
         assert client.expect("connect") == ("xhr-polling" if transport == "polling" else "websocket")
         for number in range(3):
             sent = {"number": number, "text": "ü€\u2028", "large": "ü" * 10_000}
-            assert any_server.go(token, json=sent).text == "OK"
+            assert either_server.go(token, json=sent).text == "OK"
             assert client.expect("request")["body"] == sent
-        assert requests.post(f"{any_server.url}/go/{token}?a=b", json=1, timeout=5).text == "done"
+        assert requests.post(f"{either_server.url}/go/{token}?a=b", json=1, timeout=5).text == "done"
         assert client.expect("request")["query"] == {"a": "b"}
-        with WebSocket(any_server, token):
+        with WebSocket(either_server, token):
             client.expect("replaced")
             client.expect("disconnect")
