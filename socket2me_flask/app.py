@@ -10,6 +10,8 @@ from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from socket2me.inspector.http import Inspector
+
 from . import api, config, logs
 from .api.forward import Forwarder
 from .api.hooks import Hooks
@@ -25,6 +27,7 @@ from .relay.hold_queue import HoldQueue
 from .relay.mailbox import Mailboxes
 from .relay.presence import Presence
 from .relay.reaper import Reaper
+from .relay.recorder import Recorder
 from .relay.relay import Relay
 from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
@@ -58,6 +61,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     to_flask = app.wsgi_app  # without the middleware of Flask-SocketIO: the gateway routes
     answers = ErrorAnswers(settings.retry_after_seconds)
     store = open_store(settings, clock)
+    recorder = Recorder(store.history, answers)
     origins = Origins(settings.cors_allowed_origins)
     engine = new_engine(settings, answers, origins)
     scheduler = Scheduler(engine.sleep)
@@ -78,6 +82,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             spawn=engine.start_background_task,
             new_timer=engine.timer,
             send_outcome=peers.send_outcome,
+            recorder=recorder,
         )
     held = HoldQueue(
         max_requests=settings.max_held_requests,
@@ -85,7 +90,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         max_bytes=settings.max_held_bytes,
     )
     counts = TokenCounts()
-    presence = Presence(store, held, mailboxes, counts)
+    presence = Presence(store, held, mailboxes, counts, store.history)
     relay = Relay(
         store,
         presence,
@@ -93,18 +98,35 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         ack_timeout_seconds=settings.ack_timeout_seconds,
         reply_timeout_seconds=settings.reply_timeout_seconds,
         mailbox_max_age_seconds=settings.mailbox_max_age_seconds,
+        history_max_age_seconds=settings.history_max_age_seconds,
         mailboxes=mailboxes,
         counts=counts,
+        recorder=recorder,
         peers=peers,
         rate=rate,
         yield_to_others=scheduler.yield_to_others,
+    )
+    forwarder = Forwarder(
+        relay,
+        engine.bodies,
+        max_body_bytes=settings.max_body_bytes,
+        trusted_proxy_hops=settings.trusted_proxy_hops,
+    )
+    inspector = Inspector(
+        store.history,
+        replay=api.inspector.Replays(relay, forwarder, engine.start_background_task).send,
+        pause=scheduler.yield_to_others,
+        max_body_bytes=settings.max_body_bytes,
+        max_streams=settings.max_inspector_streams,
+        max_streams_of_token=settings.max_inspector_streams_per_token,
+        version=api.page.package_version(),
     )
     if cluster is not None:
         _handle_messages(cluster, relay, settings, engine)
     sockets = Sockets(app, settings, engine, store, presence, answers)
     behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
     reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
-    lifecycle = Lifecycle(store, relay, engine, reaper)
+    lifecycle = Lifecycle(store, relay, engine, reaper, inspector)
     hosts = Hosts(settings.allowed_hosts)
     gateway = Gateway(
         behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
@@ -122,12 +144,8 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             scheduler=scheduler,
             lifecycle=lifecycle,
             gateway=gateway,
-            forwarder=Forwarder(
-                relay,
-                engine.bodies,
-                max_body_bytes=settings.max_body_bytes,
-                trusted_proxy_hops=settings.trusted_proxy_hops,
-            ),
+            inspector=inspector,
+            forwarder=forwarder,
             hooks=Hooks(app),
             hosts=hosts,
             bodies=engine.bodies,

@@ -306,6 +306,18 @@ class Settings:
     max_attempts: int = _setting(
         100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it becomes a dead letter."
     )
+    # Inspector
+    history_max_requests: int = _setting(
+        10_000,
+        _whole_number(0, MANY),
+        "How many calls the history of one token with inspect holds; the oldest are dropped first. 0: no limit.",
+    )
+    history_total_bytes: int = _setting(
+        200_000_000,
+        _whole_number(0, 10**15),
+        "How many bytes the histories of all tokens may hold; the oldest calls are dropped first. 0: no limit.",
+    )
+    history_max_age_seconds: float = _setting(604800.0, _seconds(1), "How long a call is in a history.")
     # Clients
     legacy_clients: bool = _setting(
         True,
@@ -366,6 +378,17 @@ class Settings:
         _whole_number(0, HUGE),
         "How many bytes one mailbox may hold; more is answered 429. 0: no limit.",
     )
+    history_max_bytes: int = _limit(
+        20_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes the history of one token may hold; the oldest calls are dropped first. 0: no limit.",
+    )
+    max_inspector_streams: int = _limit(
+        500, _whole_number(1, MANY), "How many live streams of histories may be open; the next is answered 429."
+    )
+    max_inspector_streams_per_token: int = _limit(
+        20, _whole_number(1, MANY), "How many of them may be of one token."
+    )
     window: int = _limit(
         1,
         _whole_number(1, 1000),
@@ -412,7 +435,7 @@ class Settings:
 PREFIX = "SOCKET2ME_"
 
 # Variables with the prefix that are not the relay's settings: they are the command's.
-_OTHER_VARIABLES = ("SOCKET2ME_SERVER", "SOCKET2ME_API_KEY", "SOCKET2ME_DEBUG")
+_OTHER_VARIABLES = ("SOCKET2ME_SERVER", "SOCKET2ME_API_KEY", "SOCKET2ME_SECRET", "SOCKET2ME_DEBUG")
 
 LIMITS_VARIABLE = "SOCKET2ME_LIMITS"
 

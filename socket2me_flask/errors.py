@@ -182,6 +182,48 @@ class Rejected(RelayError):
         self.status = status
 
 
+class NoHistory(RelayError):
+    """The token has a secret, and no history of its calls is kept."""
+
+    status = 404
+    code = "no_history"
+    message = "This token has no history: POST /v1/new with inspect gives one that has."
+
+
+class BadFilter(RelayError):
+    """A filter of the inspector does not parse. The text says where."""
+
+    status = 400
+    code = "bad_filter"
+    message = "The filter does not parse."
+
+
+class UnknownRequest(RelayError):
+    """No request with this id is in the history."""
+
+    status = 404
+    code = "unknown_request"
+    message = "No such request is in the history of this token."
+
+
+class TooManyStreams(RelayError):
+    """As many live streams of histories are open as `MAX_INSPECTOR_STREAMS` or the bound of one token allows."""
+
+    status = 429
+    code = "too_many_streams"
+    message = "Too many live streams are open."
+    setting = "MAX_INSPECTOR_STREAMS or MAX_INSPECTOR_STREAMS_PER_TOKEN"
+    is_temporary = True
+
+
+class UnknownFile(RelayError):
+    """The page has no such file."""
+
+    status = 404
+    code = "not_found"
+    message = "There is no such file."
+
+
 class UnknownEvent(RelayError):
     """No event with this id is in the mailbox."""
 

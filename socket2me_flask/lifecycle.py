@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from socket2me.inspector.http import Inspector
+
 from .engineio import Engine
 from .relay.reaper import Reaper
 from .relay.relay import Relay
@@ -50,11 +52,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 class Lifecycle:
     """Starts, drains and stops one relay. `in_flight` is the number of calls that are being served."""
 
-    def __init__(self, store: TokenStore, relay: Relay, engine: Engine, reaper: Reaper) -> None:
+    def __init__(
+        self, store: TokenStore, relay: Relay, engine: Engine, reaper: Reaper, inspector: Inspector
+    ) -> None:
         self._store = store
         self._relay = relay
         self._engine = engine
         self._reaper = reaper
+        self._inspector = inspector
         self._lock = threading.Lock()
         self.state = State.BUILT
         self.in_flight = 0
@@ -90,6 +95,7 @@ class Lifecycle:
         self.enter(State.DRAINING if may_follow else State.CLOSED)
         self._relay.drain(may_follow=may_follow)
         self._wait_while(lambda: bool(self.in_flight or self._relay.peers.has_waiting_peers), DRAIN_SECONDS)
+        self._inspector.close_streams()
         self.disconnect_clients()
         self._wait_while(lambda: bool(self._relay.presence), DISCONNECT_SECONDS)
         if may_follow:

@@ -78,6 +78,17 @@ class _Collector:
         yield _counter(
             "tokens_expired", "Tokens that were removed since they had expired.", {(): relay.tokens_expired}
         )
+        history = services.store.history
+        yield _counter(
+            "history_dropped",
+            "Calls that were dropped from histories for a bound, by this process.",
+            {(): history.dropped},
+        )
+        yield _counter(
+            "history_lost",
+            "Writes to histories that failed, or found no room, at this process.",
+            {(): history.lost},
+        )
         limits = dict.fromkeys(_LIMITS, 0) | services.answers.limits_reached
         yield _counter(
             "limit_reached", "How often a limit was reached, by its setting.", _labelled(limits), ["setting"]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, current_app
 
+from socket2me.inspector.http import Inspector
+
 from .config import Settings
 from .gateway import Gateway, Scheduler
 from .http.answers import ErrorAnswers
@@ -41,6 +43,7 @@ class Services:
     scheduler: Scheduler
     lifecycle: Lifecycle
     gateway: Gateway
+    inspector: Inspector
     forwarder: "Forwarder"
     hooks: "Hooks"
     hosts: Hosts

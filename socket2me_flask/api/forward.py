@@ -24,6 +24,7 @@ from ..relay.call import Call
 from ..relay.relay import Relay
 from ..relay.tokens import is_token
 from ..services import get_services
+from ..storage import TokenRecord
 from .error_handlers import AnswerResponse
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
@@ -117,6 +118,21 @@ class Forwarder:
         outcome = "error"
         try:
             answer = self._forward(target, method, headers, source, address)
+            outcome = answer.outcome
+        except RelayError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self.calls[outcome] += 1
+            self.call_seconds.add(time.monotonic() - started_at)
+        return answer
+
+    def replay(self, call: Call, record: TokenRecord) -> Answer:
+        """Forward a call of a history again, for a token that `Relay.admit` has returned. Raises `RelayError`."""
+        started_at = time.monotonic()
+        outcome = "error"
+        try:
+            answer = self._relay.forward(call, record)
             outcome = answer.outcome
         except RelayError as error:
             outcome = error.outcome

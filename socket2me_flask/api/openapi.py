@@ -11,6 +11,10 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from socket2me.inspector.filters import MAX_FILTER_CHARACTERS
+from socket2me.inspector.http import DEFAULT_LIMIT, MAX_LIMIT
+from socket2me.inspector.record import OUTCOMES, STEPS
+
 from .. import errors, request_id
 from ..config import Settings
 from ..errors import RelayError
@@ -19,6 +23,7 @@ from ..relay.tokens import SECRET, TOKEN
 from ..services import get_services
 from ..storage import MODES
 from .forward import METHODS
+from .page import TYPES
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -72,6 +77,7 @@ _NEW = (
     errors.TooManyTokens,
 )
 _TOKEN_OF_OWNER = (*_STORE, errors.UnknownToken, errors.Unauthorized)
+_HISTORY = (*_TOKEN_OF_OWNER, errors.NoHistory, errors.TooManyRequests)
 
 ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "Alive": _HEALTH,
@@ -82,6 +88,13 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "Token": _TOKEN_OF_OWNER,
     "Metrics": (*_ANY, errors.Unauthorized),
     "Events": (*_TOKEN_OF_OWNER, errors.UnknownEvent, errors.TooManyRequests),
+    "Owner": _HISTORY,
+    "List": (*_HISTORY, errors.BadRequest, errors.BadFilter, errors.UnknownRequest),
+    "Har": (*_HISTORY, errors.BadFilter),
+    "Request": (*_HISTORY, errors.UnknownRequest),
+    "Replay": (*_HISTORY, *_BODY, errors.UnknownRequest, errors.BadRequest),
+    "Stream": (*_HISTORY, errors.BadFilter, errors.TooManyStreams),
+    "File": (*_ANY, errors.UnknownFile),
     "Call": (
         *_STORE,
         *_BODY,
@@ -124,6 +137,19 @@ _EVENT_ID = {
     "description": "The `id` of an event, as the list of events and the answer `202` to a call have it.",
     "schema": {"type": "string"},
 }
+_REQUEST_ID = {
+    "name": "request_id",
+    "in": "path",
+    "required": True,
+    "description": "The `id` of a call, as the history has it.",
+    "schema": {"type": "string"},
+}
+_FILTER = {
+    "name": "filter",
+    "in": "query",
+    "description": "Which calls are wanted: `POST /stripe/* -status:2xx`. docs/inspector.md has the language.",
+    "schema": {"type": "string", "maxLength": MAX_FILTER_CHARACTERS},
+}
 _PATH = {
     "name": "path",
     "in": "path",
@@ -144,6 +170,7 @@ def build(settings: Settings, *, keeps_mailboxes: bool) -> Json:
         **_token_paths("/v1", settings, keeps_mailboxes),
         **_secret_paths(),
         **_event_paths(),
+        **_history_paths(),
         **_call_paths("/v1", "call", "Forward a call to the client of a token."),
         **_other_paths(),
     }
@@ -169,6 +196,7 @@ def build(settings: Settings, *, keeps_mailboxes: bool) -> Json:
             {"name": "tokens", "description": "How an app comes by a token, and keeps it."},
             {"name": "calls", "description": "What callers of an app do."},
             {"name": "events", "description": "What is in the mailbox of a token."},
+            {"name": "history", "description": "The calls for a token with `inspect`, live, and sent again."},
             {"name": "operations", "description": "For those who run the relay."},
             {"name": "original", "description": "The URLs of the original, if SOCKET2ME_LEGACY_CLIENTS is on."},
         ],
@@ -244,6 +272,11 @@ def _options_schema(settings: Settings, keeps_mailboxes: bool) -> Json:
             },
             "mode": {"enum": list(MODES), "description": "When callers are answered, if the client does not say."},
             "mailbox": mailbox | {"default": settings.mailbox_default},
+            "inspect": {
+                "type": "boolean",
+                "default": False,
+                "description": "Whether a history of the calls is kept.",
+            },
         },
         "not": notify_with_mailbox | {"required": ["mode"] if settings.mailbox_default else ["mode", "mailbox"]},
     }
@@ -327,6 +360,138 @@ def _event_paths() -> Json:
     }
 
 
+def _history_paths() -> Json:
+    needs = {"security": _NEEDS_SECRET}
+    requests = "/v1/tokens/{token}/requests"
+    bytes_of_any_kind: Json = {"application/octet-stream": {"schema": {}}}
+    query: list[Json] = [
+        {
+            "name": "limit",
+            "in": "query",
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+        },
+        {
+            "name": "before",
+            "in": "query",
+            "description": "The `id` of a call: older ones are listed.",
+            "schema": {"type": "string"},
+        },
+    ]
+    after: Json = {
+        "name": "after",
+        "in": "query",
+        "description": "The id of an event, after which the stream goes on; the header `Last-Event-ID` wins. "
+        "Empty: from the oldest call that is kept.",
+        "schema": {"type": "string"},
+    }
+    secrets: Json = {
+        "name": "secrets",
+        "in": "query",
+        "description": "`true`: headers with secrets and signatures are not redacted.",
+        "schema": {"type": "string"},
+    }
+    return {
+        requests: {
+            "parameters": [_TOKEN],
+            "get": _operation(
+                "listRequests",
+                "history",
+                "List the calls of a history, newest first.",
+                "`404` if `before` is not kept any more.",
+                {200: _json("Summaries.", "RequestList")},
+                "List",
+                parameters=[*query, _FILTER],
+                **needs,
+            ),
+            "delete": _operation(
+                "deleteRequests",
+                "history",
+                "Drop all calls of a history.",
+                "",
+                {204: {"description": "The history is empty."}},
+                "Owner",
+                **needs,
+            ),
+        },
+        f"{requests}.har": {
+            "parameters": [_TOKEN],
+            "get": _operation(
+                "exportRequests",
+                "history",
+                "Export a history as HAR 1.2, oldest call first.",
+                "",
+                {200: {"description": "HAR 1.2.", "content": {"application/json": {"schema": {"type": "object"}}}}},
+                "Har",
+                parameters=[_FILTER, secrets],
+                **needs,
+            ),
+        },
+        f"{requests}/stream": {
+            "parameters": [_TOKEN],
+            "get": _operation(
+                "streamRequests",
+                "history",
+                "Send what comes, as it comes.",
+                "Events `request` (a summary), `update` (the id of a call, a new entry of its timeline, and the "
+                "members of the summary that change), and `reset` where calls were missed.",
+                {200: {"description": "The stream.", "content": {"text/event-stream": {"schema": {}}}}},
+                "Stream",
+                parameters=[after, _FILTER],
+                **needs,
+            ),
+        },
+        f"{requests}/{{request_id}}": {
+            "parameters": [_TOKEN, _REQUEST_ID],
+            "get": _operation(
+                "showRequest",
+                "history",
+                "Show a call whole.",
+                "",
+                {200: _json("The call.", "Request")},
+                "Request",
+                **needs,
+            ),
+            "delete": _operation(
+                "deleteRequest",
+                "history",
+                "Drop a call from the history.",
+                "",
+                {204: {"description": "It is not kept any more."}},
+                "Request",
+                **needs,
+            ),
+        },
+        f"{requests}/{{request_id}}/body": {
+            "parameters": [_TOKEN, _REQUEST_ID],
+            "get": _operation(
+                "showRequestBody",
+                "history",
+                "Download the exact bytes of a body.",
+                "",
+                {200: {"description": "The bytes.", "content": bytes_of_any_kind}},
+                "Request",
+                **needs,
+            ),
+        },
+        f"{requests}/{{request_id}}/replay": {
+            "parameters": [_TOKEN, _REQUEST_ID],
+            "post": _operation(
+                "replayRequest",
+                "history",
+                "Send a call again, as it was or edited.",
+                "It goes the way of any call; its event has `replay_of`.",
+                {202: _json("It is on its way.", "Kept")},
+                "Replay",
+                requestBody={
+                    "required": False,
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ReplayChanges"}}},
+                },
+                **needs,
+            ),
+        },
+    }
+
+
 def _call_paths(prefix: str, name: str, summary: str) -> Json:
     any_content: Json = {"*/*": {"schema": {}}}
     outcomes = {
@@ -367,7 +532,50 @@ def _call_body(method: str, content: Json) -> Json:
 
 
 def _other_paths() -> Json:
+    any_kind: Json = {kind.partition(";")[0]: {"schema": {}} for kind in TYPES.values()}
     return {
+        "/": {
+            "get": _operation(
+                "index",
+                "operations",
+                "The page of the inspector for browsers; for programs, what this is.",
+                "JSON, or text or HTML if `Accept` rates that higher.",
+                {
+                    200: {
+                        "description": "The page, or a description.",
+                        "content": {
+                            "application/json": {"schema": {"type": "object"}},
+                            "text/plain": {"schema": {"type": "string"}},
+                            "text/html": {"schema": {"type": "string"}},
+                        },
+                    }
+                },
+                "Any",
+            ),
+        },
+        "/inspector.json": {
+            "get": _operation(
+                "describeInspector",
+                "operations",
+                "What the page of the inspector needs to know of who serves it.",
+                "",
+                {200: {"description": "`kind`, `version`, `replay`.", "content": _OBJECT}},
+                "Any",
+            ),
+        },
+        "/static/inspector/{name}": {
+            "parameters": [
+                {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
+            ],
+            "get": _operation(
+                "inspectorFile",
+                "operations",
+                "A file of the page.",
+                "",
+                {200: {"description": "The file.", "content": any_kind}, 304: {"description": "It is as it was."}},
+                "File",
+            ),
+        },
         "/healthz": {
             "get": _operation(
                 "healthz", "operations", "Whether the process lives.", "", {200: _text("It does.")}, "Alive"
@@ -520,6 +728,9 @@ def _json(description: str, schema: str) -> Json:
     return {"description": description, "content": {"application/json": {"schema": reference}}}
 
 
+_OBJECT: Json = {"application/json": {"schema": {"type": "object"}}}
+
+
 def _object(properties: Json, optional: Iterable[str] = ()) -> Json:
     return {
         "type": "object",
@@ -536,6 +747,24 @@ def _components() -> Json:
         "attempts": count | {"description": "How often it was sent."},
         "size": count | {"description": "Bytes of the body."},
     }
+    request: Json = {
+        "id": text,
+        "received_at": seconds | {"description": "Seconds since the epoch."},
+        "method": text,
+        "path": text,
+        "query": text,
+        "content_type": text,
+        "size": count | {"description": "Bytes of the body."},
+        "remote_addr": text,
+        "status": {
+            "type": ["integer", "null"],
+            "description": "What the caller was answered; null while it waits.",
+        },
+        "ms": {"type": ["number", "null"], "description": "How long the caller waited."},
+        "outcome": {"enum": [*OUTCOMES, None]},
+        "replay_of": text | {"description": "The id of the call that this one repeats."},
+    }
+    headers = {"type": "array", "items": {"$ref": "#/components/schemas/Header"}}
     listed = {"type": "array", "items": {"$ref": "#/components/schemas/EventSummary"}}
     return {
         "securitySchemes": {
@@ -581,11 +810,58 @@ def _components() -> Json:
                     "expires_at": seconds,
                     "mode": {"enum": list(MODES)},
                     "mailbox": {"type": "boolean"},
+                    "inspect": {"type": "boolean"},
                     "connected": {"type": "boolean"},
                     "forwarded": count | {"description": "Calls that were accepted."},
                     "refused": count | {"description": "Calls that were answered with an error."},
                     "last_request_at": {"type": ["number", "null"]},
                 }
+            ),
+            "RequestList": _object(
+                {
+                    "requests": {"type": "array", "items": {"$ref": "#/components/schemas/RequestSummary"}},
+                    "more": {"type": "boolean", "description": "Whether there are older ones."},
+                    "dropped": count | {"description": "Calls that were dropped for a bound."},
+                }
+            ),
+            "RequestSummary": _object(request, ["replay_of"]),
+            "Request": _object(
+                {
+                    **request,
+                    "headers": headers,
+                    "body": {"type": "string", "contentEncoding": "base64"},
+                    "timeline": {
+                        "type": "array",
+                        "items": {"$ref": "#/components/schemas/TimelineEntry"},
+                    },
+                    "response": {
+                        "anyOf": [{"type": "null"}, {"$ref": "#/components/schemas/RequestResponse"}],
+                        "description": "What the caller was answered; null while it waits.",
+                    },
+                },
+                ["replay_of"],
+            ),
+            "TimelineEntry": _object({"at": seconds, "what": {"enum": list(STEPS)}, "detail": text}),
+            "RequestResponse": _object(
+                {
+                    "status": count,
+                    "headers": headers,
+                    "body": {"type": "string", "contentEncoding": "base64"},
+                }
+            ),
+            "Header": {"type": "array", "items": text, "minItems": 2, "maxItems": 2},
+            "ReplayChanges": _object(
+                {
+                    "method": {"enum": list(METHODS)},
+                    "path": text,
+                    "query": text,
+                    "headers": {
+                        "description": "An object, or a list of names and values. They replace all headers."
+                    },
+                    "body": {"type": "string", "contentEncoding": "base64"},
+                    "text": text | {"description": "A body, in place of `body`."},
+                },
+                ["method", "path", "query", "headers", "body", "text"],
             ),
             "Kept": _object({"id": text | {"description": "The id of the event."}}),
             "EventSummary": _object(summary),

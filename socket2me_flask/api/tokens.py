@@ -71,6 +71,7 @@ def inspect(token: str) -> Response:
         expires_at=record.expires_at,
         mode=record.mode,
         mailbox=record.mailbox,
+        inspect=record.inspect,
         connected=relay.is_connected(token),
         forwarded=counts.forwarded,
         refused=counts.refused,
@@ -132,8 +133,8 @@ def parse_options(body: bytes) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadRequest("The body is a JSON object, or empty.")
     for name in options:
-        if name not in ("ttl_seconds", "mode", "mailbox"):
-            raise BadRequest("The body may have ttl_seconds, mode and mailbox, and nothing else.")
+        if name not in ("ttl_seconds", "mode", "mailbox", "inspect"):
+            raise BadRequest("The body may have ttl_seconds, mode, mailbox and inspect, and nothing else.")
     return options
 
 
@@ -151,10 +152,13 @@ def _ttl_seconds(wanted: Any) -> float:
 
 
 def _delivery(options: dict[str, Any]) -> dict[str, Any]:
-    """Return `mode` and `mailbox` of a new token."""
+    """Return `mode`, `mailbox` and `inspect` of a new token."""
     services = get_services()
     mailbox = options.get("mailbox", services.settings.mailbox_default)
     mode = options.get("mode", "ack" if mailbox is True else "notify")
+    inspect = options.get("inspect", False)
+    if not isinstance(inspect, bool):
+        raise BadRequest("inspect is true or false.")
     if not isinstance(mailbox, bool):
         raise BadRequest("mailbox is true or false.")
     if mode not in MODES:
@@ -165,7 +169,7 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
         )
     if mailbox and mode == "notify":
         raise BadRequest("A token with a mailbox has mode ack or reply.")
-    return {"mode": mode, "mailbox": mailbox}
+    return {"mode": mode, "mailbox": mailbox, "inspect": inspect}
 
 
 def _created(record: TokenRecord, secret: str) -> Response:

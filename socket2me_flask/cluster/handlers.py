@@ -69,6 +69,7 @@ class Handlers(Listener):
             "dropped": mailboxes.forget,
             "settled": self._on_outcome_of_event,
             "in_flight": self._on_in_flight,
+            "changed": store.history.watches.notify,
         }
         store.bus.subscribe(self)
         store.connection.when_up(self._on_up)

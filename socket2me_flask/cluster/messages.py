@@ -43,6 +43,8 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "settled": ("token", "event_id", "outcome"),
     "in_flight": ("process", "number", "token"),
     "answer": ("number", "value"),
+    # The history of a token, which this process watches.
+    "changed": ("token",),
     # Of the bus itself.
     "beat": ("sent_at",),
     "large": ("key",),

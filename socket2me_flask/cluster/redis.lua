@@ -10,7 +10,17 @@
 --   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is a dead letter, when it was received
 --   s2m:bytes:T    number  the sum of the sizes
 --   s2m:due:T      zset    id -> number, of those that are no dead letters
+-- and of its history:
+--   s2m:history:T  hash    position: of the last change; requests, bytes, dropped; floor: the position of the latest
+--                          request that was dropped for a bound
+--   s2m:calls:T    zset    id of a request -> its position
+--   s2m:changes:T  zset    "position id" -> position of the last entry of a timeline that was written at once
+--   s2m:call:T:I   hash    head, body, cost, position; status, ms, outcome: what its caller was answered; e1, e2...: the
+--                          entries whose last has that position; r1, r2...: the response that was written with them
+--   s2m:watchers:T set     processes that are notified of each change
 -- Of all:
+--   s2m:calls      zset    "id token" of a request of a history -> when it was received
+--   s2m:history    number  bytes in all histories
 --   s2m:tokens     zset    token -> when it expires, in ms of Redis's clock
 --   s2m:ages       zset    "id token" -> when the event was received
 --   s2m:bytes, s2m:sequence  bytes in all mailboxes; the last number
@@ -68,10 +78,10 @@ end
 local function record(token)
   local key = 's2m:token:' .. token
   local found = call('HMGET', key, 'ttl', 'expires_at', 'secret', 'mode', 'mailbox', 'process', 'client', 'client_mode',
-    'forwarded', 'refused', 'last')
+    'forwarded', 'refused', 'last', 'inspect')
   if not found[1] then return false end
   if not lives(found[6]) then found[6] = false end
-  found[12] = call('PTTL', key)
+  found[12], found[13] = call('PTTL', key), found[12]
   return found
 end
 
@@ -112,11 +122,88 @@ local function drop_mailbox(token)
   return #ids
 end
 
+-- Histories
+
+local function call_key(token, id)
+  return 's2m:call:' .. token .. ':' .. id
+end
+
+local function drop_call(token, id)
+  local key, history = call_key(token, id), 's2m:history:' .. token
+  local cost = call('HGET', key, 'cost')
+  if not cost then return 0 end
+  for _, field in ipairs(call('HKEYS', key)) do
+    local position = string.match(field, '^e(%d+)$')
+    if position then call('ZREM', 's2m:changes:' .. token, position .. ' ' .. id) end
+  end
+  call('UNLINK', key)
+  call('ZREM', 's2m:calls:' .. token, id)
+  call('ZREM', 's2m:calls', id .. ' ' .. token)
+  call('HINCRBY', history, 'bytes', -cost)
+  call('DECRBY', 's2m:history', cost)
+  return 1
+end
+
+-- Drop a request for a bound.
+local function drop_beyond(token, id)
+  local history, position = 's2m:history:' .. token, call('HGET', call_key(token, id), 'position')
+  if drop_call(token, id) == 0 then return 0 end
+  if tonumber(position) > tonumber(call('HGET', history, 'floor') or 0) then call('HSET', history, 'floor', position) end
+  call('HINCRBY', history, 'dropped', 1)
+  return 1
+end
+
+local function drop_oldest(token)
+  return drop_beyond(token, call('ZRANGE', 's2m:calls:' .. token, 0, 0)[1])
+end
+
+local function history_bytes(token)
+  return tonumber(call('HGET', 's2m:history:' .. token, 'bytes') or 0)
+end
+
+local function keep_within(token, max_requests, max_bytes, total_bytes)
+  local dropped, calls = 0, 's2m:calls:' .. token
+  max_requests, max_bytes, total_bytes = tonumber(max_requests), tonumber(max_bytes), tonumber(total_bytes)
+  while (max_requests > 0 and call('ZCARD', calls) > max_requests)
+    or (max_bytes > 0 and history_bytes(token) > max_bytes and call('ZCARD', calls) > 0) do
+    dropped = dropped + drop_oldest(token)
+  end
+  while total_bytes > 0 and tonumber(call('GET', 's2m:history') or 0) > total_bytes do
+    local oldest = call('ZRANGE', 's2m:calls', 0, 0)[1]
+    if not oldest then break end
+    local id, other = string.match(oldest, '(%S+) (%S+)')
+    if history_bytes(token) > history_bytes(other) and call('ZCARD', calls) > 1 then other = token end
+    if other == token then
+      dropped = dropped + drop_oldest(token)
+    else
+      dropped = dropped + drop_beyond(other, id)
+      call('ZREM', 's2m:calls', oldest)
+    end
+  end
+  return dropped
+end
+
+local function drop_history(token)
+  local ids = call('ZRANGE', 's2m:calls:' .. token, 0, -1)
+  if #ids > 0 then
+    for _, id in ipairs(ids) do
+      call('UNLINK', call_key(token, id))
+      call('ZREM', 's2m:calls', id .. ' ' .. token)
+    end
+    call('DECRBY', 's2m:history', history_bytes(token))
+    call('HSET', 's2m:history:' .. token, 'bytes', 0)
+    call('UNLINK', 's2m:calls:' .. token, 's2m:changes:' .. token)
+  end
+  return #ids
+end
+
 local function drop_token(token, asking)
   post_to_all('s2m:callers:' .. token, asking, 'ended', token)
   call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token)
   call('ZREM', 's2m:tokens', token)
-  return drop_mailbox(token)
+  local dropped = drop_history(token)
+  call('DEL', 's2m:history:' .. token, 's2m:watchers:' .. token)
+  return dropped + drop_mailbox(token)
 end
 
 -- An event as it is returned: id, attempts, whether it is a dead letter, size, when it was received; and what was kept.
@@ -342,6 +429,140 @@ function scripts.drop_older(received_before, limit)
     drop_event(token, id)
   end
   return #old
+end
+
+-- Histories
+
+-- Keep entries of a timeline and what they change, notify whoever watches, and drop what is beyond a bound.
+local function keep_change(token, process, max_requests, max_bytes, total_bytes, id, cost, count, entries, status, ms,
+    outcome, response)
+  local key, history = call_key(token, id), 's2m:history:' .. token
+  local position = call('HINCRBY', history, 'position', count)
+  call('ZADD', 's2m:changes:' .. token, position, position .. ' ' .. id)
+  call('HSET', key, 'e' .. position, entries)
+  if response ~= '' then call('HSET', key, 'r' .. position, response) end
+  if status ~= '' then call('HSET', key, 'status', status, 'ms', ms) end
+  if outcome ~= '' and (outcome ~= 'kept' or call('HEXISTS', key, 'outcome') == 0) then
+    call('HSET', key, 'outcome', outcome)
+  end
+  call('HINCRBY', key, 'cost', cost)
+  call('HINCRBY', history, 'bytes', cost)
+  call('INCRBY', 's2m:history', cost)
+  local watchers = 's2m:watchers:' .. token
+  for _, watcher in ipairs(call('SMEMBERS', watchers)) do
+    if watcher ~= process and not post(watcher, 'changed', token) then call('SREM', watchers, watcher) end
+  end
+  return position
+end
+
+-- Returns how many requests were dropped.
+function scripts.history_add(token, process, max_requests, max_bytes, total_bytes, id, cost, count, entries, status, ms,
+    outcome, response, head, body, received_at)
+  if not exists(token) then return 0 end
+  local key = call_key(token, id)
+  local last = keep_change(token, process, max_requests, max_bytes, total_bytes, id, cost, count, entries, status, ms,
+    outcome, response)
+  local position = last - count + 1
+  call('HSET', key, 'head', head, 'body', body, 'position', position)
+  call('ZADD', 's2m:calls:' .. token, position, id)
+  call('ZADD', 's2m:calls', received_at, id .. ' ' .. token)
+  return keep_within(token, max_requests, max_bytes, total_bytes)
+end
+
+function scripts.history_update(token, process, max_requests, max_bytes, total_bytes, id, ...)
+  if call('EXISTS', call_key(token, id)) == 0 then return 0 end
+  keep_change(token, process, max_requests, max_bytes, total_bytes, id, ...)
+  return keep_within(token, max_requests, max_bytes, total_bytes)
+end
+
+-- A request without its timeline: head, position, status, ms, outcome, and the body or nothing.
+local function shown_call(token, id, with_body)
+  local found = call('HMGET', call_key(token, id), 'head', 'position', 'status', 'ms', 'outcome')
+  if not found[1] then return false end
+  found[6] = with_body == '1' and call('HGET', call_key(token, id), 'body')
+  return found
+end
+
+-- A request with its body, then entries and responses in their order.
+function scripts.history_find(token, id)
+  local row = shown_call(token, id, '1')
+  if not row then return false end
+  local key, positions, result = call_key(token, id), {}, {row}
+  for _, field in ipairs(call('HKEYS', key)) do
+    local position = string.match(field, '^e(%d+)$')
+    if position then positions[#positions + 1] = tonumber(position) end
+  end
+  table.sort(positions)
+  for _, position in ipairs(positions) do
+    result[#result + 1] = call('HMGET', key, 'e' .. position, 'r' .. position)
+  end
+  return result
+end
+
+function scripts.history_position(token, id)
+  if id == '' then return tonumber(call('HGET', 's2m:history:' .. token, 'position') or 0) end
+  local position = call('ZSCORE', 's2m:calls:' .. token, id)
+  return position and tonumber(position)
+end
+
+-- Requests between two positions, no more than one beyond so many bytes of bodies.
+function scripts.history_page(token, after, before, oldest_first, count, with_body, bytes)
+  local calls, ids, rows, left = 's2m:calls:' .. token, nil, {}, tonumber(bytes)
+  if oldest_first == '1' then
+    ids = call('ZRANGEBYSCORE', calls, after, before, 'LIMIT', 0, count)
+  else
+    ids = call('ZREVRANGEBYSCORE', calls, before, after, 'LIMIT', 0, count)
+  end
+  for _, id in ipairs(ids) do
+    local row = shown_call(token, id, with_body)
+    if row then
+      rows[#rows + 1] = row
+      if row[6] then left = left - #row[6] end
+    end
+    if left < 0 then break end
+  end
+  return rows
+end
+
+-- Changes after a position, each as its position, its entries and its request. False if one was dropped for a bound.
+function scripts.history_changes(token, after, count, with_body, bytes)
+  if tonumber(after) < tonumber(call('HGET', 's2m:history:' .. token, 'floor') or 0) then return false end
+  local changes, left = {}, tonumber(bytes)
+  for _, member in ipairs(call('ZRANGEBYSCORE', 's2m:changes:' .. token, '(' .. after, '+inf', 'LIMIT', 0, count)) do
+    local position, id = string.match(member, '(%S+) (%S+)')
+    local row = shown_call(token, id, with_body)
+    changes[#changes + 1] = {position, row and call('HGET', call_key(token, id), 'e' .. position), row}
+    if row and row[6] then left = left - #row[6] end
+    if left < 0 then break end
+  end
+  return changes
+end
+
+function scripts.history_dropped(token)
+  return tonumber(call('HGET', 's2m:history:' .. token, 'dropped') or 0)
+end
+
+function scripts.history_delete(token, id)
+  if id ~= '' then return drop_call(token, id) end
+  drop_history(token)
+  return 1
+end
+
+function scripts.history_drop_older(received_before, limit)
+  local old = call('ZRANGEBYSCORE', 's2m:calls', '-inf', '(' .. received_before, 'LIMIT', 0, limit)
+  for _, member in ipairs(old) do
+    local id, token = string.match(member, '(%S+) (%S+)')
+    drop_beyond(token, id)
+    call('ZREM', 's2m:calls', member)
+  end
+  return #old
+end
+
+function scripts.history_watch(token, process, ms)
+  local watchers = 's2m:watchers:' .. token
+  call('SADD', watchers, process)
+  call('PEXPIRE', watchers, ms)
+  return 1
 end
 
 -- What all processes have: tokens, events, bytes of events; and when the oldest event was received that is no dead letter,

@@ -104,9 +104,9 @@ class RedisConnection:
         """Run a script of `redis.lua` and return its result. Raises `StoreUnavailable`."""
         return self.submit_script(name, *args).wait()
 
-    def submit_script(self, name: str, *args: Any) -> Job:
+    def submit_script(self, name: str, *args: Any, then: Callable[[Job], None] | None = None) -> Job:
         """As `submit`, for a script of `redis.lua`."""
-        return self.submit(lambda: ("EVALSHA", self._sha, 0, name, *args))
+        return self.submit(lambda: ("EVALSHA", self._sha, 0, name, *args), then)
 
     def check(self) -> None:
         """Raise `StoreUnavailable` if Redis is known not to answer."""

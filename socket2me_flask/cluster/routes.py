@@ -121,8 +121,12 @@ class Routes:
         self.forget(token)
         if not found:
             return None
-        ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, *_, lives_ms = found
-        record = TokenRecord(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1")
+        ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, _, _, _, lives_ms, inspect = (
+            found
+        )
+        record = TokenRecord(
+            *(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1", inspect == b"1")
+        )
         if process is None or lookup.is_stale:
             return record
         # Redis's clock decides when it expires, not this machine's.

@@ -76,6 +76,10 @@ class ErrorAnswers:
             log.error("a call failed", exc_info=error)
             error = RelayError()
         self.note(error)
+        return self.shape(error, accept)
+
+    def shape(self, error: RelayError, accept: str = "") -> Answer:
+        """Return the response to an error, and log nothing."""
         if prefers(accept, "text/plain", "application/json"):
             content_type, body = "text/plain; charset=utf-8", f"{error}\n".encode()
         else:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import count
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .recorder import Trace
 
 # The names of processes that read messages by field name begin so (`cluster/messages.py`). In the release before,
 # names were hexadecimal.
@@ -46,7 +49,7 @@ class Call:
 
     This is the one table of its fields: stores and messages between processes carry all of them by name. A reader
     gives a field that is missing its default, and skips one that it does not know. A new field has a default, and
-    comes last.
+    comes last. A field that is not compared is none of them.
 
     Fields:
         token: the token of the URL.
@@ -61,6 +64,8 @@ class Call:
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
         remote_addr: the caller's address, as far as the proxies in front are trusted; `""` if it is not known.
         request_id: the id by which logs and callers know it: the caller's `X-Request-Id`, else that of the call.
+        replay_of: the id of the call that this one repeats; `""` if none.
+        trace: records what becomes of it, if its token is inspected. Not carried anywhere.
     """
 
     token: str
@@ -74,6 +79,8 @@ class Call:
     is_legacy: bool = False
     remote_addr: str = ""
     request_id: str = ""
+    replay_of: str = ""
+    trace: "Trace | None" = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -83,14 +90,14 @@ class Call:
 
 
 # The names of all fields, in their order, and the defaults of those that a reader may miss.
-FIELDS = tuple(item.name for item in fields(Call))
-DEFAULTS = {item.name: item.default for item in fields(Call) if item.default is not MISSING}
+FIELDS = tuple(item.name for item in fields(Call) if item.compare)
+DEFAULTS = {item.name: item.default for item in fields(Call) if item.compare and item.default is not MISSING}
 
 # The values of all fields, in their order.
 values_of = attrgetter(*FIELDS)
 
 # The fields that a client receives as members of the request object. One that has its default is left out.
-SHOWN = ("id", "method", "path", "query", "received_at", "remote_addr", "request_id")
+SHOWN = ("id", "method", "path", "query", "received_at", "remote_addr", "request_id", "replay_of")
 
 _ALWAYS_SHOWN = tuple(name for name in SHOWN if name not in DEFAULTS)
 _always_shown = attrgetter(*_ALWAYS_SHOWN)

@@ -6,6 +6,7 @@ At least once, in order for each token. Knows stores and clients; who is connect
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from ..http.answers import Answer
 from ..storage import MailboxStore, StoredEvent
 from .call import Call, process_of, this_process
 from .delivery import Client, PendingAck, mode_for, outcome_of
+from .recorder import Recorder
 from .replies import kept
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ class Mailboxes:
     """What is delivered from mailboxes, and which callers wait for its outcome.
 
     `spawn` runs something in the background; `new_timer` makes a timer that the engine runs. `send_outcome` is
-    called with the token, the id and the outcome of an event whose caller another process has.
+    called with the token, the id and the outcome of an event whose caller another process has. `recorder` records what
+    becomes of the events of tokens that are inspected.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class Mailboxes:
         spawn: Callable[[Callable[[], None]], object],
         new_timer: NewTimer,
         send_outcome: Callable[[str, str, Answer | RelayError], None],
+        recorder: Recorder | None = None,
     ) -> None:
         self.store = store
+        self.recorder = recorder
         self._send_outcome = send_outcome
         self.max_attempts = max_attempts
         self.spawn = spawn
@@ -77,21 +82,25 @@ class Mailboxes:
 
         Raises what `MailboxStore.put` does: then it is not kept. Raises `BadReply`.
         """
-        pending_ack = PendingAck("ack")
+        pending_ack, trace = PendingAck("ack"), call.trace
+        if trace is not None:
+            trace.write()  # before any process can send it
         self._awaited.setdefault(call.token, {})[call.id] = pending_ack
         try:
             mode = self.store.put(call)
             call.body = b""  # the store has it, and many calls may wait here
+            if trace is not None:
+                trace.wait("queued", "in the mailbox")
             outlet = self._outlets.get(call.token)
             if outlet is not None:
                 mode = outlet.client.mode
                 outlet.notify()
-            if mode is None or not pending_ack.wait(timeouts[mode_for(call, mode)]):
-                return kept(call.id)
-            try:
-                return pending_ack.answer()
-            except ClientLeft:
-                return kept(call.id)
+            if mode is not None and pending_ack.wait(timeouts[mode_for(call, mode)]):
+                with suppress(ClientLeft):
+                    return pending_ack.answer()
+            if trace is not None:
+                trace.keep()
+            return kept(call.id)
         finally:
             of_token = self._awaited[call.token]
             del of_token[call.id]
@@ -112,10 +121,11 @@ class Mailboxes:
             if number % 100 == 0:
                 yield_to_others()
 
-    def open(self, token: str, client: Client) -> None:
+    def open(self, token: str, client: Client, *, is_inspected: bool = False) -> None:
         """Deliver to `client`, and no longer to the one before."""
         self.close(token)
-        outlet = self._outlets[token] = _Outlet(self, token, client)
+        recorder = self.recorder if is_inspected else None
+        outlet = self._outlets[token] = _Outlet(self, token, client, recorder)
         outlet.notify()
 
     def close(self, token: str, client: Client | None = None) -> None:
@@ -228,8 +238,9 @@ class _BackedOff:
 class _Outlet:
     """From a mailbox to one client, which is the only one while this is open."""
 
-    def __init__(self, mailboxes: Mailboxes, token: str, client: Client) -> None:
+    def __init__(self, mailboxes: Mailboxes, token: str, client: Client, recorder: Recorder | None) -> None:
         self.client = client
+        self._recorder = recorder
         self.sent: dict[str, _Sent] = {}  # by event
         self.backed_off: dict[str, _BackedOff] = {}  # by event; these are not on their way
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
@@ -375,6 +386,7 @@ class _Outlet:
         except EventTooLarge:
             self._mailboxes.dead_lettered += 1
             self._finish(event_id, self._mailboxes.store.dead_letter)
+            self._record(event_id, "dead_lettered", "too large for its client", "dead_lettered")
             log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
             self._is_notified = True  # there may be room for another
             return
@@ -389,6 +401,7 @@ class _Outlet:
         self._mailboxes.redelivered += attempts > 0
         self._mailboxes.store.attempted(self._token, event_id)
         self._mailboxes.overdue.add(sent)
+        self._record(event_id, "redelivered" if attempts else "sent", f"attempt {attempts + 1}")
         self.client.flush()
 
     def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
@@ -403,6 +416,7 @@ class _Outlet:
             if len(self._dead) > MAX_DEAD:
                 self.forget(next(iter(self._dead)))
         self._tell_store(event_id, self._mailboxes.store.dead_letter)
+        self._record(event_id, "dead_lettered", f"after attempt {attempts}", "dead_lettered")
         self._is_notified = True  # there may be room for another
 
     def _finish(self, event_id: str, tell: Callable[[str, str], None]) -> None:
@@ -418,9 +432,15 @@ class _Outlet:
             return  # it left; `Presence.detach` closes this
         event_id, outcome = sent.event_id, outcome_of(mode, args)
         if isinstance(outcome, Rejected):
+            self._record(event_id, "acknowledged", f"rejected: {outcome}")
             self.back_off(sent)
             outcome = ClientLeft()  # to its caller it is the same: the event is kept
         else:
             self._finish(event_id, self._mailboxes.store.acknowledge)
+            self._record(event_id, "acknowledged", outcome="acknowledged" if mode == "ack" else "replied")
         self._mailboxes.resolve(self._token, event_id, outcome)
         self.notify()
+
+    def _record(self, event_id: str, what: str, detail: str = "", outcome: str | None = None) -> None:
+        if self._recorder is not None:
+            self._recorder.note(self._token, event_id, what, detail, outcome)

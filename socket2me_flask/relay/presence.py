@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from socket2me.inspector.history import History
+
 from ..errors import ClientBusy, ClientGone, NobodyConnected, ShuttingDown, StoreUnavailable, UnknownToken
 from ..storage import TokenStore
 from .delivery import Client, Delivery, deliver
@@ -26,12 +28,18 @@ class Presence:
     """
 
     def __init__(
-        self, store: TokenStore, held: HoldQueue, mailboxes: Mailboxes | None, counts: TokenCounts
+        self,
+        store: TokenStore,
+        held: HoldQueue,
+        mailboxes: Mailboxes | None,
+        counts: TokenCounts,
+        history: History | None = None,
     ) -> None:
         self._store = store
         self.held = held
         self._mailboxes = mailboxes
         self._counts = counts
+        self._history = history
         self._clients: dict[str, Client] = {}
         self._lock = threading.Lock()  # guards the step from "no client" to "held", and back
 
@@ -68,7 +76,7 @@ class Presence:
         elif record.mailbox and self._mailboxes is not None:
             with self._lock:
                 if self._clients.get(token) is client:
-                    self._mailboxes.open(token, client)
+                    self._mailboxes.open(token, client, is_inspected=record.inspect)
 
     def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
         """Leave the token to the client that it had, and have the new one try again."""
@@ -133,6 +141,8 @@ class Presence:
             if self._mailboxes is not None:
                 self._mailboxes.end(token)
             self.held.release_all(token, UnknownToken())
+        if self._history is not None:
+            self._history.end(token)
         if client is not None:
             try:
                 client.disconnect()

@@ -5,6 +5,7 @@ calls here, `sockets/` brings clients to `presence.py`.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,7 @@ from .delivery import LEGACY, Client, Delivery, PendingAck, deliver
 from .hold_queue import PendingDelivery
 from .mailbox import Mailboxes
 from .presence import Presence
+from .recorder import Recorder
 from .replies import LEGACY_OK, OK
 from .single_process import SingleProcess
 from .token_counts import TokenCounts
@@ -49,8 +51,10 @@ class Relay:
         ack_timeout_seconds: float,
         reply_timeout_seconds: float,
         mailbox_max_age_seconds: float,
+        history_max_age_seconds: float = math.inf,
         mailboxes: Mailboxes | None,
         counts: TokenCounts,
+        recorder: Recorder | None = None,
         peers: SingleProcess,
         rate: Rate,
         yield_to_others: Callable[[], None],
@@ -64,8 +68,10 @@ class Relay:
             LEGACY: reply_timeout_seconds,
         }
         self._mailbox_max_age_seconds = mailbox_max_age_seconds
+        self._history_max_age_seconds = history_max_age_seconds
         self.mailboxes = mailboxes
         self.token_counts = counts
+        self._recorder = recorder
         self.peers = peers
         self._rate = rate
         self._yield_to_others = yield_to_others
@@ -92,6 +98,12 @@ class Relay:
         """
         if record.secret_hash is None:
             return self._forward(call)
+        if record.inspect and self._recorder is not None:
+            return self._recorder.record(call, lambda: self._forward_counted(call, record))
+        return self._forward_counted(call, record)
+
+    def _forward_counted(self, call: Call, record: TokenRecord) -> Answer:
+        """Forward a call for a token with a secret."""
         try:
             if record.mailbox and self.mailboxes is not None:
                 answer = self.mailboxes.accept(call, self._timeouts)
@@ -163,9 +175,12 @@ class Relay:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
-        record = self._store.add(new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
+        record = self._store.add(
+            new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+        )
         self.tokens_issued += 1
         return record
 
@@ -181,6 +196,8 @@ class Relay:
             dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
             if dropped:
                 log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
+        if self._recorder is not None:
+            self._recorder.history.drop_older(time.time() - self._history_max_age_seconds)
         return len(expired)
 
     def delete(self, token: str) -> None:
@@ -222,17 +239,24 @@ class Relay:
 
     def _answer(self, call: Call, delivery: Delivery) -> Answer:
         """Return the answer for the caller of a call that was delivered, once it is known."""
-        pending_ack = delivery.pending_ack
+        pending_ack, trace = delivery.pending_ack, call.trace
+        if trace is not None:
+            trace.note("sent", outcome="sent")
         if pending_ack is None:
             return LEGACY_OK if call.is_legacy else OK
         call.body = b""  # it is not needed any more, and many calls may wait here
+        if trace is not None:
+            trace.write()
         if not pending_ack.wait(self._timeouts[delivery.mode]):
             delivery.forget()
             if not pending_ack.is_resolved:  # it may have come just now
                 if call.is_legacy:
                     return LEGACY_OK  # as the later originals answered
                 raise NotAcknowledged
-        return pending_ack.answer()
+        answer = pending_ack.answer()
+        if trace is not None:
+            trace.note("acknowledged", outcome="acknowledged" if delivery.mode == "ack" else "replied")
+        return answer
 
     def _hold(self, call: Call) -> Delivery:
         """Wait for the next client to take a call, unless one came and takes it at once."""
@@ -241,6 +265,8 @@ class Relay:
             seconds = deadline - time.monotonic()
             pending = PendingDelivery(call)
             self.presence.deliver_or_hold(pending, may_hold=seconds > 0)
+            if call.trace is not None and pending.delivery is None:
+                call.trace.wait("queued")
             delivery = pending.delivery or self._wait_for_client(pending, seconds)
             if delivery is not None:
                 return delivery

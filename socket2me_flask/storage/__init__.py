@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Protocol
 
+from socket2me.inspector.history import History
+
 from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
@@ -85,6 +87,10 @@ class TokenStore(Protocol):
     def mailboxes(self) -> MailboxStore | None:
         """The mailboxes of this store, if what it keeps survives the process."""
 
+    @property
+    def history(self) -> History:
+        """The history of the calls for tokens that are inspected."""
+
     def start(self) -> str:
         """Be ready to be asked. Return what tokens are kept in, for the log. Raises `ConfigError`.
 
@@ -99,6 +105,7 @@ class TokenStore(Protocol):
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 

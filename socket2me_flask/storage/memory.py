@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
 
+from socket2me.inspector.history import Bounds, MemoryHistory
+
+from ..concurrency.native import native
 from ..config import Settings
 from ..errors import TooManyTokens
-from .record import TokenRecord, Totals
+from .record import TokenRecord, Totals, history_bounds_of
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
 SPARE_SECONDS = 1000
@@ -23,9 +26,16 @@ class MemoryStore:
 
     mailboxes = None  # an event that is answered 202 has to survive the process
 
-    def __init__(self, clock: Callable[[], float] = time.time, *, max_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        max_tokens: int = 0,
+        history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
+    ) -> None:
         self._clock = clock
         self._max_tokens = max_tokens
+        self.history = MemoryHistory(history_bounds, native("threading").Lock())
         self._records: dict[str, TokenRecord] = {}
         self._buckets: dict[int, set[str]] = {}  # second -> what expires in the second before it
         self._seconds: list[int] = []  # a heap of the buckets' seconds, and of some that have no bucket any more
@@ -40,13 +50,15 @@ class MemoryStore:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
         with self._lock:
             if self._max_tokens and len(self._records) >= self._max_tokens:
                 self._sweep()
                 if len(self._records) >= self._max_tokens:
                     raise TooManyTokens
-            record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
+            expires_at = self._clock() + ttl_seconds
+            record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect)
             self._keep(record)
             return record
 
@@ -133,4 +145,4 @@ class MemoryStore:
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> MemoryStore:
     """Return the store of this process."""
-    return MemoryStore(clock, max_tokens=settings.max_tokens)
+    return MemoryStore(clock, max_tokens=settings.max_tokens, history_bounds=history_bounds_of(settings))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from socket2me.inspector.history import Bounds
+
 from ..config import Settings
 from ..relay.call import Call
 
@@ -36,6 +38,15 @@ def bounds_of(settings: Settings) -> dict[str, int]:
     }
 
 
+def history_bounds_of(settings: Settings) -> Bounds:
+    """Return the bounds of the histories of a store."""
+    return Bounds(
+        max_requests=settings.history_max_requests,
+        max_bytes=settings.history_max_bytes,
+        total_bytes=settings.history_total_bytes,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
     """A token.
@@ -45,6 +56,7 @@ class TokenRecord:
     secret_hash: what is kept of its secret; None for a token that needs none.
     mode: when its callers are answered, unless its client says otherwise: one of `MODES`.
     mailbox: whether events wait in a mailbox until they are acknowledged.
+    inspect: whether a history of its calls is kept.
     """
 
     token: str
@@ -53,6 +65,7 @@ class TokenRecord:
     secret_hash: bytes | None = None
     mode: str = "notify"
     mailbox: bool = False
+    inspect: bool = False
 
 
 @dataclass

@@ -13,13 +13,16 @@ from typing import Any
 
 from limits.storage import RedisStorage
 
+from socket2me.inspector.history import Bounds
+
 from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
 from ..config import Settings
 from ..errors import StoreUnavailable, TooManyTokens
 from ..relay.call import this_process
-from .record import MAX_DEAD_PASSED, Counts, TokenRecord, Totals, bounds_of
+from .record import MAX_DEAD_PASSED, Counts, TokenRecord, Totals, bounds_of, history_bounds_of
+from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class RedisStore:
         lease_seconds: float = 10,
         verify_tls: bool = True,
         process: str,
+        history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
         **bounds: int,
     ) -> None:
         self._clock = clock
@@ -51,6 +55,7 @@ class RedisStore:
         self.bus = Bus(self.connection, process, lease_seconds=lease_seconds)
         self.routes = Routes(process, clock)
         self.mailboxes = RedisMailboxes(self.connection, process, **bounds)
+        self.history = RedisHistory(self.connection, process, history_bounds)
         self._expired: list[str] = []  # taken out of `routes`, and not looked up yet
 
     def start(self) -> str:
@@ -99,9 +104,13 @@ class RedisStore:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
-        record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, secret_hash, mode, mailbox)
-        fields = {"ttl": ttl_seconds, "expires_at": record.expires_at, "mode": mode, "mailbox": int(mailbox)}
+        expires_at = self._clock() + ttl_seconds
+        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect)
+        fields = {"ttl": ttl_seconds, "expires_at": expires_at, "mode": mode, "mailbox": int(mailbox)}
+        if inspect:
+            fields["inspect"] = 1
         if secret_hash is not None:
             fields["secret"] = secret_hash
         pairs = (each for pair in fields.items() for each in pair)
@@ -222,5 +231,6 @@ def open_store(settings: Settings, clock: Callable[[], float]) -> RedisStore:
         lease_seconds=settings.lease_seconds,
         verify_tls=settings.redis_tls_verify,
         process=this_process(),
+        history_bounds=history_bounds_of(settings),
         **bounds_of(settings),
     )

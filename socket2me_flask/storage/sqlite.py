@@ -11,11 +11,14 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from socket2me.inspector.history import Bounds
+
 from ..config import Settings
 from ..errors import RelayError, StoreUnavailable
 from .memory import MemoryStore
-from .record import TokenRecord, Totals, bounds_of
+from .record import TokenRecord, Totals, bounds_of, history_bounds_of
 from .sqlite_database import Database
+from .sqlite_history import SQLiteHistory
 from .sqlite_mailboxes import SQLiteMailboxes
 
 
@@ -27,13 +30,20 @@ class SQLiteStore:
     """
 
     def __init__(
-        self, path: str, clock: Callable[[], float] = time.time, *, max_tokens: int = 0, **bounds: int
+        self,
+        path: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        max_tokens: int = 0,
+        history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
+        **bounds: int,
     ) -> None:
         self._clock = clock
         self._tokens = MemoryStore(clock, max_tokens=max_tokens)
         self._has_tokens = False  # whether those of the file have been read
         self.database = Database(path, self._load)
         self.mailboxes = SQLiteMailboxes(self.database, **bounds)
+        self.history = SQLiteHistory(self.database, history_bounds)
 
     def start(self) -> str:
         self.database.start()
@@ -57,8 +67,11 @@ class SQLiteStore:
         secret_hash: bytes | None = None,
         mode: str = "notify",
         mailbox: bool = False,
+        inspect: bool = False,
     ) -> TokenRecord:
-        record = self._tokens.add(token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox)
+        record = self._tokens.add(
+            token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+        )
         try:
             self.database.run(partial(self._write, record))
         except RelayError:
@@ -108,29 +121,40 @@ class SQLiteStore:
 
     def _load(self) -> None:
         self.mailboxes.load()
+        self.history.load()
         if not self._has_tokens:
-            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox"
+            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect"
             rows = self.database.execute(f"SELECT {columns} FROM tokens")  # noqa: S608
             self.database.report(partial(self._restore, list(map(_token, rows))))
 
     def _write(self, record: TokenRecord) -> None:
         self.database.execute(
-            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?)",
-            (record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode, record.mailbox),
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode),
+                *(record.mailbox, record.inspect),
+            ),
         )
 
     def _drop(self, tokens: Sequence[str]) -> None:
         for token in tokens:
             self.database.execute("DELETE FROM tokens WHERE token = ?", (token,))
             self.mailboxes.drop_mailbox(token)
+            self.history.end_history(token)
 
 
 def _token(row: Sequence[Any]) -> TokenRecord:
-    token, ttl_seconds, expires_at, secret_hash, mode, mailbox = row
-    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox))
+    token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect = row
+    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect))
 
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> SQLiteStore:
     """Return the store in the file that the URL names. Without a fourth slash its path is a relative one."""
     path = unquote(urlsplit(settings.store_url).path[1:])
-    return SQLiteStore(path, clock, max_tokens=settings.max_tokens, **bounds_of(settings))
+    return SQLiteStore(
+        path,
+        clock,
+        max_tokens=settings.max_tokens,
+        history_bounds=history_bounds_of(settings),
+        **bounds_of(settings),
+    )

@@ -21,12 +21,12 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TOKENS = """
 CREATE TABLE tokens (
     token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
-    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL, inspect INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
 
@@ -40,6 +40,23 @@ CREATE TABLE events (
 );
 CREATE INDEX events_of_token ON events (token, is_dead_letter, number);
 CREATE INDEX events_by_age ON events (received_at);
+"""
+
+# A change has the position of the last of its entries, which were written at once, and that of its request.
+_HISTORY = """
+CREATE TABLE history (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, token TEXT NOT NULL, received_at REAL NOT NULL,
+    cost INTEGER NOT NULL, status INTEGER, ms REAL, outcome TEXT, head BLOB NOT NULL
+);
+CREATE INDEX history_of_token ON history (token, position);
+CREATE INDEX history_by_age ON history (received_at);
+CREATE TABLE history_bodies (position INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE history_changes (
+    position INTEGER PRIMARY KEY, request INTEGER NOT NULL, token TEXT NOT NULL, entries BLOB NOT NULL,
+    response BLOB
+);
+CREATE INDEX history_changes_of_token ON history_changes (token, position);
+CREATE INDEX history_changes_of_request ON history_changes (request);
 """
 
 # Versions 1 and 2 had a column for each field of a call, in another order.
@@ -57,8 +74,16 @@ INSERT INTO sqlite_sequence SELECT 'events', seq FROM sqlite_sequence WHERE name
 DROP TABLE events_of_columns;
 """  # noqa: S608  # no value comes from outside
 
+# Versions 1 to 3 kept no history.
+_ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}"
+
 # From each version, the statements that make a file of this one. 0 is an empty file.
-MIGRATIONS = {0: _TOKENS + _EVENTS, 1: _EVENTS_FROM_COLUMNS, 2: _EVENTS_FROM_COLUMNS}
+MIGRATIONS = {
+    0: _TOKENS + _EVENTS + _HISTORY,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
+    3: _ADD_HISTORY,
+}
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -206,7 +231,9 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
             for statement in MIGRATIONS[version].split(";"):
                 database.execute(statement)
         write_nothing(database)
-        database.execute("DELETE FROM events WHERE token NOT IN (SELECT token FROM tokens)")
+        for table in ("events", "history", "history_changes"):
+            database.execute(f"DELETE FROM {table} WHERE token NOT IN (SELECT token FROM tokens)")  # noqa: S608
+        database.execute("DELETE FROM history_bodies WHERE position NOT IN (SELECT position FROM history)")
         database.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):

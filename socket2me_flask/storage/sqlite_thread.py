@@ -56,12 +56,13 @@ class Worker:
         threading.Thread(target=self._listen, args=[sender, receiver], daemon=True).start()
         self._is_stopped = False
 
-    def submit(self, do: Callable[[], Any]) -> Job:
+    def submit(self, do: Callable[[], Any], then: Callable[[Job], None] | None = None) -> Job:
         """Have something done, in the order of submission. Whether to wait for it is up to the caller.
 
+        `then` is called when it is done, on a thread of the caller's side.
         After `stop` nothing is done, and waiting raises `StoreUnavailable`.
         """
-        job = Job(do)
+        job = Job(do, then)
         if self._is_stopped:
             job.error = StoreUnavailable()
             job.finish()

@@ -145,7 +145,7 @@ def test_a_body_that_ends_early(http, recorder):
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
         ("GET", "/v1/nothing", 404, "not_found"),
         ("PUT", "/v1/new", 405, "method_not_allowed"),
         ("TRACE", "/v1/go/" + "a" * 24, 405, "method_not_allowed"),

@@ -3,10 +3,12 @@
 import io
 import json
 import re
+from functools import partial
 
 import limits
 import pytest
 
+from socket2me.inspector.history import Watch
 from socket2me_flask import create_app, errors, get_services
 from socket2me_flask.api import openapi
 from socket2me_flask.http.answers import SECURITY_HEADERS
@@ -127,7 +129,7 @@ def test_what_any_request_may_be_answered(app, monkeypatch):
     monkeypatch.setattr(services.hosts, "_allowed", frozenset({"relay.example"}))
     http = app.test_client()
     for (path, method), operation in operations(described).items():
-        url = path.format(token="x", path="y", event_id="1-1")
+        url = path.format(token="x", path="y", event_id="1-1", request_id="1-1", name="index.html")
         expected = 421 if "421" in operation["responses"] else 200
         assert http.open(url, method=method).status_code == expected, (path, method)
         assert {"400", "500", "503"} <= set(operation["responses"])
@@ -155,7 +157,9 @@ class Scenarios:
         self.described = document(self.app)
 
     def call(self, method, path, /, secret=None, headers=(), **parts):
-        options = {name: parts.pop(name) for name in ("json", "data", "input_stream") if name in parts}
+        options = {
+            name: parts.pop(name) for name in ("json", "data", "input_stream", "query_string") if name in parts
+        }
         sent = {**dict(headers), **({"Authorization": f"Bearer {secret}"} if secret else {})}
         answer = self.http.open(path.format(**parts), method=method, headers=sent, **options)
         self.note(method, path, answer)
@@ -212,6 +216,8 @@ class Replying(FakeClient):
         pass
 
 
+REQUESTS = "/v1/tokens/{token}/requests"
+REQUEST = f"{REQUESTS}/{{request_id}}"
 EVENTS = "/v1/tokens/{token}/events"
 EVENT = f"{EVENTS}/{{event_id}}"
 
@@ -223,8 +229,12 @@ def scenarios(tmp_path_factory):
     seen.on(
         tmp_path_factory.mktemp("store"), REPLY_TIMEOUT_SECONDS=0.01, ACK_TIMEOUT_SECONDS=0.01, MAILBOX_MAX_EVENTS=2
     )
-    for path in ("/healthz", "/readyz", "/openapi.json"):
+    for path in ("/healthz", "/readyz", "/openapi.json", "/", "/inspector.json"):
         seen.call("GET", path)
+    page_file = "/static/inspector/{name}"
+    etag = seen.call("GET", page_file, name="index.html").headers["ETag"]
+    seen.call("GET", page_file, name="index.html", headers={"If-None-Match": etag})
+    seen.call("GET", page_file, name="nothing.js")
     plain = seen.call("GET", "/v1/new").text
     seen.call("GET", "/v1/refresh/{token}", token=plain)
     seen.call("GET", "/v1/new", headers={"Sec-Purpose": "prefetch"})
@@ -255,6 +265,7 @@ def scenarios(tmp_path_factory):
     seen.services.event_rate.hit = hit
     for method, path, parts, key in operations_of_owner[:-1]:
         seen.call(method, path, key, **parts)
+    history(seen)
     for path in ("/v1/go/{token}", "/v1/go/{token}/{path}"):
         calls(seen, path, token, mailbox)
     seen.call("DELETE", "/v1/tokens/{token}", secret, token=token)
@@ -269,6 +280,54 @@ def scenarios(tmp_path_factory):
     for key in (None, "key"):
         seen.call("GET", "/metrics", key)
     return seen.observed
+
+
+def _closed_watch(watches, token):
+    watch = Watch(watches, token)
+    watch.close()
+    return watch
+
+
+def history(seen):
+    """Ask for a history in all the ways that have a status of their own. A stream ends at once."""
+    watches = seen.services.store.history.watches
+    watches.watch = partial(_closed_watch, watches)
+    token, secret = seen.new(inspect=True)
+    off, off_secret = seen.new()
+    seen.call("POST", "/v1/go/{token}", token=token)
+    request_id = seen.call("GET", REQUESTS, secret, token=token).json["requests"][0]["id"]
+    known = {"token": token, "request_id": request_id}
+    operations_of_owner = [
+        ("GET", REQUESTS),
+        ("GET", f"{REQUESTS}.har"),
+        ("GET", f"{REQUESTS}/stream"),
+        ("GET", REQUEST),
+        ("GET", f"{REQUEST}/body"),
+        ("POST", f"{REQUEST}/replay"),
+        ("DELETE", REQUEST),
+        ("DELETE", REQUESTS),
+    ]
+    for method, path in operations_of_owner:
+        seen.call(method, path, "wrong", **known)
+        seen.call(method, path, secret, **{**known, "token": new_token()})
+        seen.call(method, path, off_secret, **{**known, "token": off})
+        if "{request_id}" in path:
+            seen.call(method, path, secret, **{**known, "request_id": "nothing"})
+    seen.call("GET", REQUESTS, secret, query_string={"before": "nothing"}, **known)
+    seen.call("POST", "/v1/go/{token}", token=token)
+    known["request_id"] = seen.call("GET", REQUESTS, secret, token=token).json["requests"][0]["id"]
+    for path in (REQUESTS, f"{REQUESTS}.har", f"{REQUESTS}/stream"):
+        seen.call("GET", path, secret, query_string={"filter": "nothing:x"}, **known)
+    seen.services.event_rate.hit, hit = (lambda token: 1), seen.services.event_rate.hit
+    for method, path in operations_of_owner:
+        seen.call(method, path, secret, **known)
+    seen.services.event_rate.hit = hit
+    limit = seen.services.settings.max_body_bytes
+    seen.call("POST", f"{REQUEST}/replay", secret, data=b"[", **known)
+    seen.call("POST", f"{REQUEST}/replay", secret, data=b" " * (2 * limit), **known)
+    seen.call("POST", f"{REQUEST}/replay", secret, input_stream=Late(b"later"), **known)
+    for method, path in operations_of_owner:
+        seen.call(method, path, secret, **known)
 
 
 def calls(seen, path, token, mailbox):
