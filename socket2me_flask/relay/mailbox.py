@@ -40,6 +40,9 @@ RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
 # How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.
 MAX_BACKED_OFF = 64
 
+# The limits at which an event becomes a dead letter.
+DEAD_LETTER_LIMITS = ("SOCKET2ME_MAX_ATTEMPTS", "CLIENT_QUEUE_LIMIT_BYTES")
+
 # Of how many dead letters an acknowledgement still counts while their client is connected.
 MAX_DEAD = 64
 
@@ -48,8 +51,8 @@ class Mailboxes:
     """What is delivered from mailboxes, and which callers wait for its outcome.
 
     `spawn` runs something in the background; `new_timer` makes a timer that the engine runs. `send_outcome` is
-    called with the token, the id and the outcome of an event whose caller another process has. `recorder` records what
-    becomes of the events of tokens that are inspected.
+    called with the token, the id and the outcome of an event whose caller another process has. `recorder` records
+    what becomes of the events of tokens that are inspected.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class Mailboxes:
         self.back_offs = [new_timer(seconds, _BackedOff.end) for seconds in RETRY_SECONDS]
         self._outlets: dict[str, _Outlet] = {}  # by token
         self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
-        self.redelivered = self.dead_lettered = 0  # how many events were sent again, and became dead letters
+        self.redelivered = 0  # how many events were sent again
+        self.aged_out = 0  # how many were dropped since they were too old
+        self.dead_lettered = dict.fromkeys(DEAD_LETTER_LIMITS, 0)  # how many became dead letters, by limit
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
         """Keep a call, and return the answer for its caller: what its client said in time, or that it is kept.
@@ -384,7 +389,7 @@ class _Outlet:
             on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
-            self._mailboxes.dead_lettered += 1
+            self._mailboxes.dead_lettered["CLIENT_QUEUE_LIMIT_BYTES"] += 1
             self._finish(event_id, self._mailboxes.store.dead_letter)
             self._record(event_id, "dead_lettered", "too large for its client", "dead_lettered")
             log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
@@ -406,7 +411,7 @@ class _Outlet:
 
     def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
         """Make an event a dead letter after its last attempt. A late acknowledgement still counts."""
-        self._mailboxes.dead_lettered += 1
+        self._mailboxes.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] += 1
         log.warning(
             "SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is a dead letter now", attempts
         )

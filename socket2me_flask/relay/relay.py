@@ -195,6 +195,7 @@ class Relay:
         if self.mailboxes is not None:
             dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
             if dropped:
+                self.mailboxes.aged_out += dropped
                 log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
         if self._recorder is not None:
             self._recorder.history.drop_older(time.time() - self._history_max_age_seconds)
