@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from socket2me.inspector.files import TYPES
 from socket2me.inspector.filters import MAX_FILTER_CHARACTERS
 from socket2me.inspector.http import DEFAULT_LIMIT, MAX_LIMIT
 from socket2me.inspector.record import OUTCOMES, STEPS
@@ -23,7 +24,6 @@ from ..relay.tokens import SECRET, TOKEN
 from ..services import get_services
 from ..storage import MODES
 from .forward import METHODS
-from .page import TYPES
 
 blueprint = Blueprint("openapi", __name__)
 
