@@ -24,6 +24,7 @@ from .client import MAX_PARALLEL, PARALLEL, Client, Notice
 from .exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused, Replaced, TokenGone
 from .http_api import RelayApi, Token, check_key, is_event_id, split_url
 from .local_forwarder import Forwarder, Pattern
+from .recorder import Recorder
 from .report import JsonReport, Terms, TextReport, printable, size_of, when
 from .request import Request
 from .samples import SAMPLES
@@ -42,6 +43,9 @@ INTERRUPTED_STATUS = 128 + signal.SIGINT
 GOODBYE_SECONDS = 5
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
+
+# The first of them that is free is the inspector's, unless a port is named. ngrok's inspector begins with 4040 too.
+PORTS = range(4040, 4050)
 
 # How long `check` may take. Docker ends a health check after 30 s by default.
 CHECK_SECONDS = 10.0
@@ -118,6 +122,15 @@ def _parse_event_ids(context: click.Context, option: click.Parameter, given: str
                 printable(f"{text!r} is no id of a request. `socket2me events list` shows those that there are.")
             )
     return given
+
+
+def _parse_ports(context: click.Context, option: click.Parameter, text: str | None) -> range | None:
+    """Return the ports of which one is to be taken: that which is named, or without a number one of `PORTS`."""
+    if text is None or text == "":
+        return None if text is None else PORTS
+    if not (text.isascii() and text.isdecimal() and int(text[:6]) < 65_536):
+        raise click.BadParameter(f"{printable(text)!r} is no port. TARGET comes before --inspect.")
+    return range(int(text), int(text) + 1)
 
 
 def _prepare_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
@@ -257,6 +270,16 @@ _api_key = click.option(
     metavar="DIR",
     help="Write each request as a file for `socket2me replay`, and as a curl command.",
 )
+@click.option(
+    "--inspect",
+    "ports",
+    is_flag=False,
+    flag_value="",
+    callback=_parse_ports,
+    metavar="[PORT]",
+    help="Show the requests, and what the app answered, on a page on this machine, and send them again from there. "
+    f"Without PORT, the first free one from {PORTS[0]} on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on each line.")
 def listen(
     target: str,
@@ -272,6 +295,7 @@ def listen(
     timeout_seconds: float,
     insecure: bool,
     folder: Path | None,
+    ports: range | None,
     as_json: bool,
 ) -> None:
     """Give the app at TARGET, such as http://localhost:3000/hooks or 3000, a public URL.
@@ -327,15 +351,46 @@ def listen(
         parallel=parallel,
         on_notice=show,
     )
+    recorder = Recorder() if ports is not None else None
+    forwarder = Forwarder(
+        app, report, is_replying=lambda: client.mode == "reply", only=only, folder=folder, recorder=recorder
+    )
+    if recorder is not None and ports is not None:
+        report.inspector(_inspect(recorder, ports, client, forwarder, target))
     if client.url is not None:
         report.url(client.url, target, parallel)
-    forwarder = Forwarder(app, report, is_replying=lambda: client.mode == "reply", only=only, folder=folder)
     try:
         _until_told(client, forwarder)
     except Replaced as error:
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
     report.ended(client.expires_at)
+
+
+def _inspect(recorder: Recorder, ports: range, client: Client, forwarder: Forwarder, target: str) -> str:
+    """Serve the inspector until the process ends, and return its URL."""
+    from .inspector_server import InspectorServer  # what it imports makes the start of any command a tenth slower
+
+    def describe() -> dict[str, Any]:
+        return {
+            "url": client.url,
+            "target": target,
+            "expires_at": client.expires_at,
+            "mode": client.mode,
+            "mailbox": client.has_mailbox,
+            "connected": client.is_connected,
+        }
+
+    try:
+        server = InspectorServer(recorder, ports=ports, handle=forwarder, describe=describe)
+    except OSError as error:
+        which = f"port {ports[0]}" if len(ports) == 1 else f"any port from {ports[0]} to {ports[-1]}"
+        raise click.BadParameter(
+            printable(f"the inspector cannot have {which}: {error.strerror or error}. 0 is any that is free."),
+            param_hint="--inspect",
+        ) from None
+    server.start()
+    return server.url
 
 
 def _terms(client: Client, timeout_seconds: float) -> Terms:

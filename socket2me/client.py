@@ -126,6 +126,11 @@ class Client:
         return self._api.url(self._token) if self._token is not None else None
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it is connected to the relay, as far as it knows."""
+        return self._connection is not None and not self._connection.ended.is_set()
+
+    @property
     def caller_seconds(self) -> float | None:
         """How long a caller waits for the handler. None if it does not, or the relay does not tell.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import saved_requests
 from .exceptions import Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
+from .recorder import Recorder
 from .report import Report
 from .request import Reply, Request
 from .target import Answer, Target
@@ -50,6 +51,7 @@ class Forwarder:
         is_replying: says whether callers get the app's answers.
         only: the patterns of which one must match; none: everything is forwarded.
         folder: where each request is saved, if it is.
+        recorder: records what becomes of each request, for the inspector, if there is one.
     """
 
     def __init__(
@@ -60,36 +62,45 @@ class Forwarder:
         is_replying: Callable[[], bool],
         only: Sequence[Pattern] = (),
         folder: Path | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._target = target
         self._report = report
         self._is_replying = is_replying
         self._only = only
         self._folder = folder
+        self._recorder = recorder
 
     def __call__(self, request: Request) -> Reply | None:
         """Forward a request. Raises `NotHandled` if that should be tried again, or no caller waits for it."""
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.begin(request)
         if self._only and not any(pattern.matches(request) for pattern in self._only):
             return self._refuse(request, "not forwarded: --only does not name it")
         started = time.perf_counter()
         try:
             if self._folder is not None:
                 self._save(self._folder, request)
+            if recorder is not None:
+                recorder.sent(request, self._target.origin + self._target.checked(request))
             with self._told_if_slow(request):
                 answer = self._target.send(request)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
-        except Dropped:
-            self._report.request(
-                request, None, time.perf_counter() - started, "Dropped: the app is not waited for."
-            )
+        except Dropped as error:
+            why = "Dropped: the app is not waited for."
+            self._tell_refused(request, error.status, time.perf_counter() - started, why)
             raise
         except NotHandled as error:
             seconds = time.perf_counter() - started
             where = f"{self._target.origin}: " if isinstance(error, TargetDown | TargetSlow) else ""
-            self._report.request(request, None, seconds, f"{where}{error} {_fate(request, error)}")
+            self._tell_refused(request, error.status, seconds, f"{where}{error} {_fate(request, error)}")
             raise
-        self._report.request(request, answer.status, time.perf_counter() - started, "")
+        seconds = time.perf_counter() - started
+        self._report.request(request, answer.status, seconds, "")
+        if recorder is not None:
+            recorder.answered(request, answer, seconds)
         return _reply(answer) if self._is_replying() else None
 
     def _save(self, folder: Path, request: Request) -> None:
@@ -110,10 +121,14 @@ class Forwarder:
 
     def _refuse(self, request: Request, why: str) -> Reply | None:
         """Take a request without forwarding it: it would be no better the next time."""
-        self._report.request(request, None, 0, why)
-        return (
-            Reply(404, "The app behind this relay does not take this request.\n") if self._is_replying() else None
-        )
+        reply = Reply(404, "The app behind this relay does not take this request.\n")
+        self._tell_refused(request, reply.status, 0, why)
+        return reply if self._is_replying() else None
+
+    def _tell_refused(self, request: Request, status: int, seconds: float, why: str) -> None:
+        self._report.request(request, None, seconds, why)
+        if self._recorder is not None:
+            self._recorder.refused(request, status, seconds, why)
 
 
 def _fate(request: Request, error: NotHandled) -> str:
@@ -124,6 +139,8 @@ def _fate(request: Request, error: NotHandled) -> str:
         return "The request comes again."
     if request.deadline is not None:
         return f"Its caller is answered {error.status}."
+    if request.replay_of:
+        return "It was a replay."
     return "The request is lost, unless its caller sends it again."
 
 

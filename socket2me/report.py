@@ -41,6 +41,9 @@ class Report(Protocol):
     def url(self, url: str, target: str, parallel: int) -> None:
         """Show the URL for senders of webhooks, the target of its requests, and how many are handled at once."""
 
+    def inspector(self, url: str) -> None:
+        """Show the URL of the inspector on this machine, with its key."""
+
     def terms(self, terms: Terms) -> None:
         """Tell how long the URL lives, and how long callers and the relay wait."""
 
@@ -62,6 +65,9 @@ class JsonReport:
 
     def url(self, url: str, target: str, parallel: int) -> None:
         self._print("url", url=url, target=target, parallel=parallel)
+
+    def inspector(self, url: str) -> None:
+        self._print("inspector", url=url)
 
     def terms(self, terms: Terms) -> None:
         self._print("terms", **asdict(terms))
@@ -124,6 +130,9 @@ class TextReport:
         self._print((f"  {url}", "bold green"))
         self._print()
         self._print((f"Requests to it go to {target}, {how}. Ctrl-C ends this.", "dim"))
+
+    def inspector(self, url: str) -> None:
+        self._print(("The inspector is at ", "dim"), (url, "bold"))
 
     def terms(self, terms: Terms) -> None:
         for text in _sentences(terms):

@@ -51,6 +51,8 @@ class Request:
         body: the exact bytes; `b""` if there were none.
         id: unique among all calls; the same when an event of a mailbox comes again.
         received_at: when the relay got it, in seconds since the epoch.
+        remote_addr: the caller's address; `""` if the relay does not know it.
+        replay_of: the id of the request that this one repeats; `""` if none.
         attempt: how often it was sent from a mailbox, this time included; None if it was in none.
         deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
             a mailbox, for it not to be sent again. None if the relay does not tell.
@@ -65,6 +67,8 @@ class Request:
     body: bytes = b""
     id: str = ""
     received_at: float = 0.0
+    remote_addr: str = ""
+    replay_of: str = ""
     attempt: int | None = None
     deadline: float | None = field(default=None, compare=False)
     max_attempts: float | None = field(default=None, compare=False)
@@ -87,6 +91,8 @@ class Request:
                 body=body,
                 id=str(event["id"]),
                 received_at=float(event["received_at"]),
+                remote_addr=str(event.get("remote_addr", "")),
+                replay_of=str(event.get("replay_of", "")),
                 attempt=event.get("attempt"),
                 deadline=deadline,
                 max_attempts=max_attempts,

@@ -29,9 +29,12 @@ class Command:
         self._reader.start()
         self.url = ""
         self.terms: dict[str, Any] = {}
+        self.inspector = ""  # its URL
+        self.printed: list[str] = []
 
     def _read(self) -> None:
         for line in self.process.stdout:
+            self.printed.append(line)
             self._lines.put(line)
 
     def expect(self, event: str) -> dict[str, Any]:
@@ -44,6 +47,8 @@ class Command:
                 raise AssertionError(f"no {event!r} after {passed}, {self.process.poll()=}") from None
             if told["event"] == "url":
                 self.url = told["url"]
+            if told["event"] == "inspector":
+                self.inspector = told["url"]
             if told["event"] == "terms":
                 self.terms = told
             if told["event"] == event:

@@ -11,6 +11,9 @@ export class ApiError extends Error {
   }
 }
 
+// What serves this page, as errors name it.
+let serverName = "The relay";
+
 async function call(path, { method = "GET", secret, json, signal } = {}) {
   const headers = { Accept: "application/json" };
   if (secret) headers.Authorization = `Bearer ${secret}`;
@@ -27,7 +30,7 @@ async function call(path, { method = "GET", secret, json, signal } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "The relay does not answer.");
+    throw new ApiError(0, `${serverName} does not answer.`);
   }
   if (!response.ok) throw await errorOf(response);
   return response;
@@ -41,14 +44,16 @@ export async function errorOf(response) {
   } catch {
     // A proxy in front answers in its own way.
   }
-  return new ApiError(response.status, details.message ?? `The relay answered ${response.status}.`, details);
+  return new ApiError(response.status, details.message ?? `${serverName} answered ${response.status}.`, details);
 }
 
 const encode = encodeURIComponent;
 
 /** What serves this page: {kind: "relay" | "client", version, replay}. */
 export async function about() {
-  return (await call("inspector.json")).json();
+  const told = await (await call("inspector.json")).json();
+  if (told.kind === "client") serverName = "The command";
+  return told;
 }
 
 /** Make a token with a secret and history, and with a mailbox where the relay has mailboxes. `apiKey` may be "". */

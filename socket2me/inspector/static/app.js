@@ -4,17 +4,23 @@ import { html, render, useEffect, useMemo, useState } from "./vendor/htm-preact-
 import { about, Api } from "./api.js";
 import { Inspector } from "./inspector.js";
 import { forgetSecret, keepSecret, readPlace, secretOf, writePlace } from "./session.js";
-import { AskSecret, Start } from "./start.js";
+import { AskKey, AskSecret, Start } from "./start.js";
+
+// The only token of `socket2me listen --inspect`.
+const CLIENT_TOKEN = "local";
+
+// What an older relay is, which does not say.
+const RELAY = { kind: "relay", version: "", replay: ["relay"] };
 
 function App({ first }) {
   const [place, setPlace] = useState(first);
-  const [server, setServer] = useState({ kind: "relay", version: "", replay: ["relay"] });
+  const [server, setServer] = useState(null);
   const [isWrong, setWrong] = useState(false);
   const secret = place.token && secretOf(place.token);
   const api = useMemo(() => secret && !isWrong && new Api(place.token, secret), [place.token, secret, isWrong]);
 
   useEffect(() => {
-    about().then(setServer, () => {}); // an older relay says nothing; the page works as with this one
+    about().then(setServer, () => setServer(RELAY));
     const onMove = () => {
       setWrong(false);
       setPlace(readPlace());
@@ -43,7 +49,9 @@ function App({ first }) {
     move({ token: "", filter: "", request: "" }, true);
   };
 
-  if (!place.token) return html`<${Start} onOpen=${open} version=${server.version} />`;
+  const isClient = server?.kind === "client";
+  if (!place.token && !isClient) return server && html`<${Start} onOpen=${open} version=${server.version} />`;
+  if (isClient && !api) return html`<${AskKey} isWrong=${isWrong} onKey=${(key) => open(CLIENT_TOKEN, key)} />`;
   if (!api) {
     const give = (newSecret) => {
       keepSecret(place.token, newSecret);
@@ -55,7 +63,7 @@ function App({ first }) {
   return html`<${Inspector}
     key=${place.token}
     api=${api}
-    server=${server}
+    server=${server ?? RELAY}
     place=${place}
     move=${move}
     onLeave=${leave}

@@ -10,7 +10,7 @@ import { Response, Timeline } from "./views/outcome.js";
 const AGO_REFRESH_MS = 10_000;
 
 /** `actions` are replay, edit, copy, compare, remove, close; `download(id)` returns a Blob. */
-export function Detail({ request, actions, download, onFilter, signature, replayLabel, tab, setTab }) {
+export function Detail({ request, actions, download, onFilter, signature, replayLabel, kind, tab, setTab }) {
   const fields = pairs(request.query);
   const tabs = [
     ["Body", null],
@@ -20,7 +20,7 @@ export function Detail({ request, actions, download, onFilter, signature, replay
     ["Signature", null],
   ];
   return html`<article class="detail" aria-label="Request ${visible(request.method)} ${visible(request.path || "/")}">
-    <${Head} request=${request} actions=${actions} replayLabel=${replayLabel} />
+    <${Head} request=${request} actions=${actions} replayLabel=${replayLabel} kind=${kind} />
     <div class="tabs" role="tablist" aria-label="Parts of the request" onKeyDown=${(event) => moveTab(event)}>
       ${tabs.map(
         ([name, number]) => html`<button
@@ -51,7 +51,7 @@ export function Detail({ request, actions, download, onFilter, signature, replay
         />`}
       ${tab === "Headers" &&
       html`<${Pairs} pairs=${request.headers} label="Headers" onFilter=${(name, value) => onFilter(`header.${name.toLowerCase()}`, value)} />`}
-      ${tab === "Timeline" && html`<${Timeline} entries=${request.timeline} />`}
+      ${tab === "Timeline" && html`<${Timeline} entries=${request.timeline} kind=${kind} />`}
       ${tab === "Response" && html`<${Response} response=${request.response} id=${request.id} />`}
       ${tab === "Signature" && signature}
     </div>
@@ -67,13 +67,13 @@ function moveTab(event) {
   next.click();
 }
 
-function Head({ request, actions, replayLabel }) {
+function Head({ request, actions, replayLabel, kind }) {
   const [, refresh] = useState(0);
   useEffect(() => {
     const timer = setInterval(() => refresh((n) => n + 1), AGO_REFRESH_MS);
     return () => clearInterval(timer);
   }, []);
-  const outcome = request.status === null ? "the caller waits" : request.outcome;
+  const outcome = request.status === null ? (kind === "client" ? "the app has it" : "the caller waits") : request.outcome;
   return html`<header class="detail-head">
     <div class="title">
       <button type="button" class="button quiet icon-only only-narrow" aria-label="Back to the list" onClick=${actions.close}>

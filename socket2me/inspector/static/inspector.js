@@ -203,6 +203,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
               request=${shown.request}
               actions=${actions}
               replayLabel=${replayLabel}
+              kind=${server.kind}
               download=${(id) => api.body(id)}
               onFilter=${(name, value) => move({ filter: addTerm(place.filter, term(name, value)) })}
               tab=${tab}

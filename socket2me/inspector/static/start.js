@@ -106,6 +106,32 @@ export function AskSecret({ token, isWrong, onSecret, onLeave }) {
   </main>`;
 }
 
+/** Ask for the key of a run of `socket2me listen --inspect`. */
+export function AskKey({ isWrong, onKey }) {
+  const [key, setKey] = useState("");
+  const give = (event) => {
+    event.preventDefault();
+    // The whole URL that was printed will do.
+    onKey(/[#&]secret=([^&]+)/.exec(key)?.[1] ?? key);
+  };
+  return html`<main class="start">
+    <div class="start-inner narrow">
+      <${Brand} />
+      <h1>${isWrong ? "This key is not that of this run" : "Enter the key of this run"}</h1>
+      <p class="lead">
+        Each run of <code>socket2me listen --inspect</code> makes a new key, and prints the URL of this page with it.
+      </p>
+      <form onSubmit=${give}>
+        <label class="field">
+          <span>URL or key</span>
+          <input type="password" autocomplete="off" required autofocus value=${key} onInput=${(event) => setKey(event.currentTarget.value)} />
+        </label>
+        <button type="submit" class="button primary">Open</button>
+      </form>
+    </div>
+  </main>`;
+}
+
 /** What stands in place of an empty list: how to make a first request, or that the filter matches nothing. */
 export function Empty({ url, secret, filter, clear, info, kind }) {
   if (filter) {
@@ -135,11 +161,12 @@ export function FirstSteps({ url, secret, info, kind }) {
         <p class="muted hint after">It asks for the secret of the URL: <${CopyButton} text=${secret} label="Copy the secret" class="quiet" /></p>
       </li>`}
     </ol>
-    ${info && html`<p class="muted">${senderNote(info)} The URL lives until ${formatTime(info.expires_at)}.</p>`}`;
+    ${info && html`<p class="muted">${senderNote(info)}${info.expires_at && ` The URL lives until ${formatTime(info.expires_at)}.`}</p>`}`;
 }
 
 /** What senders are answered while no app is connected. */
-function senderNote({ connected, mailbox }) {
+function senderNote({ connected, mailbox, target }) {
+  if (target) return `Requests go on to ${target}${connected ? "" : " when the command is connected to the relay again"}.`;
   if (connected) return "An app is connected: requests go on to it.";
   return mailbox
     ? "No app is connected. Until one is, senders are answered 202, and the relay keeps their requests for it."

@@ -19,12 +19,15 @@ const NAMES = {
   refused: "Refused",
 };
 
-export function Timeline({ entries }) {
+// What is another thing on the machine of the app.
+const CLIENT_NAMES = { sent: "Sent to the app", replied: "The app answered", redelivered: "Received again", refused: "Not answered" };
+
+export function Timeline({ entries, kind }) {
   const start = entries[0]?.at;
   return html`<ol class="timeline">
     ${entries.map(
       ({ at, what, detail }, i) => html`<li key=${i} class=${what}>
-        <span class="what">${NAMES[what] ?? visible(String(what))}</span>
+        <span class="what">${(kind === "client" && CLIENT_NAMES[what]) || NAMES[what] || visible(String(what))}</span>
         <span class="detail">${detail ? visible(typeof detail === "string" ? detail : JSON.stringify(detail)) : ""}</span>
         <time class="muted" title=${formatExact(at)}>${i ? `+${formatMs((at - start) * 1000)}` : formatExact(at)}</time>
       </li>`,
