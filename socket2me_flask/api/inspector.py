@@ -17,7 +17,7 @@ from socket2me.inspector.errors import InspectorError
 from socket2me.inspector.http import ROUTES, Inspector, Question, Reply
 from socket2me.inspector.replay import Draft
 
-from .. import errors, request_id
+from .. import errors
 from ..concurrency.loop import Loop
 from ..errors import NoHistory, RelayError, TooManyRequests
 from ..http.request_body import EnvironBody
@@ -25,6 +25,7 @@ from ..limits import AtOnce, address_key
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..services import get_services
+from ..telemetry import request_id
 from .forward import Forwarder
 from .tokens import add_headers, find_with_secret
 
