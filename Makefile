@@ -35,10 +35,10 @@ check: lint
 # The lines that the tests reach, in the relay's processes too. Takes longer than `make test`.
 coverage: $(VENV)/.can-test tests/js/node_modules
 	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest -q -n 4
+	-$(BIN)/coverage run -m pytest -q -n 4 --dist=worksteal
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
-# nginx, promtool, and redis-server where PyPI has none for this Python, from Debian. As root.
+# nginx, chromium, promtool, and redis-server where PyPI has none for this Python, from Debian. As root.
 servers: $(VENV)/.has-servers
 
 # The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.

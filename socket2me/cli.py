@@ -22,7 +22,7 @@ from .backup import back_up
 from .canary import check as check_relay
 from .client import MAX_PARALLEL, PARALLEL, Client, Notice
 from .exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused, Replaced, TokenGone
-from .http_api import RelayApi, Token, check_key, is_event_id
+from .http_api import RelayApi, Token, check_key, is_event_id, split_url
 from .local_forwarder import Forwarder, Pattern
 from .report import JsonReport, Terms, TextReport, printable, size_of, when
 from .request import Request
@@ -210,7 +210,17 @@ _api_key = click.option(
 
 @main.command()
 @click.argument("target")
-@_server
+@click.option("--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example.")
+@click.option(
+    "--url",
+    help="Take requests to this URL, which the relay's page or an API call made. Its secret is asked for.",
+)
+@click.option(
+    "--secret",
+    envvar="SOCKET2ME_SECRET",
+    show_envvar=True,
+    help="The secret of --url. Other users see what is in a command line: rather set the variable.",
+)
 @_api_key
 @click.option("--reply", is_flag=True, help="Answer callers with what the app answers. Without: 200, once it has.")
 @click.option(
@@ -250,7 +260,9 @@ _api_key = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on each line.")
 def listen(
     target: str,
-    server: str,
+    server: str | None,
+    url: str | None,
+    secret: str | None,
     api_key: str | None,
     reply: bool,
     parallel: int,
@@ -273,6 +285,7 @@ def listen(
     those after it wait. Any answer counts, 500 too.
 
     The URL is kept in your folder for such things, and is the same the next time for the same TARGET and relay.
+    With --url it is one that exists, and its secret is kept with it.
 
     Ends with status 0 after Ctrl-C or SIGTERM, 1 after an error, 2 if the command makes no sense, and 3 if another
     client took the stream. A second Ctrl-C or SIGTERM ends it at once, with status 130 or 143.
@@ -280,7 +293,17 @@ def listen(
     app = Target(target, timeout_seconds=timeout_seconds, headers=headers, is_insecure=insecure)
     report = JsonReport() if as_json else TextReport()
     kept_tokens = SavedTokens()
+    token = None
+    if url is not None:
+        server, token = split_url(url)
+    if server is None:
+        raise click.UsageError("Missing option '--server', the relay, or '--url', a URL that it gave.")
     server, target = RelayApi(server).server, app.origin + app.path
+    if token is not None:
+        if secret is None:
+            secret = click.prompt("Secret of the URL", hide_input=True, err=True)
+        check_key(secret)
+        kept_tokens.keep(SavedToken(server, target, token, secret))
     kept = None if is_new else kept_tokens.find(server, target)
 
     told: list[Terms] = []

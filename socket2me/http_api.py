@@ -19,6 +19,9 @@ _is_bearer = re.compile("[!-~]+").fullmatch
 # A host and a port without a scheme.
 _has_port = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):\d+/?", re.ASCII).fullmatch
 
+# The URL of a token.
+_is_url = re.compile(r"(https?://[^/]+)/v1/go/([A-Za-z0-9_-]{1,128})/?").fullmatch
+
 # An event's id: the name of the process that accepted it, and a number.
 _is_event_id = re.compile("[0-9a-z]{1,64}-[0-9a-f]{1,16}").fullmatch
 
@@ -52,6 +55,14 @@ class _Bearer(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return the relay's address and the token of a URL such as `https://relay.example/v1/go/<token>`."""
+    match = _is_url(url)
+    if match is None:
+        raise BadArgument(f"The URL of a token is like https://relay.example/v1/go/<token>, and not {url}.")
+    return match[1], match[2]
 
 
 class RelayApi:

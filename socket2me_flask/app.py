@@ -210,5 +210,5 @@ def _handle_messages(cluster: "Cluster", relay: Relay, settings: Settings, engin
 
 
 def _behind_proxies(wsgi_app: "WSGIApplication", hops: int) -> "WSGIApplication":
-    """Believe the last `hops` entries of X-Forwarded-For, -Proto and -Host, and no others: anybody sends them."""
+    """Trust the last `hops` entries of X-Forwarded-For, -Proto and -Host only: callers can send any others."""
     return ProxyFix(wsgi_app, x_for=hops, x_proto=hops, x_host=hops) if hops else wsgi_app

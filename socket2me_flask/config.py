@@ -435,7 +435,7 @@ class Settings:
 PREFIX = "SOCKET2ME_"
 
 # Variables with the prefix that are not the relay's settings: they are the command's.
-_OTHER_VARIABLES = ("SOCKET2ME_SERVER", "SOCKET2ME_API_KEY", "SOCKET2ME_DEBUG")
+_OTHER_VARIABLES = ("SOCKET2ME_SERVER", "SOCKET2ME_API_KEY", "SOCKET2ME_SECRET", "SOCKET2ME_DEBUG")
 
 LIMITS_VARIABLE = "SOCKET2ME_LIMITS"
 

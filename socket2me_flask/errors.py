@@ -175,6 +175,7 @@ class Rejected(RelayError):
     """A negative acknowledgement: the client rejected the delivery, for a `reason`. `status` is 502, 503 or 504."""
 
     code = "rejected"
+    outcome = "replied"
     is_temporary = True
 
     def __init__(self, reason: str, status: int = 503) -> None:

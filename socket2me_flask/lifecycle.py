@@ -91,10 +91,10 @@ class Lifecycle:
         """
         if self.state is not State.SERVING:
             return
-        may_follow = self._relay.has_peers
+        may_follow = self._relay.peers.has_peers
         self.enter(State.DRAINING if may_follow else State.CLOSED)
         self._relay.drain(may_follow=may_follow)
-        self._wait_while(lambda: bool(self.in_flight or self._relay.has_waiting_peers), DRAIN_SECONDS)
+        self._wait_while(lambda: bool(self.in_flight or self._relay.peers.has_waiting_peers), DRAIN_SECONDS)
         self._inspector.close_streams()
         self.disconnect_clients()
         self._wait_while(lambda: bool(self._relay.presence), DISCONNECT_SECONDS)

@@ -5,6 +5,7 @@ Nothing here runs until somebody asks: the parts count in plain integers. The na
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -63,17 +64,15 @@ class _Collector:
         yield _counter(
             "disconnects", "Clients that were disconnected, by reason.", _labelled(sockets.disconnects), ["reason"]
         )
-        mailboxes = relay.mailboxes
-        yield _counter(
-            "redelivered",
-            "Events of mailboxes that were sent again.",
-            {(): mailboxes.redelivered if mailboxes else 0},
-        )
-        yield _counter(
-            "dead_lettered",
-            "Events of mailboxes that became dead letters.",
-            {(): mailboxes.dead_lettered if mailboxes else 0},
-        )
+        limits = Counter(dict.fromkeys(_LIMITS, 0))
+        limits.update(services.answers.limits_reached)
+        redelivered = dead_lettered = 0
+        if relay.mailboxes is not None:
+            redelivered, dead_lettered = relay.mailboxes.redelivered, sum(relay.mailboxes.dead_lettered.values())
+            limits.update(relay.mailboxes.dead_lettered)
+            limits["SOCKET2ME_MAILBOX_MAX_AGE_SECONDS"] += relay.mailboxes.aged_out
+        yield _counter("redelivered", "Events of mailboxes that were sent again.", {(): redelivered})
+        yield _counter("dead_lettered", "Events of mailboxes that became dead letters.", {(): dead_lettered})
         yield _counter("tokens_issued", "Tokens that were issued.", {(): relay.tokens_issued})
         yield _counter(
             "tokens_expired", "Tokens that were removed since they had expired.", {(): relay.tokens_expired}
@@ -89,7 +88,6 @@ class _Collector:
             "Writes to histories that failed, or found no room, at this process.",
             {(): history.lost},
         )
-        limits = dict.fromkeys(_LIMITS, 0) | services.answers.limits_reached
         yield _counter(
             "limit_reached", "How often a limit was reached, by its setting.", _labelled(limits), ["setting"]
         )
@@ -163,7 +161,17 @@ def _limits(kind: type[RelayError]) -> Iterator[str]:
         yield from _limits(narrower)
 
 
-_LIMITS = sorted({*_limits(RelayError), "SOCKET2ME_RATE_LIMIT_NEW", "SOCKET2ME_RATE_LIMIT_REQUESTS"})
+_LIMITS = sorted(
+    {
+        *_limits(RelayError),
+        "SOCKET2ME_MAILBOX_MAX_AGE_SECONDS",
+        "SOCKET2ME_MAX_ATTEMPTS",
+        "MAX_EVENT_ANSWERS",
+        "RATE_LIMIT_EVENTS",
+        "SOCKET2ME_RATE_LIMIT_NEW",
+        "SOCKET2ME_RATE_LIMIT_REQUESTS",
+    }
+)
 
 
 def _labelled(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:

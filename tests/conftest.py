@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from socket2me_flask import create_app
 from socket2me_flask.storage import SQLiteStore
 from socket2me_flask.storage.redis import RedisStore
+from tests.support.browser import CHROMIUM
 from tests.support.nginx import NGINX
 from tests.support.redis_server import Redis, redis_server_path
 from tests.support.servers import ROOT, WITH_C_PARSER, Server
@@ -155,7 +156,8 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which servers are missing, and how to get them."""
-    missing = [name for name, path in (("nginx", NGINX), ("redis-server", redis_server_path())) if path is None]
+    servers = (("nginx", NGINX), ("redis-server", redis_server_path()), ("chromium", CHROMIUM))
+    missing = [name for name, path in servers if path is None]
     if missing:
         terminalreporter.section("skipped")
         terminalreporter.line(f"Not installed: {', '.join(missing)}. Tests that need them were skipped.")

@@ -97,7 +97,7 @@ class Bus:
         self._listeners: list[Listener] = []
         self._outbox: dict[str, _Batch] = {}  # by process
         self._large = count(1)
-        # Nobody waits while it is held, so it need not be green, which costs ten times as much.
+        # No thread blocks while it holds it, so it need not be green, which costs ten times as much.
         self._lock: Any = native("threading").Lock()
         self._skipped_at = -math.inf
         self._valid_until = 0.0

@@ -45,7 +45,7 @@ local function lives(process)
   return process and call('EXISTS', 's2m:lease:' .. process) == 1
 end
 
--- Send a process a message in the form that it reads (messages.py). Returns whether it was heard.
+-- Send a process a message in the form that it reads (messages.py). Returns whether it was received.
 local function post(process, kind, ...)
   local values, message = {...}, {FORMER[kind] or kind, ...}
   if string.sub(process, 1, 1) == READS_NAMES then
@@ -287,7 +287,7 @@ end
 
 -- Clients
 
--- A client has come: the newest wins. With `replaces` 0 it was here before, and only wins if nobody else has come.
+-- A client has come: the newest wins. With `replaces` 0 it was here before, and only wins if no other has come.
 function scripts.attach(token, process, client, mode, replaces)
   if not exists(token) then return false end
   local key = 's2m:token:' .. token

@@ -1,4 +1,4 @@
-"""Which process has the client of a token: the cache of one process. It asks nobody.
+"""Which process has the client of a token: the cache of one process. It sends no commands.
 
 Redis decides. A process caches the tokens whose clients it has itself: a script that changes such a token for
 another process posts a message to it. Of other tokens it caches a route. If a cached route is stale, the target

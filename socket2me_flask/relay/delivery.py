@@ -16,10 +16,10 @@ OnAck = Callable[[list[Any] | None], None]
 
 
 class Client(Protocol):
-    """Whoever is connected for a token.
+    """A client that is connected for a token.
 
     sid: an id that no other client has.
-    mode: what its callers hear when, one of `stores.MODES`.
+    mode: when its callers are answered, one of `storage.MODES`.
     window: how many events of a mailbox may be on their way to it.
     answering: what is known of whether it answers calls to `/go`; None before the first.
     bounds_calls: whether its window is of its own choice, and so holds for calls without a mailbox as well.
@@ -55,13 +55,13 @@ class Client(Protocol):
         """Say of a client that left whether it was not sent a call. Otherwise it may have received it."""
 
     def tell_dropped(self, event_id: str) -> None:
-        """Send the client a `dropped` event: nobody waits for an acknowledgement of this one any more."""
+        """Send the client a `dropped` event: an acknowledgement of this event is not awaited any more."""
 
     def disconnect(self, final_event: str | None = None) -> None:
-        """Disconnect the client; `final_event` is an event that it hears first."""
+        """Disconnect the client; `final_event` is an event that it is sent first."""
 
     def drop_connection(self) -> None:
-        """Close its connection after a moment, without a word, so that it comes again."""
+        """Close its connection after a moment, without a final event, so that it reconnects."""
 
 
 # The mode of calls to `/go`, whatever that of their client: `reply`, with replies as the later originals read them.
@@ -74,7 +74,7 @@ def mode_for(call: Call, mode: str) -> str:
 
 
 def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
-    """Return what the caller hears of an acknowledgement, or of a client that leaves without one."""
+    """Return the outcome of an acknowledgement, or of a client that leaves without one."""
     if args is None:
         return ClientLeft()
     rejected = rejection_of(args, mode)
@@ -89,7 +89,7 @@ def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
 
 
 class PendingAck:
-    """An acknowledgement that somebody waits for, in a mode. It is its own `OnAck`."""
+    """An acknowledgement that is awaited, in a mode. It is its own `OnAck`."""
 
     __slots__ = ("_is_here", "_mode", "_outcome")
 
@@ -102,7 +102,7 @@ class PendingAck:
         self.resolve(outcome_of(self._mode, args))
 
     def resolve(self, outcome: Answer | RelayError) -> None:
-        """Say what the caller hears."""
+        """Set the outcome, and end the wait."""
         self._outcome = outcome
         self._is_here.set()
 
@@ -124,7 +124,7 @@ class PendingAck:
 
 @dataclass(slots=True)
 class Delivery:
-    """A call that was handed to a client, which is to acknowledge it if `pending_ack`; `forget` if nobody waits."""
+    """A call that was delivered. It is to be acknowledged if `pending_ack`; `forget` ends the wait for that."""
 
     mode: str
     pending_ack: PendingAck | None = None
@@ -146,7 +146,7 @@ class Answering:
         self._probe: int | None = None  # the one acknowledgement that is still expected of a silent client
 
     def deliver(self, call: Call, client: Client, pending_ack: PendingAck) -> Callable[[], None]:
-        """Send a call for which somebody waits. Return what to do if that is in vain. Raises as `Client.send`."""
+        """Send a call whose caller waits. Return what to call when the wait has ended. Raises as `Client.send`."""
 
         def on_ack(args: list[Any] | None) -> None:
             self._on_ack(args)

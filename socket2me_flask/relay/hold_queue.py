@@ -35,7 +35,7 @@ class PendingDelivery:
         self.is_released = False
         self.on_released: Callable[[], None] | None = None
         self.address, self.size = "", 0  # whose share of all held calls it takes, and how many bytes of it
-        self._event: threading.Event | None = None  # there is one only while somebody waits: most never do
+        self._event: threading.Event | None = None  # made by `wait`: most calls never wait
 
     def release(self, delivery: Delivery | None = None, error: Exception | None = None) -> None:
         """End the wait."""

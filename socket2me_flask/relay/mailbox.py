@@ -40,16 +40,19 @@ RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
 # How many events of a mailbox may wait so while later ones are sent. Above it, the first to become due goes next.
 MAX_BACKED_OFF = 64
 
+# The limits at which an event becomes a dead letter.
+DEAD_LETTER_LIMITS = ("SOCKET2ME_MAX_ATTEMPTS", "CLIENT_QUEUE_LIMIT_BYTES")
+
 # Of how many dead letters an acknowledgement still counts while their client is connected.
 MAX_DEAD = 64
 
 
 class Mailboxes:
-    """What is delivered from mailboxes, and who waits to hear of it.
+    """What is delivered from mailboxes, and which callers wait for its outcome.
 
-    `spawn` runs something in the background; `new_timer` makes a timer that somebody runs. `send_outcome` is called
-    with the token, the id and the outcome of an event whose caller another process has. `recorder` records what
-    becomes of the events of tokens that are inspected.
+    `spawn` runs something in the background; `new_timer` makes a timer that the engine runs. `send_outcome` is
+    called with the token, the id and the outcome of an event whose caller another process has. `recorder` records
+    what becomes of the events of tokens that are inspected.
     """
 
     def __init__(
@@ -73,10 +76,12 @@ class Mailboxes:
         self.back_offs = [new_timer(seconds, _BackedOff.end) for seconds in RETRY_SECONDS]
         self._outlets: dict[str, _Outlet] = {}  # by token
         self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
-        self.redelivered = self.dead_lettered = 0  # how many events were sent again, and became dead letters
+        self.redelivered = 0  # how many events were sent again
+        self.aged_out = 0  # how many were dropped since they were too old
+        self.dead_lettered = dict.fromkeys(DEAD_LETTER_LIMITS, 0)  # how many became dead letters, by limit
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
-        """Keep a call, and return what its caller hears: what its client said in time, or that it is kept.
+        """Keep a call, and return the answer for its caller: what its client said in time, or that it is kept.
 
         `timeouts` are the seconds to wait in each mode.
 
@@ -115,21 +120,21 @@ class Mailboxes:
         return outlet is not None
 
     def notify_all(self, yield_to_others: Callable[[], None]) -> None:
-        """Do so for all, giving way now and then: the store was away, or a kick may have been missed."""
+        """Do so for all, and yield now and then: the store was away, or a notification may have been missed."""
         for number, token in enumerate(list(self._outlets), 1):
             self.notify(token)
             if number % 100 == 0:
                 yield_to_others()
 
     def open(self, token: str, client: Client, *, is_inspected: bool = False) -> None:
-        """Deliver to `client`, and to nobody before it any more."""
+        """Deliver to `client`, and no longer to the one before."""
         self.close(token)
         recorder = self.recorder if is_inspected else None
         outlet = self._outlets[token] = _Outlet(self, token, client, recorder)
         outlet.notify()
 
     def close(self, token: str, client: Client | None = None) -> None:
-        """Deliver no more, and let go who waits to hear of it; with `client`, only if it is to this one."""
+        """Deliver no more, and release the callers that wait; with `client`, only if it is to this one."""
         outlet = self._outlets.get(token)
         if outlet is not None and client in (None, outlet.client):
             self._close(token, ClientLeft())
@@ -145,7 +150,7 @@ class Mailboxes:
         self.release(token, error)
 
     def drain(self) -> None:
-        """Let go whoever waits: what is in the mailboxes stays there."""
+        """Release the callers that wait: what is in the mailboxes stays there."""
         for token in list(self._awaited):
             self.release(token)
 
@@ -171,7 +176,7 @@ class Mailboxes:
         self.dropped(token, event_id)
 
     def dropped(self, token: str, event_id: str) -> None:
-        """Know nothing of an event any more that was dropped from the store, and tell a client that has it."""
+        """Forget an event that was dropped from the store, and send `dropped` to a client that has it."""
         outlet = self._outlets.get(token)
         if outlet is not None and outlet.awaits(event_id):
             outlet.client.tell_dropped(event_id)
@@ -195,7 +200,7 @@ class Mailboxes:
         return set(outlet.sent) if outlet is not None else set()
 
     def resolve(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
-        """Tell the caller, if it still waits, what became of its event."""
+        """Answer the caller, if it still waits, with the outcome of its event."""
         pending_ack = self._awaited.get(token, {}).get(event_id)
         if pending_ack is not None:
             pending_ack.resolve(outcome)
@@ -248,19 +253,19 @@ class _Outlet:
         self._dead: dict[
             str, None
         ] = {}  # those of them that became dead letters after their last attempt, oldest first
-        # What is not to be sent any more, and what the store was told of it. It may fail at that.
+        # What is not to be sent any more, and what the store was asked to do with it. It may fail at that.
         self._finished: dict[str, Callable[[str, str], None]] = {}
         self._mailboxes = mailboxes
         self._token = token
         self._is_open = True
         self._is_running = False
-        self._is_kicked = False
+        self._is_notified = False
         self._lock = threading.Lock()
 
     def notify(self) -> None:
         """Look for events to send, in the background: there is no thread while there is nothing to do."""
         with self._lock:
-            self._is_kicked = True
+            self._is_notified = True
             if self._is_running or not self._is_open:
                 return
             self._is_running = True
@@ -341,8 +346,8 @@ class _Outlet:
 
     def _may_run(self) -> bool:
         with self._lock:
-            self._is_running = self._is_open and self._is_kicked
-            self._is_kicked = False
+            self._is_running = self._is_open and self._is_notified
+            self._is_notified = False
             return self._is_running
 
     def _fill(self) -> None:
@@ -355,12 +360,12 @@ class _Outlet:
         if len(self.sent) >= window or backed_off >= (1 if window == 1 else MAX_BACKED_OFF):
             return
         store = self._mailboxes.store
-        told = list(self._finished)
-        known = {*told, *self.sent, *self.backed_off}
-        events = store.waiting(self._token, window + len(told) + backed_off, known)
-        # The store has done what it was told before it was asked, or it failed at it.
+        finished = list(self._finished)
+        known = {*finished, *self.sent, *self.backed_off}
+        events = store.waiting(self._token, window + len(finished) + backed_off, known)
+        # The store carries out what it is asked in order, so this is done, or has failed.
         waiting = {event.call.id for event in events}
-        for event_id in told:
+        for event_id in finished:
             if event_id in waiting:
                 self._finished[event_id](self._token, event_id)
                 self._mailboxes.retries.add(self)
@@ -384,11 +389,11 @@ class _Outlet:
             on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
             ack_id = self.client.send(event.call, on_ack, attempts + 1)
         except EventTooLarge:
-            self._mailboxes.dead_lettered += 1
+            self._mailboxes.dead_lettered["CLIENT_QUEUE_LIMIT_BYTES"] += 1
             self._finish(event_id, self._mailboxes.store.dead_letter)
             self._record(event_id, "dead_lettered", "too large for its client", "dead_lettered")
             log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
-            self._is_kicked = True  # there may be room for another
+            self._is_notified = True  # there may be room for another
             return
         except Exception:
             self.sent.pop(event_id, None)
@@ -405,8 +410,8 @@ class _Outlet:
         self.client.flush()
 
     def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
-        """Set an event aside after its last attempt. If it is acknowledged after all, that still counts."""
-        self._mailboxes.dead_lettered += 1
+        """Make an event a dead letter after its last attempt. A late acknowledgement still counts."""
+        self._mailboxes.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] += 1
         log.warning(
             "SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is a dead letter now", attempts
         )
@@ -417,7 +422,7 @@ class _Outlet:
                 self.forget(next(iter(self._dead)))
         self._tell_store(event_id, self._mailboxes.store.dead_letter)
         self._record(event_id, "dead_lettered", f"after attempt {attempts}", "dead_lettered")
-        self._is_kicked = True  # there may be room for another
+        self._is_notified = True  # there may be room for another
 
     def _finish(self, event_id: str, tell: Callable[[str, str], None]) -> None:
         self.forget(event_id)
@@ -429,7 +434,7 @@ class _Outlet:
 
     def _on_ack(self, sent: _Sent, mode: str, args: list[Any] | None) -> None:
         if args is None or not self._is_open:
-            return  # it left; whoever detaches it closes this
+            return  # it left; `Presence.detach` closes this
         event_id, outcome = sent.event_id, outcome_of(mode, args)
         if isinstance(outcome, Rejected):
             self._record(event_id, "acknowledged", f"rejected: {outcome}")

@@ -41,7 +41,7 @@ class Presence:
         self._counts = counts
         self._history = history
         self._clients: dict[str, Client] = {}
-        self._lock = threading.Lock()  # guards the step from "nobody here" to "held", and its way back
+        self._lock = threading.Lock()  # guards the step from "no client" to "held", and back
 
     def __contains__(self, token: str) -> bool:
         return token in self._clients
@@ -58,7 +58,7 @@ class Presence:
         return list(self._clients.items())
 
     def attach(self, token: str, client: Client) -> None:
-        """Make `client` the token's one client, give it what was held, and dismiss the one before."""
+        """Make `client` the token's one client, deliver what was held, and disconnect the one before."""
         with self._lock:
             replaced = self._clients.get(token)
             if not self._flush_held(token, client):
@@ -87,7 +87,7 @@ class Presence:
         client.drop_connection()
 
     def detach(self, token: str, client: Client) -> None:
-        """Forget `client`, unless another has taken its place: then its late farewell changes nothing."""
+        """Forget `client`, unless another has replaced it."""
         with self._lock:
             is_the_one = self._clients.get(token) is client
             if is_the_one:
@@ -99,7 +99,7 @@ class Presence:
             self._retry_bounded(token, client)
 
     def replace_client(self, token: str, sid: str) -> None:
-        """Dismiss a client, if it is still here: another process has the token's newest."""
+        """Disconnect a client, if it is still here: another process has the token's newest."""
         with self._lock:
             client = self._clients.get(token)
             if client is None or client.sid != sid:
@@ -134,7 +134,7 @@ class Presence:
                 self.held.release_all(token, ShuttingDown())
 
     def end(self, token: str) -> None:
-        """Let go of everything of a token that does not live any more."""
+        """Disconnect the client and release the calls of a token that does not live any more."""
         with self._lock:
             self._counts.forget(token)
             client = self._clients.pop(token, None)
@@ -147,7 +147,7 @@ class Presence:
             try:
                 client.disconnect()
             except Exception:
-                log.exception("a client was not dismissed")
+                log.exception("a client was not disconnected")
 
     def deliver_or_hold(
         self, pending: PendingDelivery, *, may_hold: bool = True, needs_client: bool = False

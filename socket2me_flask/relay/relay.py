@@ -72,7 +72,7 @@ class Relay:
         self.mailboxes = mailboxes
         self.token_counts = counts
         self._recorder = recorder
-        self._peers = peers
+        self.peers = peers
         self._rate = rate
         self._yield_to_others = yield_to_others
         self.tokens_issued = self.tokens_expired = 0
@@ -90,9 +90,9 @@ class Relay:
         return record
 
     def forward(self, call: Call, record: TokenRecord) -> Answer:
-        """Hand an admitted call to the token's client, and return what its caller hears.
+        """Deliver an admitted call to the token's client, and return the answer for its caller.
 
-        Without a mailbox it waits for a client if nobody is connected. Raises `NobodyConnected` after the hold,
+        Without a mailbox it waits for a client if none is connected. Raises `NobodyConnected` after the hold,
         `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `Rejected`, `ClientLeft` or `BadReply`
         in the modes that wait for the client; what `Mailboxes.accept` raises.
         """
@@ -117,27 +117,17 @@ class Relay:
 
     def counts(self, token: str) -> Counts:
         """Return what was counted of a token with a secret; of any other, nothing is kept."""
-        return self._peers.counts(token) + self.token_counts.of(token)
+        return self.peers.counts(token) + self.token_counts.of(token)
 
     def is_connected(self, token: str) -> bool:
         """Say whether a client is attached, to whichever process."""
-        return token in self.presence or self._peers.is_connected(token)
+        return token in self.presence or self.peers.is_connected(token)
 
     def in_flight(self, token: str) -> set[str]:
         """Return the ids of the events of a mailbox that are on their way to the client."""
         if token in self.presence and self.mailboxes is not None:
             return self.mailboxes.in_flight(token)
-        return self._peers.in_flight(token)
-
-    @property
-    def has_peers(self) -> bool:
-        """Whether there may be other processes."""
-        return self._peers.has_peers
-
-    @property
-    def has_waiting_peers(self) -> bool:
-        """Whether another process waits for a client of this one."""
-        return self._peers.has_waiting_peers
+        return self.peers.in_flight(token)
 
     def take(self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]) -> list[PendingDelivery]:
         """Deliver calls that came to other processes to clients of this one, and return what came of each.
@@ -161,13 +151,12 @@ class Relay:
                 else:
                     delivery = deliver(call, client, new_pending_ack)
                     queued.setdefault((call.token, client), []).append((pending, delivery))
-            except (ClientGone, RelayError) as error:
-                if client is not None and isinstance(error, ClientGone):
+            except ClientGone as error:
+                if client is not None:
                     self.presence.detach(call.token, client)
                 pending.release(error=error)
-            except Exception:
-                log.exception("a call of another process was not delivered")
-                pending.release(error=RelayError())
+            except Exception as error:  # which concerns none of the others
+                pending.release(error=error)
         for (token, client), deliveries in queued.items():
             gone = None
             try:
@@ -196,7 +185,7 @@ class Relay:
         return record
 
     def expire(self) -> int:
-        """Remove the tokens that have expired and dismiss their clients. Return how many there were."""
+        """Remove the tokens that have expired and disconnect their clients. Return how many there were."""
         expired = self._store.pop_expired()
         self.tokens_expired += len(expired)
         for number, token in enumerate(expired, 1):
@@ -206,13 +195,14 @@ class Relay:
         if self.mailboxes is not None:
             dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
             if dropped:
+                self.mailboxes.aged_out += dropped
                 log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
         if self._recorder is not None:
             self._recorder.history.drop_older(time.time() - self._history_max_age_seconds)
         return len(expired)
 
     def delete(self, token: str) -> None:
-        """End a token now, and dismiss its client. Raises `UnknownToken`."""
+        """End a token now, and disconnect its client. Raises `UnknownToken`."""
         if not self._store.remove(token):
             raise UnknownToken
         self.presence.end(token)
@@ -244,18 +234,18 @@ class Relay:
                 if client.has_lost(number):
                     return self._answer(call, self._hold(call))
             return self._answer(call, delivery)
-        if (elsewhere := self._peers.deliver(call)) is not None:
+        if (elsewhere := self.peers.deliver(call)) is not None:
             return self._answer(call, elsewhere)
         return self._answer(call, self._hold(call))
 
     def _answer(self, call: Call, delivery: Delivery) -> Answer:
-        """Return what the caller of a call that was handed over hears, waiting for the client if it is to say."""
+        """Return the answer for the caller of a call that was delivered, once it is known."""
         pending_ack, trace = delivery.pending_ack, call.trace
         if trace is not None:
             trace.note("sent", outcome="sent")
         if pending_ack is None:
             return LEGACY_OK if call.is_legacy else OK
-        call.body = b""  # nobody needs it any more, and many calls may wait here
+        call.body = b""  # it is not needed any more, and many calls may wait here
         if trace is not None:
             trace.write()
         if not pending_ack.wait(self._timeouts[delivery.mode]):
@@ -286,14 +276,14 @@ class Relay:
         """Wait until a held call is delivered. Return None if it is to look again for its client."""
         token = held.call.token
         try:
-            is_elsewhere = token not in self.presence and self._peers.watch(token, seconds)
+            is_elsewhere = token not in self.presence and self.peers.watch(token, seconds)
         except RelayError:
             if self.presence.stop_holding(held):
                 raise
             is_elsewhere = False
         if (is_elsewhere or not held.wait(seconds)) and self.presence.stop_holding(held):
             if is_elsewhere:
-                return self._peers.deliver(held.call)
+                return self.peers.deliver(held.call)
             if token in self.presence:
                 raise ClientBusy
             raise NobodyConnected if self._store.get(token) is not None else UnknownToken

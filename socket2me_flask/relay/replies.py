@@ -1,4 +1,4 @@
-"""What a caller hears when all went well: `OK`, that its event is kept, or what the client replied.
+"""What a caller receives when all went well: `OK`, that its event is kept, or what the client replied.
 
 Pure: the arguments of an acknowledgement in, an answer out.
 """

@@ -1,4 +1,4 @@
-"""Counts the calls for tokens with a secret. Nobody may ask about other tokens, so nothing is counted for them."""
+"""Counts the calls for tokens with a secret. The API shows no others, so nothing is counted for them."""
 
 from ..storage import Counts
 

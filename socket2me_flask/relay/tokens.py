@@ -9,7 +9,7 @@ import string
 # A token is 24 characters, a letter first: no lenient JSON parser takes a bare one for a number.
 TOKEN = "[a-z][a-z0-9]{23}"
 
-# A secret says what it is, so that whoever finds one knows, and the log can leave it out.
+# A secret has a prefix that shows what it is, so that scanners find it and the log can leave it out.
 SECRET = "s2m_[A-Za-z0-9_-]{43}"
 
 _LETTERS = string.ascii_lowercase

@@ -82,11 +82,11 @@ class SocketClient(NamespaceClient):
             self._acks.pop(ack_id, None)
 
     def awaits(self, ack_id: int) -> bool:
-        """Say whether somebody waits for an acknowledgement."""
+        """Say whether an acknowledgement is awaited."""
         return self._acks is not None and ack_id in self._acks
 
     def acknowledge(self, ack_id: int, args: list[Any]) -> None:
-        """Bring an acknowledgement to whoever waits for it. One that nobody waits for (any more) means nothing."""
+        """Pass an acknowledgement on to what awaits it. One that is not awaited, or not any more, is dropped."""
         pending = self._acks.pop(ack_id, None) if self._acks is not None else None
         if pending is not None:
             on_ack, sent_at = pending
@@ -100,7 +100,7 @@ class SocketClient(NamespaceClient):
         return not self.bounds_calls or len(self._acks or ()) < self.window
 
     def leave(self) -> None:
-        """Send nothing more, and let go whoever waits for an acknowledgement."""
+        """Send nothing more, and end the wait for every acknowledgement."""
         self._has_left = True
         acks, self._acks = self._acks, None
         for on_ack, _ in (acks or {}).values():

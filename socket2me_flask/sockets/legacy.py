@@ -74,7 +74,7 @@ class LegacyEngine(Engine):
     def _to_protocol_5(self, codec: Codec3, packet: Packet) -> Packet:
         """Translate what a client sends: options come in the namespace's query and not as `auth`.
 
-        Options that nobody knows are left out. An app of 2016 may send what it likes there. Raises `BadPacket` for
+        Unknown options are left out: an app of 2016 may send others there. Raises `BadPacket` for
         a query that is longer than a URL may be.
         """
         match = None if packet.binary else _CONNECT(packet.data)

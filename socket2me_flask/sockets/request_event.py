@@ -169,7 +169,7 @@ def _parse_body(body: bytes, content_type: str, collect: _Collect) -> _Body:
     return _Body.unparsed(body)
 
 
-@lru_cache(maxsize=128)  # providers send few; anybody can send any
+@lru_cache(maxsize=128)  # providers send few; a caller can send any
 def media_type(content_type: str) -> tuple[str, str]:
     mimetype, options = parse_options_header(content_type)
     return mimetype.lower(), options.get("boundary", "")
@@ -213,7 +213,7 @@ def _has_long_integer(json: bytes) -> bool:
 def json_depth(json: bytes) -> int:
     """Return how deep valid JSON is nested.
 
-    Each bracket is a bit, and eight of them are looked up at once: a large body keeps nobody waiting.
+    Each bracket is a bit, and eight of them are looked up at once: a large body delays no other call.
     """
     kept = _without_escapes(json).translate(_AS_BITS, _NOT_STRUCTURE).replace(b'""', b"")
     bits = b"".join(kept.split(b'"')[::2])

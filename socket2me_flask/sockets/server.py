@@ -76,7 +76,7 @@ GOODBYE_SECONDS = 2
 
 # How long a connection stays open that is to be made again. python-socketio's client that loses it just when its
 # CONNECT was answered takes itself for connected from then on, and never tries again. Its `connect` waits for 1 s
-# unless it is told otherwise.
+# by default.
 DROP_SECONDS = 2
 
 
@@ -114,7 +114,7 @@ class Sockets:
             namespaces="*",
             manage_session=False,
             serializer=_packet_class(settings, self._register),
-            async_handlers=False,  # clients send no events that anybody handles: no thread for each
+            async_handlers=False,  # no event of a client is handled, so none needs a thread
         )
         server = self.socketio.server
         engine.handlers.update(server.eio.handlers)
@@ -204,9 +204,8 @@ class Sockets:
     def _on_message(self, transport_id: str, data: str | bytes) -> None:
         """Take a Socket.IO packet of a client. What is none raises, and ends the session.
 
-        Acknowledgements go to whoever waits for them. python-socketio sees a CONNECT or a DISCONNECT that is in
-        order, and nothing else. Nobody handles events of clients; python-socketio would: one named `connect` runs
-        the connect handler.
+        python-socketio sees a CONNECT or a DISCONNECT that is in order, and nothing else. Events of clients are
+        dropped; python-socketio would handle them: one named `connect` runs the connect handler.
         """
         if isinstance(data, bytes):
             self._acknowledgements.on_attachment(transport_id, data)

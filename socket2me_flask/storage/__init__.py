@@ -74,7 +74,7 @@ class MailboxStore(Protocol):
         """Drop an event: its client has it."""
 
     def dead_letter(self, token: str, event_id: str) -> None:
-        """Send an event no more, unless somebody asks for it."""
+        """Send an event no more, unless its owner asks for it."""
 
 
 class TokenStore(Protocol):

@@ -53,8 +53,8 @@ class TokenRecord:
 
     ttl_seconds: how long it lives after it was issued or refreshed.
     expires_at: when that is over, in seconds since the epoch.
-    secret_hash: what is kept of its secret; None for a token that whoever knows it may use.
-    mode: what its callers hear when, unless its client says otherwise: one of `MODES`.
+    secret_hash: what is kept of its secret; None for a token that needs none.
+    mode: when its callers are answered, unless its client says otherwise: one of `MODES`.
     mailbox: whether events wait in a mailbox until they are acknowledged.
     inspect: whether a history of its calls is kept.
     """
@@ -111,7 +111,7 @@ class StoredEvent:
     """A call that waits in a mailbox, or is a dead letter.
 
     attempts: how often it was sent to a client.
-    is_dead_letter: whether it is sent no more, unless somebody asks for it.
+    is_dead_letter: whether it is sent no more, unless its owner asks for it.
     size: what it counts for, in bytes.
     """
 

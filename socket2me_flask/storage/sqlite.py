@@ -103,7 +103,7 @@ class SQLiteStore:
     def remove(self, token: str) -> bool:
         if self.get(token) is None:
             return False
-        self.database.run(partial(self._drop, [token]))  # first: what only memory has forgotten would come back
+        self.database.run(partial(self._drop, [token]))  # first: memory is filled from the file at the next start
         return self._tokens.remove(token)
 
     def pop_expired(self) -> list[str]:

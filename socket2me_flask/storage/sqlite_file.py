@@ -157,7 +157,7 @@ def open_file(path: str) -> OpenedFile:
     Without room on the disk it is opened for reading, if it has this version's schema. Raises `sqlite3.Error` or
     `OSError` if it cannot be opened, `ConfigError` if it is none of this relay's.
     """
-    # Bodies and headers of callers are in it: for nobody else to read. SQLite makes its other files alike.
+    # Bodies and headers of callers are in it, so no other user may read them. SQLite makes its other files alike.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     damage: list[str] = []
     frames = _read_frames(path)

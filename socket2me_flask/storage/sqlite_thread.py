@@ -51,9 +51,9 @@ class Worker:
     def start(self) -> None:
         """Begin to work. Before, nothing is done, as after `stop`."""
         # The native thread may not touch what is green. It writes to a socket, and a green thread reads.
-        bell, ear = socket.socketpair()
-        native("threading").Thread(target=self._run, args=[bell], daemon=True).start()
-        threading.Thread(target=self._listen, args=[bell, ear], daemon=True).start()
+        sender, receiver = socket.socketpair()
+        native("threading").Thread(target=self._run, args=[sender], daemon=True).start()
+        threading.Thread(target=self._listen, args=[sender, receiver], daemon=True).start()
         self._is_stopped = False
 
     def submit(self, do: Callable[[], Any], then: Callable[[Job], None] | None = None) -> Job:
@@ -87,20 +87,20 @@ class Worker:
         while self._reports:
             self._reports.popleft()()
 
-    def _run(self, bell: socket.socket) -> None:
-        is_told = False
-        while not is_told:
+    def _run(self, sender: socket.socket) -> None:
+        is_last = False
+        while not is_last:
             found = self._next_jobs()
-            is_told = None in found
+            is_last = None in found
             jobs = [job for job in found if job is not None]
             if jobs:
                 self._try(jobs)
             self._finished.extend(jobs)
-            if is_told or jobs or self._reports:
+            if is_last or jobs or self._reports:
                 try:
-                    self._write(bell.fileno(), b"." if is_told else b"!")
+                    self._write(sender.fileno(), b"." if is_last else b"!")
                 except BlockingIOError:
-                    pass  # it rings already
+                    pass  # the other thread will wake up anyway
 
     def _next_jobs(self) -> list[Job | None]:
         """Return all jobs that are there, waiting for one, or none when it is time to tidy up."""
@@ -127,13 +127,13 @@ class Worker:
                 job.error = StoreUnavailable()
             self.report(partial(self._on_failure, error))
 
-    def _listen(self, bell: socket.socket, ear: socket.socket) -> None:
-        heard = b""
-        while b"." not in heard:
-            heard = ear.recv(4096)
+    def _listen(self, sender: socket.socket, receiver: socket.socket) -> None:
+        received = b""
+        while b"." not in received:
+            received = receiver.recv(4096)
             self.deliver_reports()
             while self._finished:
                 self._finished.popleft().finish()
-        bell.close()
-        ear.close()
+        sender.close()
+        receiver.close()
         self._is_over.set()

@@ -286,9 +286,11 @@ def test_a_damaged_log_is_not_passed_over_in_silence(path, tmp_path):
         wal[frames_that_end_transactions(wal)[-5] + 100] ^= 0xFF
 
     copy, made = damaged_copy(path, tmp_path, 20, damage)
-    with start(copy) as server:
+    with start(copy, METRICS_KEY="key") as server:
         waiting = len(events(server, made)["waiting"])
         assert waiting == 15
+        metrics = requests.get(f"{server.url}/metrics", headers={"Authorization": "Bearer key"}, timeout=5)
+        assert "\nsocket2me_storage_damaged_total 1.0\n" in metrics.text
         assert "5 events that were accepted are not in the database" in server.log
         assert (tmp_path / "copy.db-wal.damaged").stat().st_size > 0
         assert server.go(made["token"]).status_code == 202

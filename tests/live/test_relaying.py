@@ -85,7 +85,7 @@ def test_a_call_reaches_the_client(any_server, connect):
     assert isinstance(request["id"], str)
     assert isinstance(request["received_at"], float)
     assert request["remote_addr"] == "127.0.0.1"
-    assert "request_id" not in request
+    assert request["request_id"] == request["id"] == answer.headers["X-Request-Id"]
 
 
 @over_each_transport

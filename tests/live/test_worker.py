@@ -228,7 +228,7 @@ class TLSServer(Server):
         line = f"gunicorn -k eventlet --certfile {self.certificate}/cert.pem --keyfile {self.certificate}/key.pem"
         return [*shlex.split(line), "wsgi:app"], {"PORT": str(port)}
 
-    def _answers(self):
+    def answers(self):
         assert self.process.poll() is None, f"the server ended: {self.log}"
         try:
             return self.get("/healthz").ok
@@ -569,8 +569,9 @@ def test_connections_that_are_reset_are_no_news():
                     raw.answer()
                 raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 raw.close()
-        assert_relays(server)
+        assert requests.get(f"{server.url}/healthz", timeout=5).ok
         assert server.log == before
+        assert_relays(server)
 
 
 def test_a_peer_that_leaves_before_its_tls_handshake_is_no_news(tls_server):

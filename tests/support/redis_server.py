@@ -46,9 +46,9 @@ class Redis:
             ],
             stdout=subprocess.DEVNULL,
         )
-        wait_until(self._answers, "Redis serves")
+        wait_until(self.answers, "Redis serves")
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         assert self.process.poll() is None
         try:
             return bool(self.client.ping())

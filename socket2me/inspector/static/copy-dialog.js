@@ -36,7 +36,7 @@ export function CopyDialog({ request, url, onClose }) {
     </div>
     <label class="field">
       <span>Send to</span>
-      <input type="url" spellcheck="false" value=${base} onInput=${chooseBase} list="targets" />
+      <input type="url" spellcheck=${false} value=${base} onInput=${chooseBase} list="targets" />
       <datalist id="targets"><option value=${url} /><option value="http://localhost:3000" /></datalist>
     </label>
     <${Lines} lines=${text.slice(0, SHOWN_CHARACTERS).split("\n")} class="wrapped code" />

@@ -82,14 +82,14 @@ export function EditDialog({ request, secret, onSend, onClose }) {
         </label>
         <label class="field grow">
           <span>Path and query</span>
-          <input type="text" spellcheck="false" value=${target} onInput=${(event) => setTarget(event.currentTarget.value)} />
+          <input type="text" spellcheck=${false} value=${target} onInput=${(event) => setTarget(event.currentTarget.value)} />
         </label>
       </div>
       <label class="field">
         <span>Body${isBodyChanged ? " (changed)" : ""}</span>
         ${body === null
           ? html`<${Notice}>The body is binary (${formatBytes(request.body.length)}) and is sent as it came.<//>`
-          : html`<textarea rows="10" spellcheck="false" value=${body} onInput=${(event) => setBody(event.currentTarget.value)}></textarea>`}
+          : html`<textarea rows="10" spellcheck=${false} value=${body} onInput=${(event) => setBody(event.currentTarget.value)}></textarea>`}
       </label>
       ${body !== null &&
       isJson(body) &&
@@ -97,7 +97,7 @@ export function EditDialog({ request, secret, onSend, onClose }) {
       ${isBrokenJson && html`<${Notice} kind="warning">The body is no longer valid JSON.<//>`}
       <label class="field">
         <span>Headers</span>
-        <textarea rows="6" spellcheck="false" value=${headerText} onInput=${(event) => setHeaderText(event.currentTarget.value)}></textarea>
+        <textarea rows="6" spellcheck=${false} value=${headerText} onInput=${(event) => setHeaderText(event.currentTarget.value)}></textarea>
       </label>
       ${isSigned &&
       html`<div class="sign-anew">

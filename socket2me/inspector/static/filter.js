@@ -33,7 +33,7 @@ export function FilterField({ filter, error, onFilter }) {
     <input
       id="filter"
       type="search"
-      spellcheck="false"
+      spellcheck=${false}
       autocomplete="off"
       aria-label="Filter"
       aria-invalid=${error !== null}

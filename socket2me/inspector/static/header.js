@@ -7,13 +7,14 @@ const STATES = {
   connecting: ["Connecting", "Asking the relay for the stream."],
   live: ["Live", "New requests appear as they arrive."],
   reconnecting: ["Reconnecting", "The connection was cut. Nothing is lost: the stream goes on where it ended."],
+  paused: ["Paused", "The filter does not parse."],
   ended: ["Ended", "The relay has no more for this URL."],
 };
 
-export function Header({ url, state, retry, notifications, onHelp, onClear, onHar, onLeave, kind }) {
+export function Header({ url, state, retry, notifications, onHelp, onSteps, onClear, onHar, onLeave, kind }) {
   const [label, title] = STATES[state];
   return html`<header class="bar">
-    <${Brand} />
+    <h1><${Brand} /><span class="hidden"> inspector</span></h1>
     <div class="url">
       <code title=${url}>${url}</code>
       <${CopyButton} text=${url} label="Copy URL" class="quiet" />
@@ -24,7 +25,8 @@ export function Header({ url, state, retry, notifications, onHelp, onClear, onHa
       items=${[
         notifications.isPossible && [notifications.isOn ? "Turn notifications off" : "Notify me of new requests", notifications.toggle],
         ["Download as HAR", onHar],
-        ["Keys", onHelp],
+        ["Commands to copy", onSteps],
+        ["Keys and filters", onHelp],
         ["Delete all requests", onClear],
         [kind === "client" ? "Leave" : "Open or make another URL", onLeave],
       ].filter(Boolean)}

@@ -14,10 +14,11 @@ import { Overview, Verdicts } from "./overview.js";
 import { Dialog, Notice, save, State } from "./parts.js";
 import { previousLike, without } from "./requests.js";
 import { checkMany, MAX_CHECKED } from "./signature.js";
-import { Empty } from "./start.js";
+import { Empty, FirstSteps } from "./start.js";
 import { Signature } from "./views/signature.js";
 
 const TOAST_MS = 4000;
+const MAX_CHECKED_ARRIVED = 20;
 const REFETCH_MS = 150;
 const isNarrow = () => matchMedia("(max-width: 800px)").matches;
 const NO_SIGNING = { secret: "", scheme: "", header: "", hash: "SHA-256" };
@@ -33,11 +34,21 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const [progress, setProgress] = useState(null);
   const [onlyVerdict, setOnlyVerdict] = useState("");
 
+  const checked = useRef(null); // how the list was checked: what arrives later is checked in the same way
+  const checkArrived = (events) => {
+    if (verdicts.size === 0) return;
+    const { signing: used, generic } = checked.current;
+    const arrived = events.filter(([event]) => event === "request").map(([, row]) => row);
+    const merge = (found) => setVerdicts((now) => (now.size ? new Map([...now, ...found]) : now));
+    checkMany(api, arrived.slice(0, MAX_CHECKED_ARRIVED), used, generic, () => {}).then(merge, () => {});
+  };
+
   const notifications = useNotifications();
   const shown = useRequest(api, place.request);
   const compared = useRequest(api, base ?? "");
-  const { list, setList, state, error, loadMore, retry } = useLive(api, place.filter, (events) => {
+  const { list, setList, state, error, loadMore, loadUpTo, retry } = useLive(api, place.filter, (events) => {
     notifications.onEvents(events);
+    checkArrived(events);
     if (events.some(([, data]) => data.id === place.request)) shown.refetch();
   });
   const rows = useMemo(
@@ -45,7 +56,8 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
     [list.rows, onlyVerdict, verdicts],
   );
 
-  useEffect(() => void api.info().then(setInfo, () => {}), [api]);
+  // Whether an app is connected, and until when the URL lives, may be another after a break.
+  useEffect(() => void api.info().then(setInfo, () => {}), [api, state]);
   useEffect(() => {
     if (error?.status === 401) onWrongSecret();
   }, [error]);
@@ -58,6 +70,8 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const url = info?.url ?? new URL(`v1/go/${api.token}`, document.baseURI).href;
   const say = (text, kind = "info") => setToast({ text, kind });
   const select = useCallback((id) => move({ request: id }, id !== "" && place.request === ""), [move, place.request]);
+  // A dialog tells that it was closed a little later: then another may be open.
+  const end = (name) => setDialog((now) => (now === name ? null : now));
   const failed = (failure) => {
     setDialog(null);
     say(failure.message, "error");
@@ -71,6 +85,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   };
   const replay = (changes) =>
     api.replay(place.request, changes).then((id) => {
+      setOnlyVerdict("");
       say(changes ? "The edited request was sent." : "The request was sent again.");
       select(id);
     });
@@ -103,8 +118,9 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
     guard(async () => {
       setProgress(0);
       try {
-        const found = await checkMany(api, list.rows.slice(0, MAX_CHECKED), signing, generic, setProgress);
-        setVerdicts(found);
+        const all = list.more ? await loadUpTo(MAX_CHECKED) : list.rows;
+        setVerdicts(await checkMany(api, all.slice(0, MAX_CHECKED), signing, generic, setProgress));
+        checked.current = { signing, generic };
       } finally {
         setProgress(null);
       }
@@ -143,24 +159,25 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
   const filterError = error?.status === 400 ? error : null;
   const isEnded = state === "ended" && !filterError;
   const isEmpty = list.loaded && list.rows.length === 0;
-  const isOff = info?.inspect === false;
-  const isFirst = (isEmpty && !place.filter && !place.request) || isOff;
+  const isOff = error?.details?.code === "no_history" || info?.inspect === false;
   const isGone = isEnded && error?.status === 404;
+  const isFirst = (isEmpty && !place.filter && !place.request) || isOff || (isGone && !list.loaded);
   const replayLabel = server.replay?.includes("client") ? "Replay to the app" : "Replay";
 
   let pane;
   if (isOff || (isGone && !list.loaded)) pane = html`<${Unavailable} isOff=${isOff} onLeave=${onLeave} />`;
-  else if (!list.loaded) pane = html`<${Loading} error=${filterError ? null : error} state=${state} retry=${retry} />`;
-  else if (isEmpty && !place.request) pane = html`<${Empty} url=${url} filter=${place.filter} clear=${() => move({ filter: "" })} info=${info} kind=${server.kind} />`;
+  else if (!list.loaded) pane = html`<${Loading} error=${error} state=${state} retry=${retry} />`;
+  else if (isEmpty && !place.request) pane = html`<${Empty} url=${url} secret=${api.secret} filter=${place.filter} clear=${() => move({ filter: "" })} info=${info} kind=${server.kind} />`;
   const isSplit = list.loaded && !(isEmpty && !place.request) && !isOff;
 
   return html`<div class="page ${place.request ? "has-request" : ""}">
     <${Header}
       url=${url}
-      state=${isEnded ? "ended" : state}
+      state=${filterError ? "paused" : state}
       retry=${retry}
       notifications=${notifications}
       onHelp=${() => setDialog("help")}
+      onSteps=${() => setDialog("steps")}
       onClear=${() => setDialog("clear")}
       onHar=${() => guard(async () => save(await api.har(place.filter), `${api.token}.har`))}
       onLeave=${onLeave}
@@ -194,7 +211,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
                 request=${shown.request}
                 signing=${signing}
                 setSigning=${setSigning}
-                rowCount=${Math.min(list.rows.length, MAX_CHECKED)}
+                rowCount=${list.more ? null : Math.min(list.rows.length, MAX_CHECKED)}
                 checkAll=${checkAll}
                 progress=${progress}
                 summary=${verdicts.size > 0 && html`<${Verdicts} verdicts=${verdicts} shown=${onlyVerdict} onShow=${(verdict) => (setOnlyVerdict(verdict), isNarrow() && select(""))} />`}
@@ -204,13 +221,17 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
       </section>`}
     </main>
     <div class="toasts" role="status">${toast && html`<p class="toast ${toast.kind}">${toast.text}</p>`}</div>
-    ${dialog === "help" && html`<${HelpDialog} onClose=${() => setDialog(null)} />`}
-    ${dialog === "copy" && shown.request && html`<${Lazy} name="CopyDialog" onFailure=${failed} request=${shown.request} url=${url} onClose=${() => setDialog(null)} />`}
+    ${dialog === "steps" &&
+    html`<${Dialog} title="Commands to copy" class="wide" onClose=${() => end("steps")}>
+      <${FirstSteps} url=${url} secret=${api.secret} info=${info} kind=${server.kind} />
+    <//>`}
+    ${dialog === "help" && html`<${HelpDialog} onClose=${() => end("help")} />`}
+    ${dialog === "copy" && shown.request && html`<${Lazy} name="CopyDialog" onFailure=${failed} request=${shown.request} url=${url} onClose=${() => end("copy")} />`}
     ${dialog === "edit" &&
     shown.request &&
-    html`<${Lazy} name="EditDialog" onFailure=${failed} request=${shown.request} secret=${signing.secret} onSend=${(changes) => replay(changes).then(() => setDialog(null))} onClose=${() => setDialog(null)} />`}
-    ${dialog === "remove" && shown.request && html`<${Confirm} title="Delete this request?" text="It is taken out of the history. Nothing is undone that it did." action="Delete" onConfirm=${() => (setDialog(null), remove())} onClose=${() => setDialog(null)} />`}
-    ${dialog === "clear" && html`<${Confirm} title="Delete all requests?" text="The history of this URL becomes empty. The URL stays." action="Delete all" onConfirm=${clear} onClose=${() => setDialog(null)} />`}
+    html`<${Lazy} name="EditDialog" onFailure=${failed} request=${shown.request} secret=${signing.secret} onSend=${(changes) => replay(changes).then(() => setDialog(null))} onClose=${() => end("edit")} />`}
+    ${dialog === "remove" && shown.request && html`<${Confirm} title="Delete this request?" text="It is taken out of the history. Nothing is undone that it did." action="Delete" onConfirm=${() => (setDialog(null), remove())} onClose=${() => end("remove")} />`}
+    ${dialog === "clear" && html`<${Confirm} title="Delete all requests?" text="The history of this URL becomes empty. The URL stays." action="Delete all" onConfirm=${clear} onClose=${() => end("clear")} />`}
   </div>`;
 }
 
@@ -282,6 +303,7 @@ function Confirm({ title, text, action, onConfirm, onClose }) {
 }
 
 function Loading({ error, state, retry }) {
+  if (error?.status === 400) return html`<div class="state placeholder"><p class="muted">? shows what a filter can say.</p></div>`;
   if (!error) return html`<div class="state placeholder"><p class="muted">Loading …</p></div>`;
   return html`<${State} title=${error.status === 0 ? "The relay does not answer" : "The relay refused"}>
     <p>${error.status === 0 ? "It may be restarting, or your network is off." : error.message}</p>

@@ -4,10 +4,11 @@ import { useCallback, useEffect, useRef, useState } from "./vendor/htm-preact-3.
 import { addEvents, addPage, EMPTY } from "./requests.js";
 import { follow } from "./stream.js";
 
-const PAGE = 100;
+const FIRST_PAGE = 100;
+const NEXT_PAGE = 500;
 
 /**
- * Returns {list, setList, state, error, loadMore, retry}. `state` is "connecting", "live", "reconnecting" or "ended"; `error`
+ * Returns {list, setList, state, error, loadMore, loadUpTo, retry}. `state` is "connecting", "live", "reconnecting" or "ended"; `error`
  * is that of the last call that failed, or null. `onEvents(events)` is called with what arrives, a frame at a time.
  */
 export function useLive(api, filter, onEvents) {
@@ -16,6 +17,7 @@ export function useLive(api, filter, onEvents) {
   const [error, setError] = useState(null);
   const stream = useRef(null);
   const loading = useRef(null);
+  const isFresh = useRef(false); // whether the list is that of the filter
   const listener = useRef(onEvents);
   listener.current = onEvents;
 
@@ -26,9 +28,10 @@ export function useLive(api, filter, onEvents) {
     let early = null; // requests that arrive while the newest page is asked for
     let frame = null;
     let isLoaded = false;
-    setList(EMPTY);
+    // The rows of the filter before stay until those of this one are there.
     setError(null);
     loading.current = null;
+    isFresh.current = false;
 
     const flush = () => {
       frame = null;
@@ -40,11 +43,11 @@ export function useLive(api, filter, onEvents) {
     const load = async () => {
       const mine = (early = []);
       try {
-        const page = await api.list({ limit: PAGE, filter, signal });
+        const page = await api.list({ limit: FIRST_PAGE, filter, signal });
         if (signal.aborted || early !== mine) return;
         const arrived = mine;
         early = null;
-        isLoaded = true;
+        isLoaded = isFresh.current = true;
         setError(null);
         setList(() => addEvents(addPage(EMPTY, page), arrived));
       } catch (failure) {
@@ -82,17 +85,30 @@ export function useLive(api, filter, onEvents) {
 
   const loadMore = useCallback(async () => {
     const before = list.rows.at(-1)?.id;
-    if (!before || loading.current === before) return;
+    if (!before || !isFresh.current || loading.current === before) return;
     loading.current = before;
     try {
-      const page = await api.list({ limit: PAGE, filter, before });
+      const page = await api.list({ limit: NEXT_PAGE, filter, before });
       if (loading.current === before) setList((now) => addPage(now, page));
     } catch (failure) {
-      setError(failure);
+      // The last row is no longer kept, and so none before it.
+      if (failure.status === 404) setList((now) => ({ ...now, more: false }));
+      else setError(failure);
     } finally {
       if (loading.current === before) loading.current = null;
     }
   }, [api, filter, list]);
 
-  return { list, setList, state, error, loadMore, retry: () => stream.current?.retry() };
+  /** Load older pages until the list has `count` rows, or all. Returns the rows. */
+  const loadUpTo = async (count) => {
+    let now = list;
+    while (now.more && now.rows.length < count) {
+      const page = await api.list({ limit: NEXT_PAGE, filter, before: now.rows.at(-1).id });
+      now = addPage(now, page);
+      setList((shown) => addPage(shown, page));
+    }
+    return now.rows;
+  };
+
+  return { list, setList, state, error, loadMore, loadUpTo, retry: () => stream.current?.retry() };
 }

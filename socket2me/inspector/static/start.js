@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/htm-preact-3.1.1.js";
 import { makeToken } from "./api.js";
 import { formatTime } from "./format.js";
-import { Brand, CopyLine, Notice, State } from "./parts.js";
+import { Brand, CopyButton, CopyLine, Notice, State } from "./parts.js";
 
 export function Start({ onOpen, version }) {
   const [error, setError] = useState(null);
@@ -63,7 +63,7 @@ function OpenExisting({ onOpen }) {
     <form onSubmit=${open}>
       <label class="field">
         <span>URL or token</span>
-        <input type="text" spellcheck="false" required value=${token} onInput=${(event) => setToken(event.currentTarget.value)} />
+        <input type="text" spellcheck=${false} required value=${token} onInput=${(event) => setToken(event.currentTarget.value)} />
       </label>
       <label class="field">
         <span>Secret</span>
@@ -107,19 +107,21 @@ export function AskSecret({ token, isWrong, onSecret, onLeave }) {
 }
 
 /** What stands in place of an empty list: how to make a first request, or that the filter matches nothing. */
-export function Empty({ url, filter, clear, info, kind }) {
+export function Empty({ url, secret, filter, clear, info, kind }) {
   if (filter) {
     return html`<${State} title="No request matches">
       <p>New requests that match <code>${filter}</code> appear here.</p>
       <button type="button" class="button" onClick=${clear}>Clear the filter</button>
     <//>`;
   }
-  const relay = new URL(url).origin;
-  return html`<div class="state first-steps">
-    <h2>Waiting for the first request</h2>
-    <ol>
+  return html`<div class="state"><h2>Waiting for the first request</h2><${FirstSteps} ...${{ url, secret, info, kind }} /></div>`;
+}
+
+/** The lines to copy: how to send a request to the URL, and how to bring its requests to an app. */
+export function FirstSteps({ url, secret, info, kind }) {
+  return html`<ol class="first-steps">
       <li>
-        <h3>Send one</h3>
+        <h3>Send a request</h3>
         <${CopyLine} text=${`curl -d '{"hello": "world"}' -H 'Content-Type: application/json' ${url}/hello`} label="curl" />
       </li>
       <li>
@@ -128,13 +130,12 @@ export function Empty({ url, filter, clear, info, kind }) {
       </li>
       ${kind !== "client" &&
       html`<li>
-        <h3>Bring requests to an app on your machine</h3>
-        <${CopyLine} text=${`socket2me listen http://localhost:3000 --server ${relay}`} label="listen" />
+        <h3>Bring its requests to an app on your machine</h3>
+        <${CopyLine} text=${`socket2me listen http://localhost:3000 --url ${url}`} label="listen" />
+        <p class="muted hint after">It asks for the secret of the URL: <${CopyButton} text=${secret} label="Copy the secret" class="quiet" /></p>
       </li>`}
     </ol>
-    ${info && html`<p class="muted">${senderNote(info)}</p>`}
-    ${info?.expires_at && html`<p class="muted">The URL lives until ${formatTime(info.expires_at)}.</p>`}
-  </div>`;
+    ${info && html`<p class="muted">${senderNote(info)} The URL lives until ${formatTime(info.expires_at)}.</p>`}`;
 }
 
 /** What senders are answered while no app is connected. */

@@ -35,6 +35,29 @@ BODIES = {
 }
 
 
+def test_a_url_that_exists(relay, app, tmp_path):
+    """With `--url` and its secret, `listen` takes the requests to a URL that something else made, and keeps it."""
+    made = relay.new_with_secret()
+    environment = {**clean_environment(), "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [BIN / "socket2me", "listen", app.url, "--url", made["url"], "--json"],
+        env={**environment, "SOCKET2ME_SECRET": made["secret"]},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert json.loads(process.stdout.readline())["url"] == made["url"]
+        assert relay.go(made["token"], tail="/x", data=b"1").status_code == 200
+        assert app.expect().line == "POST /x HTTP/1.1"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_SECONDS) == 0
+    kept = json.loads(next(tmp_path.rglob("tokens.json")).read_text())
+    assert [(each["token"], each["secret"]) for each in kept] == [(made["token"], made["secret"])]
+    for wrong in ("ftp://x/v1/go/abc", f"{relay.url}/v1/tokens/abc", f"{relay.url}/v1/go/"):
+        command = [BIN / "socket2me", "listen", app.url, "--url", wrong]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (done.returncode, wrong in done.stderr) == (2, True)
+
+
 def test_bytes_arrive_as_they_were_sent(relay, app, listen):
     """Method, path, query, headers and body are the caller's, whatever their type; and nothing else is sent."""
     command = listen(target=f"{app.url}/hooks")

@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "../vendor/htm-preact-3.1.1.js";
 import { count, formatExact, visible } from "../format.js";
 import { Notice } from "../parts.js";
-import { check, detect, likelyHeader, SCHEMES } from "../signature.js";
+import { check, detect, likelyHeader, MAX_CHECKED, SCHEMES } from "../signature.js";
 
 /** `signing` is {secret, scheme, header, hash}, kept by the page while it is open; `scheme` "" is the detected one; `summary` says what a check of all found. */
 export function Signature({ request, signing, setSigning, rowCount, checkAll, progress, summary }) {
@@ -37,12 +37,12 @@ export function Signature({ request, signing, setSigning, rowCount, checkAll, pr
       </label>
       <label>
         <span>Signing secret</span>
-        <input type="password" autocomplete="off" spellcheck="false" value=${signing.secret} onInput=${set("secret")} placeholder=${scheme === "standard" ? "whsec_…" : ""} />
+        <input type="password" autocomplete="off" spellcheck=${false} value=${signing.secret} onInput=${set("secret")} placeholder=${scheme === "standard" ? "whsec_…" : ""} />
       </label>
       ${scheme === "generic" &&
       html`<label>
           <span>Header</span>
-          <input type="text" spellcheck="false" value=${generic.header} onInput=${set("header")} placeholder="x-signature" />
+          <input type="text" spellcheck=${false} value=${generic.header} onInput=${set("header")} placeholder="x-signature" />
         </label>
         <label>
           <span>Hash</span>
@@ -57,7 +57,11 @@ export function Signature({ request, signing, setSigning, rowCount, checkAll, pr
     <${Result} result=${result} />
     <div class="check-all">
       <button type="button" class="button" disabled=${!signing.secret || progress !== null} onClick=${() => checkAll(generic)}>
-        ${progress === null ? `Check ${rowCount === 1 ? "the 1 request" : `all ${count(rowCount, "request")}`} in the list` : `Checked ${progress} …`}
+        ${progress === null ? rowCount === null
+              ? `Check the newest ${count(MAX_CHECKED, "request")}`
+              : rowCount === 1
+                ? "Check the request in the list"
+                : `Check all ${count(rowCount, "request")} in the list` : `Checked ${progress} …`}
       </button>
       ${progress === null && summary}
     </div>
