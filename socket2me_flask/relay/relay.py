@@ -90,11 +90,10 @@ class Relay:
         return record
 
     def forward(self, call: Call, record: TokenRecord) -> Answer:
-        """Deliver an admitted call to the token's client, and return the answer for its caller.
+        """Hand an admitted call to the token's client, and return what its caller hears.
 
-        Without a mailbox it waits for a client if none is connected. Raises `NobodyConnected` after the hold,
-        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `Rejected`, `ClientLeft` or `BadReply`
-        in the modes that wait for the client; what `Mailboxes.accept` raises.
+        Without a mailbox it waits for a client. Raises what `HoldQueue.add`, `PendingAck.answer` and
+        `Mailboxes.accept` raise, `NobodyConnected` after the hold, `ClientTooSlow`, or `NotAcknowledged`.
         """
         if record.secret_hash is None:
             return self._forward(call)
