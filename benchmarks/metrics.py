@@ -11,7 +11,7 @@ import urllib.request
 from forwarding import cost
 from harness import Client, Crowd, Row, Server, load, payload, post, use_load_core
 
-ROUNDS = 7
+ROUNDS = 6
 CLIENTS = 10_000
 SCRAPES = 50
 KEY = "a-key-of-the-metrics"
