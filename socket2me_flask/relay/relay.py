@@ -20,7 +20,7 @@ from ..errors import (
     UnknownToken,
 )
 from ..http.answers import Answer
-from ..limits import Rate
+from ..limits import Rate, check_rate
 from ..storage import Counts, TokenRecord, TokenStore
 from .call import Call
 from .delivery import LEGACY, Client, Delivery, PendingAck, deliver
@@ -267,13 +267,8 @@ class Relay:
         return held.result()
 
     def _check_rate(self, token: str) -> None:
-        retry_after_seconds = self._rate.hit(token)
-        if retry_after_seconds is not None:
-            raise TooManyRequests(
-                "SOCKET2ME_RATE_LIMIT_REQUESTS",
-                "This token is called more often than it may be.",
-                retry_after_seconds=retry_after_seconds,
-            )
+        message = "This token is called more often than it may be."
+        check_rate(self._rate, token, "SOCKET2ME_RATE_LIMIT_REQUESTS", message)
 
     def _count(self, record: TokenRecord, counts: Counts) -> None:
         token = record.token
