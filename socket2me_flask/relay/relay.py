@@ -90,7 +90,7 @@ class Relay:
         return record
 
     def forward(self, call: Call, record: TokenRecord) -> Answer:
-        """Hand an admitted call to the token's client, and return what its caller hears.
+        """Deliver an admitted call to the token's client, and return the answer for its caller.
 
         Without a mailbox it waits for a client. Raises what `HoldQueue.add`, `PendingAck.answer` and
         `Mailboxes.accept` raise, `NobodyConnected` after the hold, `ClientTooSlow`, or `NotAcknowledged`.
