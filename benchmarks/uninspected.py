@@ -2,6 +2,7 @@
 
 from socket2me_flask import get_services
 from socket2me_flask.http.answers import Answer
+from socket2me_flask.relay import relay
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.delivery import Delivery
 from socket2me_flask.relay.relay import Relay
@@ -18,8 +19,10 @@ class Uninspected(Relay):
         self._count(record, Counts(forwarded=1, last_request_at=call.received_at))
         return answer
 
-    def _answer(self, call: Call, delivery: Delivery) -> Answer:
-        return OK
+
+def answer_of(call: Call, delivery: Delivery, timeouts: object) -> Answer:
+    return OK
 
 
+relay.answer_of = answer_of
 get_services(app).relay.__class__ = Uninspected

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import request_id
 from .errors import RelayError, ShuttingDown, UnknownHost
 from .http.answers import ErrorAnswers
 from .http.hosts import Hosts
 from .lifecycle import Lifecycle
+from .telemetry import request_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

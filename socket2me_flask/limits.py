@@ -14,7 +14,7 @@ from limits.errors import StorageError
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
-from .errors import StoreUnavailable
+from .errors import StoreUnavailable, TooManyRequests
 
 # How many keys a rate counts in memory, of some 150 bytes each. A peer that has more addresses than this has no
 # bound anyway.
@@ -26,6 +26,13 @@ class Rate(Protocol):
 
     def hit(self, key: str) -> int | None:
         """Count one more. Return None if it may be done, else in how many seconds it may."""
+
+
+def check_rate(rate: Rate, key: str, setting: str, message: str) -> None:
+    """Count one more of what `rate` bounds, whose name is `setting`. Raises `TooManyRequests` with `message`."""
+    retry_after_seconds = rate.hit(key)
+    if retry_after_seconds is not None:
+        raise TooManyRequests(setting, message, retry_after_seconds=retry_after_seconds)
 
 
 class NoRate:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from . import request_id
 from .relay.tokens import SECRET
+from .telemetry import request_id
 
 _GIVEAWAY = re.compile(
     SECRET
@@ -152,7 +152,7 @@ _is_plain = re.compile(r"[\w.:/<>-]*", re.ASCII).fullmatch
 def configure(level: str, log_format: str) -> None:
     """Log what the relay and its libraries have to say to standard error, as gunicorn does: `text` or `json`."""
     if log_format == "json":
-        from . import json_logs
+        from .telemetry import json_logs
 
         handler = logging.StreamHandler(json_logs.STREAM)
         handler.setFormatter(json_logs.JSONFormatter())

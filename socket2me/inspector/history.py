@@ -140,7 +140,7 @@ class History(Protocol):
         """Return the requests one by one, newest first; `before` is the id of one, which is left out with all
         newer ones. Raises `UnknownRequest` at once if that is not kept.
 
-        Without bodies, `body`, `timeline` and `response` may be empty.
+        `timeline` may be empty, and so may `body` and `response` without bodies.
         """
 
     def position(self, token: str, request_id: str | None = None) -> int:

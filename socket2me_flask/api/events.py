@@ -8,7 +8,7 @@ import limits
 from flask import Blueprint, Response, json, jsonify, request
 
 from ..errors import TooManyRequests, UnknownEvent
-from ..limits import address_key
+from ..limits import address_key, check_rate
 from ..relay.call import shown
 from ..relay.mailbox import Mailboxes
 from ..services import get_services
@@ -118,13 +118,8 @@ def _one_of_few(token: str, answer: Callable[[], Response]) -> Response:
 def _mailboxes(token: str) -> Mailboxes:
     """Return the mailboxes, if the token has one and the caller its secret, and asks no more often than it may."""
     record = find_with_secret(token)
-    retry_after_seconds = get_services().event_rate.hit(token)
-    if retry_after_seconds is not None:
-        raise TooManyRequests(
-            "RATE_LIMIT_EVENTS",
-            "The events of this token are asked for too often.",
-            retry_after_seconds=retry_after_seconds,
-        )
+    message = "The events of this token are asked for too often."
+    check_rate(get_services().event_rate, token, "RATE_LIMIT_EVENTS", message)
     mailboxes = get_services().relay.mailboxes
     if mailboxes is None or not record.mailbox:
         raise UnknownEvent("This token has no mailbox.")

@@ -14,10 +14,8 @@ from urllib.parse import quote, unquote
 
 from flask import Blueprint, Response, request
 
-from .. import request_id
 from ..errors import RelayError, UnknownToken
 from ..gateway import UPGRADE
-from ..histogram import Histogram
 from ..http.answers import OUTCOMES, Answer
 from ..http.request_body import BodyReader, BodySource, EnvironBody
 from ..relay.call import Call
@@ -25,6 +23,8 @@ from ..relay.relay import Relay
 from ..relay.tokens import is_token
 from ..services import get_services
 from ..storage import TokenRecord
+from ..telemetry import request_id
+from ..telemetry.histogram import Histogram
 from .error_handlers import AnswerResponse
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")

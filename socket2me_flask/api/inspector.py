@@ -17,14 +17,15 @@ from socket2me.inspector.errors import InspectorError
 from socket2me.inspector.http import ROUTES, Inspector, Question, Reply
 from socket2me.inspector.replay import Draft
 
-from .. import errors, request_id
+from .. import errors
 from ..concurrency.loop import Loop
 from ..errors import NoHistory, RelayError, TooManyRequests
 from ..http.request_body import EnvironBody
-from ..limits import AtOnce, address_key
+from ..limits import AtOnce, address_key, check_rate
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..services import get_services
+from ..telemetry import request_id
 from .forward import Forwarder
 from .tokens import add_headers, find_with_secret
 
@@ -101,13 +102,8 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
     if not record.inspect:
         raise NoHistory
     environ = request.environ
-    retry_after_seconds = services.event_rate.hit(token)
-    if retry_after_seconds is not None:
-        raise TooManyRequests(
-            "RATE_LIMIT_EVENTS",
-            "The history of this token is asked for too often.",
-            retry_after_seconds=retry_after_seconds,
-        )
+    message = "The history of this token is asked for too often."
+    check_rate(services.event_rate, token, "RATE_LIMIT_EVENTS", message)
     question = Question(
         token,
         request_id,

@@ -5,9 +5,9 @@ import hmac
 from flask import Blueprint, Response
 
 from ..errors import Unauthorized
-from ..prometheus import CONTENT_TYPE, render
 from ..relay.tokens import hash_of
 from ..services import get_services
+from ..telemetry.prometheus import CONTENT_TYPE, render
 from .tokens import bearer
 
 blueprint = Blueprint("metrics", __name__)

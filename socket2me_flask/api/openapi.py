@@ -16,13 +16,14 @@ from socket2me.inspector.filters import MAX_FILTER_CHARACTERS
 from socket2me.inspector.http import DEFAULT_LIMIT, MAX_LIMIT
 from socket2me.inspector.record import OUTCOMES, STEPS
 
-from .. import errors, request_id
+from .. import errors
 from ..config import Settings
 from ..errors import RelayError
 from ..http.answers import SECURITY_HEADERS
 from ..relay.tokens import SECRET, TOKEN
 from ..services import get_services
 from ..storage import MODES
+from ..telemetry import request_id
 from .forward import METHODS
 
 blueprint = Blueprint("openapi", __name__)

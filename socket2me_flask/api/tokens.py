@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from ..errors import BadRequest, Forbidden, ForbiddenOrigin, TooManyRequests, Unauthorized, UnknownToken
+from ..errors import BadRequest, Forbidden, ForbiddenOrigin, Unauthorized, UnknownToken
 from ..http.answers import prefers
 from ..http.request_body import EnvironBody
-from ..limits import address_key
+from ..limits import address_key, check_rate
 from ..relay.tokens import hash_of, is_secret, is_token, new_secret
 from ..services import get_services
 from ..storage import MODES, TokenRecord
@@ -111,13 +111,9 @@ def _check_who_asks() -> None:
     given = bearer()
     # All are compared, each in constant time: how long it takes tells nothing.
     may_ask = not keys or any([hmac.compare_digest(hash_of(given or ""), hash_of(key)) for key in keys])
-    retry_after_seconds = services.new_rate.hit(address_key(request.remote_addr or ""))  # a guess counts, too
-    if retry_after_seconds is not None:
-        raise TooManyRequests(
-            "SOCKET2ME_RATE_LIMIT_NEW",
-            "Your address asks for too many tokens.",
-            retry_after_seconds=retry_after_seconds,
-        )
+    address = address_key(request.remote_addr or "")
+    # A guess of a key counts, too.
+    check_rate(services.new_rate, address, "SOCKET2ME_RATE_LIMIT_NEW", "Your address asks for too many tokens.")
     if not may_ask:
         raise Unauthorized("This relay asks for a key: Authorization: Bearer <key>.")
 

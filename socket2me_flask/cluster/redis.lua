@@ -15,8 +15,8 @@
 --                          request that was dropped for a bound
 --   s2m:calls:T    zset    id of a request -> its position
 --   s2m:changes:T  zset    "position id" -> position of the last entry of a timeline that was written at once
---   s2m:call:T:I   hash    head, body, cost, position; status, ms, outcome: what its caller was answered; e1, e2...: the
---                          entries whose last has that position; r1, r2...: the response that was written with them
+--   s2m:call:T:I   hash    head, body, cost, position; status, ms, outcome, response: what its caller was answered; e1,
+--                          e2...: the entries whose last has that position
 --   s2m:watchers:T set     processes that are notified of each change
 -- Of all:
 --   s2m:calls      zset    "id token" of a request of a history -> when it was received
@@ -440,7 +440,7 @@ local function keep_change(token, process, max_requests, max_bytes, total_bytes,
   local position = call('HINCRBY', history, 'position', count)
   call('ZADD', 's2m:changes:' .. token, position, position .. ' ' .. id)
   call('HSET', key, 'e' .. position, entries)
-  if response ~= '' then call('HSET', key, 'r' .. position, response) end
+  if response ~= '' then call('HSET', key, 'response', response) end
   if status ~= '' then call('HSET', key, 'status', status, 'ms', ms) end
   if outcome ~= '' and (outcome ~= 'kept' or call('HEXISTS', key, 'outcome') == 0) then
     call('HSET', key, 'outcome', outcome)
@@ -475,15 +475,18 @@ function scripts.history_update(token, process, max_requests, max_bytes, total_b
   return keep_within(token, max_requests, max_bytes, total_bytes)
 end
 
--- A request without its timeline: head, position, status, ms, outcome, and the body or nothing.
+-- A request without its timeline: head, position, status, ms, outcome; body and response, or nothing.
 local function shown_call(token, id, with_body)
   local found = call('HMGET', call_key(token, id), 'head', 'position', 'status', 'ms', 'outcome')
   if not found[1] then return false end
-  found[6] = with_body == '1' and call('HGET', call_key(token, id), 'body')
+  found[6], found[7] = false, false
+  if with_body == '1' then
+    found[6], found[7] = unpack(call('HMGET', call_key(token, id), 'body', 'response'))
+  end
   return found
 end
 
--- A request with its body, then entries and responses in their order.
+-- A request with its body, then entries in their order.
 function scripts.history_find(token, id)
   local row = shown_call(token, id, '1')
   if not row then return false end
@@ -494,7 +497,7 @@ function scripts.history_find(token, id)
   end
   table.sort(positions)
   for _, position in ipairs(positions) do
-    result[#result + 1] = call('HMGET', key, 'e' .. position, 'r' .. position)
+    result[#result + 1] = call('HGET', key, 'e' .. position)
   end
   return result
 end

@@ -7,7 +7,7 @@ calls here, `sockets/` brings clients to `presence.py`.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import (
     ClientBusy,
@@ -20,7 +20,7 @@ from ..errors import (
     UnknownToken,
 )
 from ..http.answers import Answer
-from ..limits import Rate
+from ..limits import Rate, check_rate
 from ..storage import Counts, TokenRecord, TokenStore
 from .call import Call
 from .delivery import LEGACY, Client, Delivery, PendingAck, deliver
@@ -92,9 +92,8 @@ class Relay:
     def forward(self, call: Call, record: TokenRecord) -> Answer:
         """Deliver an admitted call to the token's client, and return the answer for its caller.
 
-        Without a mailbox it waits for a client if none is connected. Raises `NobodyConnected` after the hold,
-        `TooManyHeld` at once, or `ClientTooSlow`; `NotAcknowledged`, `Rejected`, `ClientLeft` or `BadReply`
-        in the modes that wait for the client; what `Mailboxes.accept` raises.
+        Without a mailbox it waits for a client. Raises what `HoldQueue.add`, `PendingAck.answer` and
+        `Mailboxes.accept` raise, `NobodyConnected` after the hold, `ClientTooSlow`, or `NotAcknowledged`.
         """
         if record.secret_hash is None:
             return self._forward(call)
@@ -103,7 +102,6 @@ class Relay:
         return self._forward_counted(call, record)
 
     def _forward_counted(self, call: Call, record: TokenRecord) -> Answer:
-        """Forward a call for a token with a secret."""
         try:
             if record.mailbox and self.mailboxes is not None:
                 answer = self.mailboxes.accept(call, self._timeouts)
@@ -217,13 +215,13 @@ class Relay:
     def _forward(self, call: Call) -> Answer:
         client = self.presence.get(call.token)
         if client is not None and client.bounds_calls:
-            return self._answer(call, self._hold(call))
+            return answer_of(call, self._hold(call), self._timeouts)
         if client is not None:
             try:
                 delivery = deliver(call, client)
             except ClientGone:
                 self.presence.detach(call.token, client)
-                return self._answer(call, self._hold(call))
+                return answer_of(call, self._hold(call), self._timeouts)
             number = client.number
             # Others have their turn here; what they queue for this client goes out in one piece with it.
             self._yield_to_others()
@@ -232,32 +230,11 @@ class Relay:
             except ClientGone:
                 self.presence.detach(call.token, client)
                 if client.has_lost(number):
-                    return self._answer(call, self._hold(call))
-            return self._answer(call, delivery)
+                    return answer_of(call, self._hold(call), self._timeouts)
+            return answer_of(call, delivery, self._timeouts)
         if (elsewhere := self.peers.deliver(call)) is not None:
-            return self._answer(call, elsewhere)
-        return self._answer(call, self._hold(call))
-
-    def _answer(self, call: Call, delivery: Delivery) -> Answer:
-        """Return the answer for the caller of a call that was delivered, once it is known."""
-        pending_ack, trace = delivery.pending_ack, call.trace
-        if trace is not None:
-            trace.note("sent", outcome="sent")
-        if pending_ack is None:
-            return LEGACY_OK if call.is_legacy else OK
-        call.body = b""  # it is not needed any more, and many calls may wait here
-        if trace is not None:
-            trace.write()
-        if not pending_ack.wait(self._timeouts[delivery.mode]):
-            delivery.forget()
-            if not pending_ack.is_resolved:  # it may have come just now
-                if call.is_legacy:
-                    return LEGACY_OK  # as the later originals answered
-                raise NotAcknowledged
-        answer = pending_ack.answer()
-        if trace is not None:
-            trace.note("acknowledged", outcome="acknowledged" if delivery.mode == "ack" else "replied")
-        return answer
+            return answer_of(call, elsewhere, self._timeouts)
+        return answer_of(call, self._hold(call), self._timeouts)
 
     def _hold(self, call: Call) -> Delivery:
         """Wait for the next client to take a call, unless one came and takes it at once."""
@@ -290,13 +267,8 @@ class Relay:
         return held.result()
 
     def _check_rate(self, token: str) -> None:
-        retry_after_seconds = self._rate.hit(token)
-        if retry_after_seconds is not None:
-            raise TooManyRequests(
-                "SOCKET2ME_RATE_LIMIT_REQUESTS",
-                "This token is called more often than it may be.",
-                retry_after_seconds=retry_after_seconds,
-            )
+        message = "This token is called more often than it may be."
+        check_rate(self._rate, token, "SOCKET2ME_RATE_LIMIT_REQUESTS", message)
 
     def _count(self, record: TokenRecord, counts: Counts) -> None:
         token = record.token
@@ -309,3 +281,25 @@ class Relay:
             return self._store.get_cached(token) is not None
         except StoreUnavailable:
             return True
+
+
+def answer_of(call: Call, delivery: Delivery, timeouts: Mapping[str, float]) -> Answer:
+    """Return the answer for the caller of a call that was delivered, once it is known."""
+    pending_ack, trace = delivery.pending_ack, call.trace
+    if trace is not None:
+        trace.note("sent", outcome="sent")
+    if pending_ack is None:
+        return LEGACY_OK if call.is_legacy else OK
+    call.body = b""  # it is not needed any more, and many calls may wait here
+    if trace is not None:
+        trace.write()
+    if not pending_ack.wait(timeouts[delivery.mode]):
+        delivery.forget()
+        if not pending_ack.is_resolved:  # it may have come just now
+            if call.is_legacy:
+                return LEGACY_OK  # as the later originals answered
+            raise NotAcknowledged
+    answer = pending_ack.answer()
+    if trace is not None:
+        trace.note("acknowledged", outcome="acknowledged" if delivery.mode == "ack" else "replied")
+    return answer

@@ -32,13 +32,13 @@ from ..errors import (
     Unauthorized,
     UnknownToken,
 )
-from ..histogram import Histogram
 from ..http.answers import ErrorAnswers
 from ..http.origins import Origins
 from ..logs import MAX_CLIENT_RECORDS
 from ..relay.presence import Presence
 from ..relay.tokens import is_secret, is_token, tag_of
 from ..storage import TokenStore
+from ..telemetry.histogram import Histogram
 from .acknowledgements import ACKS, Acknowledgements
 from .auth import OPTION_NAMES, parse_auth
 from .client import SocketClient

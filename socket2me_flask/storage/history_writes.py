@@ -37,13 +37,20 @@ def pack_head(record: RequestRecord) -> bytes:
 
 
 def unpack_record(
-    head: bytes, position: int, status: int | None, ms: float | None, outcome: str | None, body: bytes | None
+    head: bytes,
+    position: int,
+    status: int | None,
+    ms: float | None,
+    outcome: str | None,
+    body: bytes | None,
+    response: bytes | None,
 ) -> RequestRecord:
-    """Return a request without its timeline and response."""
+    """Return a request without its timeline."""
     found: Mapping[str, Any] = unpack(head)
     known = {name: found[name] for name in _HEAD if name in found}
     known["headers"] = tuple((name, value) for name, value in known["headers"])
-    return RequestRecord(**known, body=body or b"", status=status, ms=ms, outcome=outcome, position=position)
+    state: dict[str, Any] = {"status": status, "ms": ms, "outcome": outcome, "response": unpack_response(response)}
+    return RequestRecord(**known, **state, body=body or b"", position=position)
 
 
 def unpack_entries(packed: bytes) -> list[Entry]:

@@ -19,7 +19,6 @@ from .history_writes import (
     pack_head,
     unpack_entries,
     unpack_record,
-    unpack_response,
 )
 
 # How long Redis notifies a process of the changes of a token that it watches, unless it says so again.
@@ -57,8 +56,8 @@ class RedisHistory(HistoryWrites):
             raise UnknownRequest
         row, *changes = found
         record = _record(row)
-        for entries, response in changes:
-            record.apply(Update(unpack_entries(entries), response=unpack_response(response)))
+        for entries in changes:
+            record.apply(Update(unpack_entries(entries)))
         return record
 
     def records(
@@ -150,7 +149,7 @@ def _texts(update: Update) -> tuple[Any, ...]:
 
 
 def _record(row: Sequence[Any]) -> RequestRecord:
-    head, position, status, ms, outcome, body = row
+    head, position, status, ms, outcome, body, response = row
     return unpack_record(
         head,
         int(position),
@@ -158,4 +157,5 @@ def _record(row: Sequence[Any]) -> RequestRecord:
         float(ms) if ms else None,
         outcome.decode() if outcome else None,
         body,
+        response,
     )

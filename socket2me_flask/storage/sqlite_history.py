@@ -21,12 +21,15 @@ from .history_writes import (
     pack_head,
     unpack_entries,
     unpack_record,
-    unpack_response,
 )
 from .sqlite_database import Database
 
 _RECORD = "head, h.position, status, ms, outcome"
-_BODY = "(SELECT body FROM history_bodies b WHERE b.position = h.position)"
+_CONTENT = (
+    "(SELECT body FROM history_bodies b WHERE b.position = h.position), "
+    "(SELECT response FROM history_changes r WHERE r.request = h.position AND response IS NOT NULL)"
+)
+_NO_CONTENT = "NULL, NULL"
 
 
 # Above every position.
@@ -161,7 +164,7 @@ class _Tables:
     ) -> list[RequestRecord]:
         """Return requests between two positions, no more than one beyond `BYTES_AT_ONCE`."""
         rows = self._database.execute(
-            f"SELECT {_RECORD}, {_BODY if with_bodies else 'NULL'} FROM history h "  # noqa: S608
+            f"SELECT {_RECORD}, {_CONTENT if with_bodies else _NO_CONTENT} FROM history h "  # noqa: S608
             "WHERE token = ? AND position > ? AND position < ? "
             f"ORDER BY position {'ASC' if oldest_first else 'DESC'}",
             (token, after, before),
@@ -177,16 +180,16 @@ class _Tables:
     def find(self, token: str, request_id: str) -> RequestRecord | None:
         execute = self._database.execute
         row = execute(
-            f"SELECT {_RECORD}, {_BODY} FROM history h WHERE id = ? AND token = ?",  # noqa: S608
+            f"SELECT {_RECORD}, {_CONTENT} FROM history h WHERE id = ? AND token = ?",  # noqa: S608
             (request_id, token),
         ).fetchone()
         if row is None:
             return None
         record = unpack_record(*row)
-        for entries, response in execute(
-            "SELECT entries, response FROM history_changes WHERE request = ? ORDER BY position", (record.position,)
+        for (entries,) in execute(
+            "SELECT entries FROM history_changes WHERE request = ? ORDER BY position", (record.position,)
         ):
-            record.apply(Update(unpack_entries(entries), response=unpack_response(response)))
+            record.apply(Update(unpack_entries(entries)))
         return record
 
     def position_of(self, token: str, request_id: str | None) -> int | None:
@@ -202,7 +205,7 @@ class _Tables:
         if size is not None and after < size.floor:
             return None
         rows = self._database.execute(
-            f"SELECT c.position, entries, {_RECORD}, {_BODY if with_bodies else 'NULL'} "  # noqa: S608
+            f"SELECT c.position, entries, {_RECORD}, {_CONTENT if with_bodies else _NO_CONTENT} "  # noqa: S608
             "FROM history_changes c JOIN history h ON h.position = c.request "
             "WHERE c.token = ? AND c.position > ? ORDER BY c.position",
             (token, after),

@@ -6,10 +6,10 @@ wants to see it.
 
 from typing import Any
 
-from .. import request_id
 from ..api.forward import METHODS, parse_target
 from ..http.answers import Answer
 from ..services import Services
+from ..telemetry import request_id
 
 
 class Accelerator:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base_async import AsyncWorker
 
-from .. import json_logs
+from ..telemetry import json_logs
 from .json_logger import JSONLogger
 
 if TYPE_CHECKING:

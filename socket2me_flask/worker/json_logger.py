@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 from gunicorn.glogging import Logger
 
-from ..json_logs import STREAM, JSONFormatter
 from ..relay.tokens import tag_of
+from ..telemetry.json_logs import STREAM, JSONFormatter
 
 # The token of a target, whether or not it is one.
 _token_of = re.compile(r"[^?#]*/(?:go|refresh|tokens)/([^/?#]+)").match

@@ -11,9 +11,9 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
 
-from .. import request_id
 from ..errors import MalformedRequest
 from ..http.answers import Answer, ErrorAnswers
+from ..telemetry import request_id
 from .budgets import HeadTooLarge
 from .json_logger import JSONLogger
 from .tcp_connection import Connection

@@ -12,13 +12,13 @@ from gunicorn.http import errors as http_errors
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.parser import RequestParser
 
-from .. import request_id
 from ..concurrency.poller import Poller
 from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import TooManyUnread
 from ..http.answers import ErrorAnswers
 from ..http.request_body import DISCARD_BYTES
 from ..services import find_services, the_only_services
+from ..telemetry import request_id
 from .accelerator import Accelerator
 from .budgets import Budgets, TooMuchUnread
 from .gunicorn_settings import has_request_hooks

@@ -1,22 +1,10 @@
 """A call is the same whether the worker forwards it by itself or the blueprint does: one contract, both ways."""
 
-import shlex
-
 import pytest
 import requests
 
 from tests.support.raw import Raw
-from tests.support.servers import WITH_C_PARSER, PythonListener, Server, command_for
-
-
-class HookedServer(Server):
-    """`hooked.py` under gunicorn."""
-
-    @staticmethod
-    def command(runner, port):
-        _, environment = command_for(runner, port)
-        return shlex.split("gunicorn -k eventlet tests.support.hooked:app"), environment
-
+from tests.support.servers import WITH_C_PARSER, HookedServer, PythonListener
 
 SETTINGS = {"HOLD_SECONDS": 0, "REPLY_TIMEOUT_SECONDS": 0.3, "BODY_TIMEOUT_SECONDS": 1, "TRUSTED_PROXY_HOPS": 1}
 

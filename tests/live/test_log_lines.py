@@ -10,10 +10,10 @@ from datetime import datetime
 import pytest
 import requests
 
-from tests.live.test_both_ways import HookedServer
 from tests.support.raw import Raw
 from tests.support.servers import (
     ROOT,
+    HookedServer,
     PythonListener,
     WebSocket,
     clean_environment,

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.live.test_both_ways import HookedServer
 from tests.support.raw import Raw
-from tests.support.servers import ROOT, PythonListener, WebSocket, wait_until
+from tests.support.servers import ROOT, HookedServer, PythonListener, WebSocket, wait_until
 
 KEY = "key-of-the-metrics"
 SETTINGS = {

@@ -183,6 +183,15 @@ class Server:
         return requests.request(method, f"{self.url}/v1/go/{token}{tail}", timeout=20, **kwargs)
 
 
+class HookedServer(Server):
+    """`hooked.py` under gunicorn."""
+
+    @staticmethod
+    def command(runner, port):
+        _, environment = command_for(runner, port)
+        return shlex.split("gunicorn -k eventlet tests.support.hooked:app"), environment
+
+
 class Previous(Server):
     """A relay of the code in `folder`, which needs another gunicorn: under `flask run`."""
 

@@ -88,8 +88,9 @@ def test_an_update_changes_what_it_says(store, token):
     assert found.timeline[3] == Entry(4.0, "kept", "202 Accepted")
     assert (found.status, found.ms, found.outcome) == (202, 1.5, "acknowledged")
     assert (found.response.status, found.response.body) == (201, ANY_BYTES)
-    (listed,) = store.history.records(token)
+    (listed,) = store.history.records(token, with_bodies=True)
     assert listed.state() == found.state()
+    assert listed.response.body == ANY_BYTES
 
 
 def test_what_is_not_kept_is_unknown(store, token):

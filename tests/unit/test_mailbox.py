@@ -86,7 +86,7 @@ def test_what_is_known_of_dead_letters_has_a_bound(store, record):
         mailboxes.notify(record.token)
         wait_until(lambda: len(mailboxes.overdue) == 1, "it is sent")
         mailboxes.overdue.run(lambda: None)
-    assert mailboxes.dead_lettered == MAX_DEAD + 2
+    assert mailboxes.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] == MAX_DEAD + 2
     assert client.forgotten == [1, 2]
 
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, TextIO
 
+from ..logs import fields_of, redact, redact_id
 from . import request_id
-from .logs import fields_of, redact, redact_id
 
 # Where lines are written, whatever `sys.stderr` is.
 STREAM: TextIO = sys.__stderr__ or io.StringIO()

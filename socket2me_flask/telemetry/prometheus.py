@@ -17,9 +17,9 @@ from prometheus_client.exposition import generate_latest
 
 from socket2me import __version__
 
-from .errors import RelayError, StoreUnavailable
+from ..errors import RelayError, StoreUnavailable
+from ..services import Services
 from .histogram import Histogram
-from .services import Services
 
 __all__ = ["CONTENT_TYPE", "render"]
 

@@ -1,0 +1,1 @@
+"""What the relay tells of itself: request ids, metrics, and its log as JSON."""
