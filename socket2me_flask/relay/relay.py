@@ -85,7 +85,7 @@ class Relay:
         try:
             self._check_rate(token)
         except TooManyRequests:
-            self._count(record, Counts(refused=1))
+            self.count_refused(record)
             raise
         return record
 
@@ -112,6 +112,10 @@ class Relay:
             raise
         self._count(record, Counts(forwarded=1, last_request_at=call.received_at))
         return answer
+
+    def count_refused(self, record: TokenRecord) -> None:
+        """Count a call that is answered with an error before it is forwarded."""
+        self._count(record, Counts(refused=1))
 
     def counts(self, token: str) -> Counts:
         """Return what was counted of a token with a secret; of any other, nothing is kept."""
@@ -174,10 +178,21 @@ class Relay:
         mode: str = "notify",
         mailbox: bool = False,
         inspect: bool = False,
+        verify: Callable[[str], str] | None = None,
     ) -> TokenRecord:
-        """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
+        """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`.
+
+        `verify` returns what is stored for the token to verify its calls with.
+        """
+        token = new_token()
         record = self._store.add(
-            new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+            token,
+            ttl_seconds,
+            secret_hash=secret_hash,
+            mode=mode,
+            mailbox=mailbox,
+            inspect=inspect,
+            verify=verify(token) if verify is not None else None,
         )
         self.tokens_issued += 1
         return record

@@ -21,7 +21,7 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _TOKENS = """
 CREATE TABLE tokens (
@@ -77,12 +77,16 @@ DROP TABLE events_of_columns;
 # Versions 1 to 3 kept no history.
 _ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}"
 
+# Up to version 4, tokens had no signatures.
+_ADD_VERIFY = "ALTER TABLE tokens ADD COLUMN verify TEXT;"
+
 # From each version, the statements that make a file of this one. 0 is an empty file.
 MIGRATIONS = {
-    0: _TOKENS + _EVENTS + _HISTORY,
-    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
-    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
-    3: _ADD_HISTORY,
+    0: _TOKENS + _ADD_VERIFY + _EVENTS + _HISTORY,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
+    3: _ADD_HISTORY + _ADD_VERIFY,
+    4: _ADD_VERIFY,
 }
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
