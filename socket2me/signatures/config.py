@@ -78,7 +78,9 @@ class Verifier:
     def __init__(self, config: Config) -> None:
         provider = PROVIDERS[config.provider]
         self.provider = config.provider
+        self.verified = {"provider": config.provider}
         self.signs_url = provider.signs_url
+        self.asks = provider.handshake is not None
         self.topic: str | None = None
         self._tolerance_seconds = config.tolerance_seconds
         self._handshake = provider.handshake

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+from .hmac_key import HmacKey
 from .providers import PROVIDERS
 from .public_keys import BadKey
 from .received import BadSignature, Received
@@ -22,7 +23,7 @@ class Resigner:
         self._scheme = PROVIDERS[provider].scheme
         assert isinstance(self._scheme, HmacScheme | StandardScheme | StripeScheme)  # noqa: S101  # as `RESIGNABLE` says
         self._key = self._scheme.key(secret)
-        if not isinstance(self._key, bytes):
+        if not isinstance(self._key, HmacKey):
             raise BadKey("a public key signs nothing")
 
     def signed_at(self, headers: Mapping[str, str]) -> int | None:
@@ -55,13 +56,13 @@ class Resigner:
             case StandardScheme() as standard:
                 family = family_of(headers)
                 event_id = Received("", headers, b"").header(f"{family}-id")
-                signed = b"%b.%b.%b" % (event_id.encode("latin-1"), timestamp.encode(), body)
+                head = f"{event_id}.{timestamp}.".encode("latin-1")
                 new = {
                     f"{family}-timestamp": timestamp,
-                    f"{family}-signature": f"v1,{standard.sign(self._key, signed)}",
+                    f"{family}-signature": f"v1,{standard.sign(self._key, head, body)}",
                 }
             case HmacScheme(timestamp_header=str() as name) as scheme:
-                signature = scheme.sign(self._key, b"v0:%b:%b" % (timestamp.encode(), body))
+                signature = scheme.sign(self._key, f"v0:{timestamp}:".encode(), body)
                 new = {name: timestamp, scheme.header: scheme.prefix + signature}
             case _:
                 raise BadSignature("malformed")

@@ -6,14 +6,15 @@ on how much of a signature is right, and go over all secrets and all signatures.
 
 import base64
 import hashlib
-import hmac
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from typing import Any, Protocol
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+from .hmac_key import HmacKey
 from .public_keys import (
     ED25519_SIGNATURE_BYTES,
     BadKey,
@@ -82,37 +83,39 @@ class HmacScheme:
         size = HASHES[self.hash]
         object.__setattr__(self, "_length", 2 * size if self.encoding == "hex" else (size + 2) // 3 * 4)
 
-    def key(self, secret: str) -> bytes:
-        return secret.encode()
+    def key(self, secret: str) -> HmacKey:
+        return HmacKey(secret.encode(), self.hash)
 
-    def check(self, request: Received, keys: Sequence[bytes], now: float, tolerance: float) -> None:
+    def check(self, request: Received, keys: Sequence[HmacKey], now: float, tolerance: float) -> None:
         value = request.header(self.header)
         timestamp = request.header(self.timestamp_header) if self.timestamp_header is not None else ""
-        signature = value.removeprefix(self.prefix)
-        if len(value) - len(signature) != len(self.prefix) or len(signature) != self._length:
+        signature = value[len(self.prefix) :]
+        if len(signature) != self._length or not value.startswith(self.prefix) or not value.isascii():
             raise BadSignature("malformed")
         if self.encoding == "hex":
             signature = signature.lower()
-        signed = request.body if self.template == "{body}" else self._signed(request, timestamp)
-        # Not `any` of a generator: all are compared.
-        if not any([is_same(signature, self.sign(key, signed)) for key in keys]):
+        signed = (request.body,) if self.template == "{body}" else self._signed(request, timestamp)
+        is_signed = False
+        for key in keys:  # all are compared
+            is_signed |= compare_digest(signature, self.sign(key, *signed))
+        if not is_signed:
             is_encoded = re.fullmatch(f"{ENCODINGS[self.encoding]}+={{0,2}}", signature) is not None
             raise BadSignature("mismatch" if is_encoded else "malformed")
         if self.timestamp_header is not None:
             check_time(timestamp, now, tolerance)
 
-    def sign(self, key: bytes, signed: bytes) -> str:
+    def sign(self, key: HmacKey, *signed: bytes) -> str:
         """Return the signature of what is signed, without the prefix."""
-        digest = hmac.digest(key, signed, self.hash)
+        digest = key.digest(*signed)
         return digest.hex() if self.encoding == "hex" else base64.b64encode(digest).decode()
 
-    def _signed(self, request: Received, timestamp: str) -> bytes:
+    def _signed(self, request: Received, timestamp: str) -> list[bytes]:
         values = {"{timestamp}": timestamp.encode("latin-1"), "{body}": request.body}
         if self.id_header is not None:
             values["{id}"] = request.header(self.id_header).encode("latin-1")
         if "{url}" in self._parts:
             values["{url}"] = request.url.encode("latin-1", "replace")
-        return b"".join([values[part] if part in values else part.encode() for part in self._parts])
+        return [values[part] if part in values else part.encode() for part in self._parts]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class SecretScheme:
 
     def check(self, request: Received, keys: Sequence[bytes], now: float, tolerance: float) -> None:
         value = request.header(self.header).encode("latin-1", "replace")
-        if not any([hmac.compare_digest(value, key) for key in keys]):
+        if not any([compare_digest(value, key) for key in keys]):
             raise BadSignature("mismatch")
 
 
@@ -141,35 +144,36 @@ class StripeScheme:
 
     header = "stripe-signature"
 
-    def key(self, secret: str) -> bytes:
-        return secret.encode()
+    def key(self, secret: str) -> HmacKey:
+        return HmacKey(secret.encode(), "sha256")
 
-    def check(self, request: Received, keys: Sequence[bytes], now: float, tolerance: float) -> None:
+    def check(self, request: Received, keys: Sequence[HmacKey], now: float, tolerance: float) -> None:
         value = request.headers.get(self.header)
         if not value:
             raise BadSignature("missing")
-        times, signatures = [], []
+        timestamp, signatures = None, []
         for item in value.split(",", MAX_SIGNATURES + 2):
-            name, is_pair, text = item.strip().partition("=")
-            if not is_pair:
-                raise BadSignature("malformed")
-            if name == "t":
-                times.append(text)
-            elif name == "v1":
-                signatures.append(text)
-        if len(times) > 1:
-            raise BadSignature("repeated")
-        if not times or not signatures or len(signatures) > MAX_SIGNATURES or _is_timestamp(times[0]) is None:
+            if item.startswith("v1="):
+                signatures.append(item[3:])
+            elif item.startswith("t="):
+                if timestamp is not None:
+                    raise BadSignature("repeated")
+                timestamp = item[2:]
+        if timestamp is None or not 0 < len(signatures) <= MAX_SIGNATURES or not value.isascii():
             raise BadSignature("malformed")
-        expected = [self.sign(key, times[0], request.body) for key in keys]
-        if not any([is_same(signature, each) for each in expected for signature in signatures]):
+        is_signed = False
+        for key in keys:  # all are compared
+            expected = self.sign(key, timestamp, request.body)
+            for signature in signatures:
+                is_signed |= compare_digest(signature, expected)
+        if not is_signed:
             raise BadSignature("mismatch")
-        check_time(times[0], now, tolerance)
+        check_time(timestamp, now, tolerance)
 
     @staticmethod
-    def sign(key: bytes, timestamp: str, body: bytes) -> str:
+    def sign(key: HmacKey, timestamp: str, body: bytes) -> str:
         """Return a signature of the version `v1`."""
-        return hmac.digest(key, b"%b.%b" % (timestamp.encode(), body), hashlib.sha256).hex()
+        return key.digest(timestamp.encode(), b".", body).hex()
 
 
 class StandardScheme:
@@ -189,7 +193,7 @@ class StandardScheme:
             return ed25519_key(raw)
         if not raw:
             raise BadKey("it is empty")
-        return raw
+        return HmacKey(raw, "sha256")
 
     def check(self, request: Received, keys: Sequence[Any], now: float, tolerance: float) -> None:
         family = family_of(request.headers)
@@ -200,9 +204,9 @@ class StandardScheme:
         signatures = value.split(" ", MAX_SIGNATURES)
         if len(signatures) > MAX_SIGNATURES:
             raise BadSignature("malformed")
-        signed = b"%b.%b.%b" % (event_id.encode("latin-1"), timestamp.encode("latin-1"), request.body)
-        expected = [self.sign(key, signed) for key in keys if isinstance(key, bytes)]
-        public = [key for key in keys if not isinstance(key, bytes)]
+        head = f"{event_id}.{timestamp}.".encode("latin-1")
+        expected = [self.sign(key, head, request.body) for key in keys if isinstance(key, HmacKey)]
+        public = [key for key in keys if not isinstance(key, HmacKey)]
         outcomes = [False]
         for item in signatures:
             if item.count(",") != 1:
@@ -214,15 +218,15 @@ class StandardScheme:
                 signature = decode_base64(text)
                 if len(signature) != ED25519_SIGNATURE_BYTES:
                     raise BadSignature("malformed")
-                outcomes += [is_ed25519(key, signature, signed) for key in public]
+                outcomes += [is_ed25519(key, signature, head + request.body) for key in public]
         if not any(outcomes):
             raise BadSignature("mismatch")
         check_time(timestamp, now, tolerance)
 
     @staticmethod
-    def sign(key: bytes, signed: bytes) -> str:
+    def sign(key: HmacKey, *signed: bytes) -> str:
         """Return a signature of the version `v1`."""
-        return base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+        return base64.b64encode(key.digest(*signed)).decode()
 
 
 class GitLabScheme:
@@ -259,21 +263,22 @@ class TwilioScheme:
 
     settings_header = "x-twilio-webhooks-signature-settings"
 
-    def key(self, secret: str) -> bytes:
-        return secret.encode()
+    def key(self, secret: str) -> tuple[HmacKey, HmacKey]:
+        return HmacKey(secret.encode(), "sha1"), HmacKey(secret.encode(), "sha256")
 
-    def check(self, request: Received, keys: Sequence[bytes], now: float, tolerance: float) -> None:
+    def check(
+        self, request: Received, keys: Sequence[tuple[HmacKey, HmacKey]], now: float, tolerance: float
+    ) -> None:
         signature = request.header("x-twilio-signature")
         settings = [item.strip() for item in request.headers.get(self.settings_header, "").split(",")]
-        name = "sha256" if "algorithm=HMAC_SHA256" in settings else "sha1"
+        chosen = int("algorithm=HMAC_SHA256" in settings)
         fields = b""
         if _is_form(request.headers):
             fields = _sorted_fields(request.body)
         elif request.body:
             _check_body_hash(request)
-        urls = _urls_of(request.url)
-        signed = [url.encode("latin-1", "replace") + fields for url in urls]
-        digests = [hmac.digest(key, each, name) for key in keys for each in signed]
+        urls = [url.encode("latin-1", "replace") for url in _urls_of(request.url)]
+        digests = [key[chosen].digest(url, fields) for key in keys for url in urls]
         if not any([is_same(signature, base64.b64encode(digest).decode()) for digest in digests]):
             raise BadSignature("mismatch")
 
@@ -326,7 +331,7 @@ class XScheme(HmacScheme):
     https://docs.x.com/x-api/webhooks/quickstart
     """
 
-    def check(self, request: Received, keys: Sequence[bytes], now: float, tolerance: float) -> None:
+    def check(self, request: Received, keys: Sequence[HmacKey], now: float, tolerance: float) -> None:
         if not request.body.startswith(b"{"):
             raise BadSignature("malformed")
         super().check(request, keys, now, tolerance)
@@ -353,13 +358,13 @@ class GraphScheme:
             if not isinstance(state, str):
                 raise BadSignature("missing")
             given = state.encode(errors="surrogatepass")
-            if not any([hmac.compare_digest(given, key) for key in keys]):
+            if not any([compare_digest(given, key) for key in keys]):
                 raise BadSignature("mismatch")
 
 
 def is_same(given: str, expected: str) -> bool:
     """Say whether a signature is the expected one, in constant time. What is given may have any characters."""
-    return hmac.compare_digest(given.encode("latin-1", "replace"), expected.encode())
+    return given.isascii() and compare_digest(given, expected)
 
 
 def check_time(timestamp: str, now: float, tolerance: float) -> None:

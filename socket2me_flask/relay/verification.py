@@ -86,38 +86,38 @@ class Verification:
         that cannot be found out now.
         """
         try:
-            return self._check(call, path, query, stored)
+            verifier = self._verifiers.get((call.token, stored)) or self._verifier(call.token, stored)
+            received = Received(call.method, call.headers, call.body, query)
+            if verifier.asks and (answer := self._answer(verifier, received, is_verified=False)) is not None:
+                return answer
+            if verifier.signs_url:
+                received.url = self._url(call, path, query)
+            if verifier.topic is not None:
+                is_confirmed, reason = self._check_sns(received, verifier.topic)
+            else:
+                is_confirmed, reason = False, verifier.check(received, call.received_at)
         except NotVerifiable as error:
             log.error("a call cannot be verified: %s", error.why)
             raise
-
-    def _check(self, call: Call, path: str, query: str, stored: str) -> Answer | None:
-        verifier = self._verifier(call.token, stored)
-        received = Received(call.method, call.headers, call.body, query)
-        answer = verifier.answer(received, is_verified=False, calls_per_minute=self._calls_per_minute)
-        if answer is None:
-            if verifier.signs_url:
-                received.url = self._url(call, path, query)
-            is_confirmed = self._verify(verifier, received, call.received_at)
-            call.verified = {"provider": verifier.provider}
-            answer = _CONFIRMED if is_confirmed else verifier.answer(received, is_verified=True)
-        return None if answer is None else _answer(answer)
-
-    def _verify(self, verifier: Verifier, received: Received, now: float) -> bool:
-        """Return if a call is verified: whether it was a subscription that is confirmed now."""
-        if verifier.topic is None:
-            reason = verifier.check(received, now)
-            is_confirmed = False
-        else:
-            try:
-                is_confirmed, reason = self._verify_sns(received, verifier.topic), None
-            except NotSigned as error:
-                reason = error.reason
         if reason is not None:
             self.failures[verifier.provider, reason] += 1
             log.warning("a call is not verified: provider %s, reason %s", verifier.provider, reason)
             raise BadSignature
-        return is_confirmed
+        call.verified = verifier.verified
+        if is_confirmed:
+            return _to_answer(_CONFIRMED)
+        return self._answer(verifier, received, is_verified=True) if verifier.asks else None
+
+    def _answer(self, verifier: Verifier, received: Received, *, is_verified: bool) -> Answer | None:
+        answer = verifier.answer(received, is_verified=is_verified, calls_per_minute=self._calls_per_minute)
+        return None if answer is None else _to_answer(answer)
+
+    def _check_sns(self, received: Received, topic: str) -> tuple[bool, Reason | None]:
+        """Return whether a message is a subscription that is confirmed now, and why it is not verified, if so."""
+        try:
+            return self._verify_sns(received, topic), None
+        except NotSigned as error:
+            return False, error.reason
 
     def _verify_sns(self, received: Received, topic: str) -> bool:
         if self._fetch is None:
@@ -162,7 +162,7 @@ def _verifier(text: str) -> Verifier:
         raise NotVerifiable from None
 
 
-def _answer(answer: HandshakeAnswer) -> Answer:
+def _to_answer(answer: HandshakeAnswer) -> Answer:
     names = {name for name, _ in answer.headers}
     headers = [("Cache-Control", "no-store"), *(item for item in SECURITY_HEADERS if item[0] not in names)]
     headers += [*answer.headers, ("Content-Length", str(len(answer.body)))]

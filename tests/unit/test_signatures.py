@@ -27,8 +27,10 @@ from socket2me.signatures import (
     Received,
     Resigner,
     Verifier,
+    schemes,
     sns,
 )
+from socket2me.signatures.hmac_key import HmacKey
 from tests.support.servers import ROOT
 from tests.support.signed_requests import (
     ED25519_PUBLIC,
@@ -166,7 +168,8 @@ def test_why_a_request_is_not_verified():
         (with_header(stripe_, "stripe-signature", "t=1700000000,v0=" + "0" * 64), "malformed"),
         (with_header(stripe_, "stripe-signature", "v1=" + "0" * 64), "malformed"),
         (with_header(stripe_, "stripe-signature", "nonsense"), "malformed"),
-        (with_header(stripe_, "stripe-signature", "t=x,v1=" + "0" * 64), "malformed"),
+        (with_header(stripe_, "stripe-signature", "t=x,v1=" + "0" * 64), "mismatch"),
+        (with_header(stripe_, "stripe-signature", stripe_of("1700000000.5", STRIPE_BODY)), "malformed"),
         (with_header(stripe_, "stripe-signature", "t=1" + ",v1=0" * 17), "malformed"),
         (with_header(stripe_, "stripe-signature", ",".join([stripe_.headers["stripe-signature"]] * 2)), "repeated"),
         (with_header(stripe_, "stripe-signature", stripe_.headers["stripe-signature"] + ",v1=" + "0" * 64), None),
@@ -198,6 +201,11 @@ def test_why_a_request_is_not_verified():
         assert reason(signed) == expected, number
 
 
+def stripe_of(timestamp: str, body: bytes) -> str:
+    signature = hmac.new(b"whsec_test_secret", timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return f"t={timestamp},v1={signature}"
+
+
 def with_header(signed: Signed, name: str, value: str, **changes: Any) -> Signed:
     return replace(signed, headers={**signed.headers, name: value}, **changes)
 
@@ -220,7 +228,7 @@ def test_as_much_is_compared_whatever_is_right(monkeypatch):
     """The number of comparisons is the same when the first secret matches, the second, and none."""
     compared = []
     compare = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append(one) or compare(one, other))
+    monkeypatch.setattr(schemes, "compare_digest", lambda one, other: compared.append(one) or compare(one, other))
     for name, signed in SIGNED.items():
         if name in ("discord", "sendgrid", "standard, v1a") or signed.verify["provider"] == "gitlab":
             continue
@@ -231,6 +239,17 @@ def test_as_much_is_compared_whatever_is_right(monkeypatch):
             reason(replace(signed, verify={**signed.verify, "secrets": secrets}))
             counts.add(len(compared))
         assert len(counts) == 1 and counts != {0}, name
+
+
+def test_an_hmac_is_that_of_the_standard_library():
+    """For keys shorter than a block, as long, and longer, for each hash, however the message is cut."""
+    for name in ("sha1", "sha256", "sha512"):
+        for size in (0, 1, 63, 64, 65, 127, 128, 129, 300):
+            key, message = bytes(range(256))[:size] * 1, b"a message"
+            expected = hmac.digest(key, message, name)
+            assert (
+                HmacKey(key, name).digest(message) == HmacKey(key, name).digest(b"a ", b"", b"message") == expected
+            )
 
 
 def test_twilio_signs_urls_with_and_without_their_port_and_by_two_hashes():
