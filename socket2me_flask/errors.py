@@ -108,6 +108,7 @@ class BadSignature(RelayError):
 
     status = 401
     code = "bad_signature"
+    outcome = "bad_signature"
     message = "This call is not signed as this URL demands."
     headers = (("WWW-Authenticate", "Signature"),)
 

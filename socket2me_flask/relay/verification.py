@@ -166,7 +166,7 @@ def _to_answer(answer: HandshakeAnswer) -> Answer:
     names = {name for name, _ in answer.headers}
     headers = [("Cache-Control", "no-store"), *(item for item in SECURITY_HEADERS if item[0] not in names)]
     headers += [*answer.headers, ("Content-Length", str(len(answer.body)))]
-    return Answer("200 OK", headers, answer.body)
+    return Answer("200 OK", headers, answer.body, "handshake")
 
 
 _CONFIRMED = HandshakeAnswer(b"OK", (("Content-Type", "text/plain"),))

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from socket2me_flask import create_app, get_services
+from socket2me_flask import create_app, get_services, prometheus
 from socket2me_flask.errors import ConfigError, NotFetched, SecretsUnreadable
 from socket2me_flask.http import fetch
 from socket2me_flask.http.fetch import Fetcher
@@ -108,6 +108,9 @@ def test_all_that_is_not_verified_is_answered_alike(app, http, caplog):
     services = get_services(app)
     assert services.store.mailboxes.summary(made["token"]) == []
     assert services.verification.failures == {("github", reason): 1 for _, _, reason in calls}
+    assert services.forwarder.calls["bad_signature"] == 4
+    metrics = prometheus.render(services).decode()
+    assert 'socket2me_signature_failures_total{provider="github",reason="repeated"} 1.0\n' in metrics
     assert SECRET not in caplog.text and made["token"] not in caplog.text
 
 
