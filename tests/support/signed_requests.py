@@ -327,3 +327,11 @@ def sns_key() -> tuple[Any, bytes]:
         .sign(key, SHA256())
     )
     return key, certificate.public_bytes(Encoding.PEM)
+
+
+def row(name: str) -> str:
+    """Return how the row of a vector in docs/signatures.md begins."""
+    signed = SIGNED[name]
+    shown = {header: value for header, value in signed.headers.items() if header != "content-type"}
+    headers = "<br>".join(f"`{header}: {value}`" for header, value in shown.items()) or "none"
+    return f"| {name} | `{json.dumps(signed.verify)}` | {headers} |"

@@ -40,6 +40,7 @@ from tests.support.signed_requests import (
     TWILIO_FORM,
     TWILIO_URL,
     Signed,
+    row,
     sign_sns,
     sns_key,
     sns_message,
@@ -618,3 +619,12 @@ def test_the_package_loads_nothing_but_the_standard_library():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     roots = {name.partition(".")[0] for name in loaded}
     assert roots.isdisjoint({"socket2me_flask", "socketio", "requests", "cryptography", "click", "flask"})
+
+
+def test_the_page_has_a_row_of_each_provider():
+    """docs/signatures.md shows each vector as it is verified here, and every provider."""
+    page = (ROOT / "docs/signatures.md").read_text()
+    for name in SIGNED:
+        assert f"\n{row(name)} " in page, row(name)
+    for name in PROVIDERS:
+        assert f"\n| {name} | " in page, name
