@@ -28,6 +28,7 @@ class Fetcher:
 
     def __init__(self, *, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_bytes = max_bytes
+        self.context = ssl.create_default_context()
         self._at_once = AtOnce()
         self._rate = FastRate(RateLimitItemPerMinute(MAX_FETCHES_PER_MINUTE), clock)
 
@@ -53,7 +54,7 @@ class Fetcher:
 
     def connect(self, host: str, timeout_seconds: float) -> http.client.HTTPSConnection:
         """Return a connection to a host, not connected yet, whose certificate is verified."""
-        return http.client.HTTPSConnection(host, timeout=timeout_seconds, context=ssl.create_default_context())
+        return http.client.HTTPSConnection(host, timeout=timeout_seconds, context=self.context)
 
     def _get(self, connection: http.client.HTTPSConnection, target: str) -> bytes | None:
         deadline = time.monotonic() + FETCH_SECONDS

@@ -52,9 +52,9 @@ class Verification:
         self._vault = vault
         self._public_url = public_url
         self._calls_per_minute = max(1, rate.amount * 60 // rate.get_expiry()) if rate is not None else None
-        self._fetch = fetch
-        self._verifiers: dict[tuple[str, str], Verifier] = {}  # by token and what is stored for it
-        self._certificates: dict[str, bytes] = {}  # by URL, those that have signed a message
+        self.fetch = fetch
+        self.verifiers: dict[tuple[str, str], Verifier] = {}  # by token and what is stored for it
+        self.certificates: dict[str, bytes] = {}  # by URL, those that have signed a message
         self._lock = Lock()  # `flask run` serves with threads
         self.failures: Counter[tuple[str, Reason]] = (
             Counter()
@@ -71,7 +71,7 @@ class Verification:
             raise BadRequest(
                 f"{config.provider} signs the URL: this relay does not know its own, SOCKET2ME_PUBLIC_URL."
             )
-        if verifier.topic is not None and self._fetch is None:
+        if verifier.topic is not None and self.fetch is None:
             raise BadRequest("This relay fetches nothing from Amazon SNS: SOCKET2ME_SNS is not set.")
         return self._vault.seal(token, config.as_json())
 
@@ -86,7 +86,7 @@ class Verification:
         that cannot be found out now.
         """
         try:
-            verifier = self._verifiers.get((call.token, stored)) or self._verifier(call.token, stored)
+            verifier = self.verifiers.get((call.token, stored)) or self._verifier(call.token, stored)
             received = Received(call.method, call.headers, call.body, query)
             if verifier.asks and (answer := self._answer(verifier, received, is_verified=False)) is not None:
                 return answer
@@ -120,32 +120,32 @@ class Verification:
             return False, error.reason
 
     def _verify_sns(self, received: Received, topic: str) -> bool:
-        if self._fetch is None:
+        if self.fetch is None:
             raise NotFetched
         message = sns.parse(received, topic)
         url = message.certificate_url
-        certificate = self._certificates.get(url) or self._fetch(url)
+        certificate = self.certificates.get(url) or self.fetch(url)
         if certificate is None:
             raise NotSigned("mismatch")
         sns.check(message, certificate)
         with self._lock:
-            if url not in self._certificates and len(self._certificates) >= MAX_CERTIFICATES:
-                self._certificates.clear()
-            self._certificates[url] = certificate
+            if url not in self.certificates and len(self.certificates) >= MAX_CERTIFICATES:
+                self.certificates.clear()
+            self.certificates[url] = certificate
         if message.subscribe_url is None:
             return False
-        if self._fetch(message.subscribe_url) is None:
+        if self.fetch(message.subscribe_url) is None:
             raise NotFetched
         return True
 
     def _verifier(self, token: str, stored: str) -> Verifier:
-        verifier = self._verifiers.get((token, stored))
+        verifier = self.verifiers.get((token, stored))
         if verifier is None:
             verifier = _verifier(self._vault.open(token, stored))
             with self._lock:
-                if len(self._verifiers) >= MAX_VERIFIERS:
-                    self._verifiers.clear()
-                self._verifiers[token, stored] = verifier
+                if len(self.verifiers) >= MAX_VERIFIERS:
+                    self.verifiers.clear()
+                self.verifiers[token, stored] = verifier
         return verifier
 
     def _url(self, call: Call, path: str, query: str) -> str:

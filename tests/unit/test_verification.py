@@ -270,7 +270,7 @@ def test_keys_of_few_tokens_are_kept_ready(app, http, monkeypatch):
     for made in [new(http, GITHUB.verify) for _ in range(5)]:
         attached(app, made["token"])
         assert http.post(f"/v1/go/{made['token']}", headers=GITHUB.headers, data=GITHUB.body).status_code == 200
-        assert len(get_services(app).verification._verifiers) <= 2
+        assert len(get_services(app).verification.verifiers) <= 2
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def amazon(app):
             raise document
         return document
 
-    get_services(app).verification._fetch = fetch_document
+    get_services(app).verification.fetch = fetch_document
     return documents, asked
 
 
@@ -433,7 +433,7 @@ def test_fetches_are_few(documents, monkeypatch):
 
 def test_the_certificate_of_a_host_is_verified(documents):
     """The connection that a relay makes trusts the machine's authorities only, and checks the name."""
-    context = Fetcher(max_bytes=1).connect("sns.example", 1)._context
+    context = Fetcher(max_bytes=1).context
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname is True
 
@@ -450,7 +450,7 @@ def test_no_more_certificates_are_kept_than_may_be(app, http, amazon, monkeypatc
         documents[url] = certificate
         body = sign_sns(sns_message(TOPIC, SigningCertURL=url), key)
         assert http.post(f"/v1/go/{made['token']}", data=body).status_code == 200
-        assert len(get_services(app).verification._certificates) <= 2
+        assert len(get_services(app).verification.certificates) <= 2
 
 
 def test_each_vector_is_verified_by_the_relay(app, http, monkeypatch):
