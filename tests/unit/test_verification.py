@@ -73,6 +73,21 @@ def test_a_verified_call_arrives_and_says_who_signed_it(app, http):
     assert SECRET not in json.dumps([made, seen])
 
 
+def test_the_history_says_who_signed_a_call_and_has_no_other(app, http):
+    """The timeline has `verified` with the provider; a call that is not verified is in no history."""
+    made = new(http, GITHUB.verify, inspect=True)
+    attached(app, made["token"])
+    url, owner = f"/v1/tokens/{made['token']}/requests", {"Authorization": f"Bearer {made['secret']}"}
+    assert http.post(f"/v1/go/{made['token']}", headers=GITHUB.headers, data=GITHUB.body).status_code == 200
+    assert http.post(f"/v1/go/{made['token']}", data=GITHUB.body).status_code == 401
+    (request,) = http.get(url, headers=owner).json["requests"]
+    timeline = http.get(f"{url}/{request['id']}", headers=owner).json["timeline"]
+    assert [(entry["what"], entry["detail"]) for entry in timeline[:2]] == [
+        ("received", ""),
+        ("verified", "github"),
+    ]
+
+
 def test_an_event_without_verify_cannot_claim_to_be_verified(app, http):
     """No body, header or parameter makes `verified` of a token that verifies nothing."""
     token = http.get("/v1/new").text
