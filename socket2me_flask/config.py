@@ -206,7 +206,28 @@ _limit = partial(_setting, is_limit=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SignatureSettings:
+    """How calls are verified, for tokens with `verify`."""
+
+    public_url: str | None = _setting(
+        None,
+        _PUBLIC_URL,
+        "Where callers reach the relay, such as https://relay.example: the URL that Twilio and Square sign begins so, and that of a token with a secret. Not set: such signatures cannot be verified.",
+    )
+    encryption_key: tuple[bytes, ...] = _setting(
+        (),
+        _ENCRYPTION_KEYS,
+        "What the secrets of providers are encrypted with where they are stored: 32 bytes in base64. Several, separated by commas: the first encrypts, all decrypt. Not set: they are stored as they are.",
+    )
+    sns: bool = _setting(
+        False,
+        _SWITCH,
+        "Whether tokens may have the provider sns, for which the relay fetches certificates and confirmations from sns.<region>.amazonaws.com.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(SignatureSettings):
     """What the relay is told. The unit of a number is in its name.
 
     A setting `name` is read from the variable `SOCKET2ME_NAME`, but for `port`, which is read from `PORT`. The limits
@@ -296,22 +317,6 @@ class Settings:
     )
     hold_seconds: float = _setting(
         2.0, _seconds(0), "How long a call waits for a client to connect before it is answered 503."
-    )
-    # Signatures
-    public_url: str | None = _setting(
-        None,
-        _PUBLIC_URL,
-        "Where callers reach the relay, such as https://relay.example: the URL that Twilio and Square sign begins so, and that of a token with a secret. Not set: such signatures cannot be verified.",
-    )
-    encryption_key: tuple[bytes, ...] = _setting(
-        (),
-        _ENCRYPTION_KEYS,
-        "What the secrets of providers are encrypted with where they are stored: 32 bytes in base64. Several, separated by commas: the first encrypts, all decrypt. Not set: they are stored as they are.",
-    )
-    sns: bool = _setting(
-        False,
-        _SWITCH,
-        "Whether tokens may have the provider sns, for which the relay fetches certificates and confirmations from sns.<region>.amazonaws.com.",
     )
     # Delivery
     ack_timeout_seconds: float = _setting(

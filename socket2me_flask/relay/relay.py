@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..errors import (
     ClientBusy,
@@ -171,29 +172,15 @@ class Relay:
         return taken
 
     def issue(
-        self,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-        inspect: bool = False,
-        verify: Callable[[str], str] | None = None,
+        self, ttl_seconds: float, *, verify: Callable[[str], str] | None = None, **options: Any
     ) -> TokenRecord:
-        """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`.
+        """Make a token that lives `ttl_seconds` from now, with the `options` of `TokenStore.add`.
 
-        `verify` returns what is stored for the token to verify its calls with.
+        `verify` returns what is stored for the token to verify its calls with. Raises `TooManyTokens`.
         """
         token = new_token()
-        record = self._store.add(
-            token,
-            ttl_seconds,
-            secret_hash=secret_hash,
-            mode=mode,
-            mailbox=mailbox,
-            inspect=inspect,
-            verify=verify(token) if verify is not None else None,
-        )
+        stored = verify(token) if verify is not None else None
+        record = self._store.add(token, ttl_seconds, verify=stored, **options)
         self.tokens_issued += 1
         return record
 

@@ -26,7 +26,7 @@ SCHEMA_VERSION = 5
 _TOKENS = """
 CREATE TABLE tokens (
     token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
-    mode TEXT NOT NULL, mailbox INTEGER NOT NULL, inspect INTEGER NOT NULL DEFAULT 0
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -82,7 +82,7 @@ _ADD_VERIFY = "ALTER TABLE tokens ADD COLUMN verify TEXT;"
 
 # From each version, the statements that make a file of this one. 0 is an empty file.
 MIGRATIONS = {
-    0: _TOKENS + _ADD_VERIFY + _EVENTS + _HISTORY,
+    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY,
     1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
     2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
     3: _ADD_HISTORY + _ADD_VERIFY,

@@ -13,12 +13,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from socket2me_flask import create_app, get_services, prometheus
+from socket2me_flask import create_app, get_services
 from socket2me_flask.errors import ConfigError, NotFetched, SecretsUnreadable
 from socket2me_flask.http import fetch
 from socket2me_flask.http.fetch import Fetcher
 from socket2me_flask.relay import verification
 from socket2me_flask.storage.vault import Vault
+from socket2me_flask.telemetry import prometheus
 from tests.support.fakes import FakeClient
 from tests.support.signed_requests import SECRET, SIGNED, sign_sns, sns_key, sns_message
 
