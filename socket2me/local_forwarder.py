@@ -13,6 +13,7 @@ from . import saved_requests
 from .exceptions import Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
 from .report import Report
 from .request import Reply, Request
+from .signing_options import LateSigner
 from .target import Answer, Target
 
 # A request that takes longer than this has a line of its own before its answer comes.
@@ -50,6 +51,7 @@ class Forwarder:
         is_replying: says whether callers get the app's answers.
         only: the patterns of which one must match; none: everything is forwarded.
         folder: where each request is saved, if it is.
+        signer: signs again what arrives late.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Forwarder:
         is_replying: Callable[[], bool],
         only: Sequence[Pattern] = (),
         folder: Path | None = None,
+        signer: LateSigner | None = None,
     ) -> None:
         self._target = target
         self._report = report
         self._is_replying = is_replying
         self._only = only
         self._folder = folder
+        self._signer = signer
 
     def __call__(self, request: Request) -> Reply | None:
         """Forward a request. Raises `NotHandled` if that should be tried again, or no caller waits for it."""
@@ -75,8 +79,9 @@ class Forwarder:
         try:
             if self._folder is not None:
                 self._save(self._folder, request)
+            sent = self._signer.late(request) if self._signer is not None else request
             with self._told_if_slow(request):
-                answer = self._target.send(request)
+                answer = self._target.send(sent)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
         except Dropped:

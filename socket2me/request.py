@@ -51,6 +51,7 @@ class Request:
         body: the exact bytes; `b""` if there were none.
         id: unique among all calls; the same when an event of a mailbox comes again.
         received_at: when the relay got it, in seconds since the epoch.
+        verified: the provider that has signed it, as the relay found; None if it verifies nothing for this URL.
         attempt: how often it was sent from a mailbox, this time included; None if it was in none.
         deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
             a mailbox, for it not to be sent again. None if the relay does not tell.
@@ -65,6 +66,7 @@ class Request:
     body: bytes = b""
     id: str = ""
     received_at: float = 0.0
+    verified: str | None = None
     attempt: int | None = None
     deadline: float | None = field(default=None, compare=False)
     max_attempts: float | None = field(default=None, compare=False)
@@ -87,6 +89,7 @@ class Request:
                 body=body,
                 id=str(event["id"]),
                 received_at=float(event["received_at"]),
+                verified=event["verified"]["provider"] if "verified" in event else None,
                 attempt=event.get("attempt"),
                 deadline=deadline,
                 max_attempts=max_attempts,
