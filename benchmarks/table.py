@@ -13,6 +13,7 @@ import forwarding
 import idle
 import large
 import scaling
+import signatures
 import stopping
 from harness import use_load_core
 
@@ -21,7 +22,9 @@ if __name__ == "__main__":
     parser = "gunicorn_h1c " + version("gunicorn_h1c") if find_spec("gunicorn_h1c") else "without gunicorn_h1c"
     print(f"Python {platform.python_version()}, gunicorn {version('gunicorn')}, {parser}\n")
     missed = False
-    benchmarks = [module.run for module in (fairness, flat, idle, large, delivery, stopping, client, scaling)]
+    benchmarks = [
+        module.run for module in (fairness, flat, idle, large, delivery, stopping, client, scaling, signatures)
+    ]
     for run in [forwarding.run, forwarding.run_python, *benchmarks]:
         for row in run():
             print(row, flush=True)

@@ -29,6 +29,7 @@ from .report import JsonReport, Terms, TextReport, printable, size_of, when
 from .request import Request
 from .samples import SAMPLES
 from .saved_tokens import SavedToken, SavedTokens
+from .signing_options import LateSigner, fingerprint, parse_verify
 from .target import Answer, Target, check_header
 
 _T = TypeVar("_T")
@@ -87,6 +88,16 @@ def _parse_pattern(context: click.Context, option: click.Parameter, texts: tuple
         raise click.BadParameter(str(error)) from None
 
 
+def _parse_verify(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any] | None:
+    with _bad_parameter():
+        return parse_verify(texts)
+
+
+def _parse_resign(context: click.Context, option: click.Parameter, text: str | None) -> LateSigner | None:
+    with _bad_parameter():
+        return LateSigner(text) if text is not None else None
+
+
 def _parse_header(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[tuple[str, str]]:
     headers = []
     for text in texts:
@@ -104,6 +115,15 @@ def _check_key(context: click.Context, option: click.Parameter, key: str | None)
         if key is not None:
             check_key(key)
     return key
+
+
+_resign = click.option(
+    "--resign",
+    "signer",
+    callback=_parse_resign,
+    metavar="'PROVIDER=SECRET'",
+    help="Sign what is sent late or again anew, with the time of now: for slack, standard, stripe and zoom.",
+)
 
 
 @contextmanager
@@ -260,6 +280,15 @@ _api_key = click.option(
     metavar="'NAME: VALUE'",
     help="Set a header on each request, in place of those of that name; several are possible.",
 )
+@click.option(
+    "--verify",
+    multiple=True,
+    callback=_parse_verify,
+    metavar="'PROVIDER=SECRET'",
+    help="Have the relay refuse what this provider has not signed. The secret, @FILE or env:NAME; or JSON, or @FILE"
+    " with it. Twice: two secrets, either of which may have signed.",
+)
+@_resign
 @_timeout
 @_insecure
 @click.option(
@@ -292,6 +321,8 @@ def listen(
     is_new: bool,
     only: list[Pattern],
     headers: list[tuple[str, str]],
+    verify: dict[str, Any] | None,
+    signer: LateSigner | None,
     timeout_seconds: float,
     insecure: bool,
     folder: Path | None,
@@ -308,8 +339,11 @@ def listen(
     relay that keeps mailboxes sends it again instead, with growing pauses, and answers 202. With --parallel 1,
     those after it wait. Any answer counts, 500 too.
 
-    The URL is kept in your folder for such things, and is the same the next time for the same TARGET and relay.
-    With --url it is one that exists, and its secret is kept with it.
+    The URL is kept in your folder for such things, and is the same the next time for the same TARGET, relay and
+    --verify. With --url it is one that exists, and its secret is kept with it.
+
+    With --verify the relay answers 401 to what the provider has not signed, and nothing of it arrives. With
+    --resign what waited in a mailbox is signed with the time of now, so that it passes the tolerance of the app.
 
     Ends with status 0 after Ctrl-C or SIGTERM, 1 after an error, 2 if the command makes no sense, and 3 if another
     client took the stream. A second Ctrl-C or SIGTERM ends it at once, with status 130 or 143.
@@ -319,6 +353,8 @@ def listen(
     kept_tokens = SavedTokens()
     token = None
     if url is not None:
+        if verify is not None:
+            raise click.UsageError("A URL that exists verifies what it was made for: --url goes without --verify.")
         server, token = split_url(url)
     if server is None:
         raise click.UsageError("Missing option '--server', the relay, or '--url', a URL that it gave.")
@@ -329,13 +365,18 @@ def listen(
         check_key(secret)
         kept_tokens.keep(SavedToken(server, target, token, secret))
     kept = None if is_new else kept_tokens.find(server, target)
+    if kept is not None and kept.verify != fingerprint(verify, kept.secret):
+        report.notice(Notice("verify_changed"))
+        kept = None
 
     told: list[Terms] = []
 
     def show(notice: Notice) -> None:
         report.notice(notice)
         if notice.what == "token_new" and client.token is not None:
-            kept_tokens.keep(SavedToken(server, target, client.token, client.secret))
+            kept_tokens.keep(
+                SavedToken(server, target, client.token, client.secret, fingerprint(verify, client.secret))
+            )
             report.url(notice.why, target, parallel)
             told.clear()
         if notice.what == "connected" and not told:
@@ -348,12 +389,19 @@ def listen(
         secret=kept.secret if kept is not None else None,
         api_key=api_key,
         mode="reply" if reply else "ack",
+        verify=verify,
         parallel=parallel,
         on_notice=show,
     )
     recorder = Recorder() if ports is not None else None
     forwarder = Forwarder(
-        app, report, is_replying=lambda: client.mode == "reply", only=only, folder=folder, recorder=recorder
+        app,
+        report,
+        is_replying=lambda: client.mode == "reply",
+        only=only,
+        folder=folder,
+        signer=signer,
+        recorder=recorder,
     )
     if recorder is not None and ports is not None:
         report.inspector(_inspect(recorder, ports, client, forwarder, target))
@@ -472,14 +520,20 @@ def check(server: str, api_key: str | None, timeout_seconds: float) -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--to", "url", required=True, metavar="URL", help="The app, such as http://localhost:3000/hooks.")
+@_resign
 @_timeout
 @_insecure
-def replay(file: Path, url: str, timeout_seconds: float, insecure: bool) -> None:
+def replay(file: Path, url: str, signer: LateSigner | None, timeout_seconds: float, insecure: bool) -> None:
     """Send the request in FILE, which `socket2me listen --save` wrote, again, byte for byte.
+
+    With --resign its signature is another, if it was signed with that secret.
 
     Prints the status of the answer and its body. Ends with status 1 if there was no answer.
     """
-    _send(saved_requests.load(file), Target(url, timeout_seconds=timeout_seconds, is_insecure=insecure, what="URL"))
+    request = saved_requests.load(file)
+    if signer is not None:
+        request = signer.saved(request)
+    _send(request, Target(url, timeout_seconds=timeout_seconds, is_insecure=insecure, what="URL"))
 
 
 @main.command()

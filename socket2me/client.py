@@ -77,6 +77,8 @@ class Client:
             what it returned. A relay that knows no modes notifies.
         mailbox: whether to ask for a token whose requests are kept until they were handled. If the relay keeps no
             mailboxes, it is one without.
+        verify: which provider signs the requests, and with which secrets: those that it has not signed are answered
+            401 by the relay, and do not arrive. A token that is given has its own.
         parallel: how many requests are handled at once, each in a thread of its own. With 1, one after another in
             the order in which the relay took them.
         on_notice: called with each `Notice`; by default it is logged.
@@ -92,6 +94,7 @@ class Client:
         api_key: str | None = None,
         mode: str = "ack",
         mailbox: bool = True,
+        verify: dict[str, Any] | None = None,
         parallel: int = PARALLEL,
         on_notice: Callable[[Notice], None] = _log_notice,
         clock: Callable[[], float] = time.time,
@@ -100,6 +103,7 @@ class Client:
         self._token = Token(token, secret) if token is not None else None
         self._wanted_mode = self.mode = mode
         self._mailbox = mailbox
+        self._verify = verify
         self._parallel = parallel
         self._notice = on_notice
         self._clock = clock
@@ -166,7 +170,7 @@ class Client:
                 return self._api.url(self._token)
             except TokenGone as error:
                 self._notice(Notice("token_gone", str(error)))
-        token, self.mode = self._api.new(mode=self._wanted_mode, mailbox=self._mailbox)
+        token, self.mode = self._api.new(mode=self._wanted_mode, mailbox=self._mailbox, verify=self._verify)
         self._token = token
         self._refresh(token)
         self._notice(Notice("token_new", self._api.url(token)))

@@ -95,26 +95,41 @@ class RelayApi:
         """Return the URL for senders of webhooks."""
         return f"{self.server}/v1/go/{token.token}"
 
-    def new(self, *, mode: str, mailbox: bool, ttl_seconds: float | str = "max") -> tuple[Token, str]:
+    def new(
+        self,
+        *,
+        mode: str,
+        mailbox: bool,
+        ttl_seconds: float | str = "max",
+        verify: dict[str, Any] | None = None,
+    ) -> tuple[Token, str]:
         """Ask for a token and return it, with the mode that it has.
 
         It is as near to what is wanted as the relay can do: with a mailbox, without one, of mode `notify`, and
-        last without a secret. It lives for `ttl_seconds`; "max" is as long as the relay lets a token live.
+        last without a secret. It lives for `ttl_seconds`; "max" is as long as the relay lets a token live. With
+        `verify` its calls are verified: if the relay cannot do so, this raises `RelayRefused`.
         """
         life = {"ttl_seconds": ttl_seconds}
         wanted: list[dict[str, Any]] = [{"mode": mode, **life}, {"mode": mode}, {}]
         if mailbox:
             wanted[1:1] = [{"mode": mode, "mailbox": True}]
             wanted.insert(0, {"mode": mode, "mailbox": True, **life})
+        if verify is not None:
+            wanted = [{**options, "verify": verify} for options in wanted]
+        refused: RelayRefused | None = None
         for options in wanted:
             try:
                 made = self._members(self._call("POST", "/v1/new", self._api_key, options), "token", "secret")
                 return Token(made["token"], made["secret"]), options.get("mode", "notify")
             except RelayRefused as error:
                 if error.status in (403, 404, 405):
+                    refused = refused or error
                     break
                 if error.status != 400:
                     raise
+                refused = error
+        if verify is not None and refused is not None:
+            raise refused
         text = self._call("GET", "/v1/new", self._api_key).text
         if not _is_token(text):
             raise RelayRefused(f"{self.server} is no socket2me relay: its answer to /v1/new is no token.")

@@ -333,7 +333,8 @@ class Replays:
         self._places = threading.BoundedSemaphore(MAX_REPLAYS)
 
     def send(self, token: str, draft: Draft, address: str) -> str:
-        """Begin to send a request, and return its id. Raises `TooManyReplays`."""
+        """Begin to send a request, and return its id. Raises `TooManyReplays` or `UnknownRequest`."""
+        verified = self._recorder.verified(draft)
         if not self._places.acquire(blocking=False):
             raise TooManyReplays
         request = Request(
@@ -346,6 +347,7 @@ class Replays:
             time.time(),
             remote_addr=address,
             replay_of=draft.replay_of,
+            verified=verified,
         )
         self._recorder.begin(request, "as a replay")  # whoever has the id can ask for it at once
         threading.Thread(target=self._run, args=[request], daemon=True).start()

@@ -14,6 +14,7 @@ from .exceptions import Dropped, NotHandled, OutsideTarget, TargetDown, TargetSl
 from .recorder import Recorder
 from .report import Report
 from .request import Reply, Request
+from .signing_options import LateSigner
 from .target import Answer, Target
 
 # A request that takes longer than this has a line of its own before its answer comes.
@@ -52,6 +53,7 @@ class Forwarder:
         only: the patterns of which one must match; none: everything is forwarded.
         folder: where each request is saved, if it is.
         recorder: records what becomes of each request, for the inspector, if there is one.
+        signer: signs again what arrives late.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Forwarder:
         only: Sequence[Pattern] = (),
         folder: Path | None = None,
         recorder: Recorder | None = None,
+        signer: LateSigner | None = None,
     ) -> None:
         self._target = target
         self._report = report
@@ -70,6 +73,7 @@ class Forwarder:
         self._only = only
         self._folder = folder
         self._recorder = recorder
+        self._signer = signer
 
     def __call__(self, request: Request) -> Reply | None:
         """Forward a request. Raises `NotHandled` if that should be tried again, or no caller waits for it."""
@@ -82,10 +86,11 @@ class Forwarder:
         try:
             if self._folder is not None:
                 self._save(self._folder, request)
+            sent = self._signer.late(request) if self._signer is not None else request
             if recorder is not None:
-                recorder.sent(request, self._target.origin + self._target.checked(request))
+                recorder.sent(request, self._target.origin + self._target.checked(sent))
             with self._told_if_slow(request):
-                answer = self._target.send(request)
+                answer = self._target.send(sent)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
         except Dropped as error:

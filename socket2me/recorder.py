@@ -6,12 +6,16 @@ The status and the response of a record are those of the local app.
 import contextlib
 import time
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from .inspector.errors import UnknownRequest
 from .inspector.history import Bounds, MemoryHistory
 from .inspector.record import Entry, RequestRecord, Response, Update
 from .request import Request
 from .target import MAX_ANSWER_BYTES, Answer
+
+if TYPE_CHECKING:
+    from .inspector.replay import Draft
 
 # The token under which the history has the requests.
 TOKEN = "local"  # noqa: S105  # it is no secret
@@ -34,10 +38,23 @@ class Recorder:
         try:
             self.history.find(TOKEN, request.id)
         except UnknownRequest:
-            self.history.add(TOKEN, _record(request, [Entry(request.received_at, "received", how), *again]))
+            timeline = [Entry(request.received_at, "received", how)]
+            if request.verified is not None:
+                timeline.append(Entry(request.received_at, "verified", request.verified))
+            self.history.add(TOKEN, _record(request, timeline + again))
         else:
             if again:
                 self.history.update(TOKEN, request.id, Update(again))
+
+    def verified(self, draft: "Draft") -> str | None:
+        """Return the provider that has signed what a draft repeats; None if none has, or headers or body differ.
+
+        Raises `UnknownRequest`.
+        """
+        record = self.history.find(TOKEN, draft.replay_of)
+        if draft.body != record.body or draft.headers != dict(record.headers):
+            return None
+        return next((entry.detail for entry in record.timeline if entry.what == "verified"), None)
 
     def sent(self, request: Request, where: str) -> None:
         """Record that it is sent to the app."""

@@ -53,6 +53,7 @@ class Request:
         received_at: when the relay got it, in seconds since the epoch.
         remote_addr: the caller's address; `""` if the relay does not know it.
         replay_of: the id of the request that this one repeats; `""` if none.
+        verified: the provider that has signed it, as the relay found; None if it verifies nothing for this URL.
         attempt: how often it was sent from a mailbox, this time included; None if it was in none.
         deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
             a mailbox, for it not to be sent again. None if the relay does not tell.
@@ -69,6 +70,7 @@ class Request:
     received_at: float = 0.0
     remote_addr: str = ""
     replay_of: str = ""
+    verified: str | None = None
     attempt: int | None = None
     deadline: float | None = field(default=None, compare=False)
     max_attempts: float | None = field(default=None, compare=False)
@@ -93,6 +95,7 @@ class Request:
                 received_at=float(event["received_at"]),
                 remote_addr=str(event.get("remote_addr", "")),
                 replay_of=str(event.get("replay_of", "")),
+                verified=event["verified"]["provider"] if "verified" in event else None,
                 attempt=event.get("attempt"),
                 deadline=deadline,
                 max_attempts=max_attempts,

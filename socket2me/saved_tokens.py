@@ -12,15 +12,22 @@ from .exceptions import ClientError
 
 @dataclass(frozen=True)
 class SavedToken:
-    """A token and what it is for: one for each pair of a relay and a local app."""
+    """A token and what it is for: one for each pair of a relay and a local app.
+
+    verify: `signing_options.fingerprint` of what its calls are verified with; None for a token without.
+    """
 
     server: str
     target: str
     token: str
     secret: str | None
+    verify: str | None = None
 
     def __post_init__(self) -> None:
-        if not all(isinstance(value, str) for value in (self.server, self.target, self.token, self.secret or "")):
+        if not all(
+            isinstance(value, str)
+            for value in (self.server, self.target, self.token, self.secret or "", self.verify or "")
+        ):
             raise TypeError("a kept token is made of texts")
 
 
@@ -51,7 +58,15 @@ class SavedTokens:
             # Written whole, then put in place: neither a crash nor a second listener leaves half of it.
             draft = self._path.with_suffix(f".{os.getpid()}")
             draft.touch(mode=0o600)
-            draft.write_text(json.dumps([vars(kept) for kept in [*others, new]], indent=1))
+            draft.write_text(json.dumps(list(map(_members, [*others, new])), indent=1))
             draft.replace(self._path)
         except OSError as error:
             raise ClientError(f"The token cannot be kept in {self._path.parent}: {error}") from None
+
+
+def _members(kept: SavedToken) -> dict[str, str | None]:
+    """Return what is written: without `verify` if there is none, which an earlier release does not know."""
+    members = vars(kept).copy()
+    if kept.verify is None:
+        del members["verify"]
+    return members

@@ -12,6 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from socket2me.inspector.files import package_version
 from socket2me.inspector.http import Inspector
+from socket2me.signatures import sns
 
 from . import api, config, logs
 from .api.forward import Forwarder
@@ -20,6 +21,7 @@ from .config import Settings
 from .engineio import Engine
 from .gateway import Gateway, Scheduler
 from .http.answers import ErrorAnswers
+from .http.fetch import Fetcher
 from .http.hosts import Hosts
 from .http.origins import Origins
 from .lifecycle import Lifecycle
@@ -32,9 +34,11 @@ from .relay.recorder import Recorder
 from .relay.relay import Relay
 from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
+from .relay.verification import Verification
 from .services import Services, get_services, set_services
 from .sockets.server import Sockets, new_engine
 from .storage import open_store
+from .storage.vault import Vault
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -107,9 +111,16 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         rate=rate,
         yield_to_others=scheduler.yield_to_others,
     )
+    verification = Verification(
+        Vault(settings.encryption_key),
+        public_url=settings.public_url,
+        rate=settings.rate_limit_requests,
+        fetch=Fetcher(max_bytes=sns.MAX_FETCHED_BYTES).fetch if settings.sns else None,
+    )
     forwarder = Forwarder(
         relay,
         engine.bodies,
+        verification,
         max_body_bytes=settings.max_body_bytes,
         trusted_proxy_hops=settings.trusted_proxy_hops,
     )
@@ -146,6 +157,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             lifecycle=lifecycle,
             gateway=gateway,
             inspector=inspector,
+            verification=verification,
             forwarder=forwarder,
             hooks=Hooks(app),
             hosts=hosts,

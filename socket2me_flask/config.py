@@ -1,5 +1,6 @@
 """The settings: one typed table, read from the environment. Knows nothing of the rest of the relay."""
 
+import base64
 import difflib
 import ipaddress
 import re
@@ -90,6 +91,21 @@ def _parse_hosts(text: str) -> tuple[str, ...]:
     return tuple(hosts.parse(text))
 
 
+def _parse_encryption_keys(text: str) -> tuple[bytes, ...]:
+    keys = [base64.b64decode(key.strip(), validate=True) for key in text.split(",")]
+    if any(len(key) != ENCRYPTION_KEY_BYTES for key in keys):
+        raise ValueError
+    return tuple(keys)
+
+
+def _parse_public_url(text: str) -> str:
+    parts = urlsplit(text)
+    (_,) = hosts.parse(parts.netloc)
+    if parts.scheme not in ("http", "https") or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def _parse_switch(text: str) -> bool:
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
 
@@ -161,10 +177,18 @@ _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
 _KEY = Kind("a key without spaces", _parse_key, is_secret=True)
+_ENCRYPTION_KEYS = Kind(
+    "32 bytes in base64, as `openssl rand -base64 32` prints them; several separated by commas",
+    _parse_encryption_keys,
+    is_secret=True,
+)
+_PUBLIC_URL = Kind("a URL without a path, such as https://relay.example", _parse_public_url)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
 _FORMAT = Kind("text or json", _parse_format)
 _ORIGINS = Kind("origins such as https://app.example separated by commas, or * for every origin", _parse_origins)
+
+ENCRYPTION_KEY_BYTES = 32
 
 # More than these is a slip of the keyboard.
 MANY = 10_000_000
@@ -182,7 +206,28 @@ _limit = partial(_setting, is_limit=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class SignatureSettings:
+    """How calls are verified, for tokens with `verify`."""
+
+    public_url: str | None = _setting(
+        None,
+        _PUBLIC_URL,
+        "Where callers reach the relay, such as https://relay.example: the URL that Twilio and Square sign begins so, and that of a token with a secret. Not set: such signatures cannot be verified.",
+    )
+    encryption_key: tuple[bytes, ...] = _setting(
+        (),
+        _ENCRYPTION_KEYS,
+        "What the secrets of providers are encrypted with where they are stored: 32 bytes in base64. Several, separated by commas: the first encrypts, all decrypt. Not set: they are stored as they are.",
+    )
+    sns: bool = _setting(
+        False,
+        _SWITCH,
+        "Whether tokens may have the provider sns, for which the relay fetches certificates and confirmations from sns.<region>.amazonaws.com.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(SignatureSettings):
     """What the relay is told. The unit of a number is in its name.
 
     A setting `name` is read from the variable `SOCKET2ME_NAME`, but for `port`, which is read from `PORT`. The limits

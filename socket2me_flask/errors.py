@@ -103,6 +103,16 @@ class Unauthorized(RelayError):
     headers = (("WWW-Authenticate", "Bearer"),)
 
 
+class BadSignature(RelayError):
+    """The provider of the token has not signed the call. The log and a counter say why, the caller is not told."""
+
+    status = 401
+    code = "bad_signature"
+    outcome = "bad_signature"
+    message = "This call is not signed as this URL demands."
+    headers = (("WWW-Authenticate", "Signature"),)
+
+
 class Forbidden(RelayError):
     """Nobody may do this here. The text says why."""
 
@@ -437,6 +447,26 @@ class PeerSilent(Unavailable):
     code = "peer_silent"
     message = "The process of this relay that has the client did not answer in time."
     setting = "SOCKET2ME_STORE_TIMEOUT_SECONDS"
+
+
+class NotVerifiable(Unavailable):
+    """Whether the provider has signed the call cannot be found out now. `why` is for the log."""
+
+    code = "not_verifiable"
+    message = "The relay cannot verify this call now."
+    why = "its configuration cannot be used by this process"
+
+
+class SecretsUnreadable(NotVerifiable):
+    """The secrets of the provider cannot be decrypted."""
+
+    why = "none of the keys of SOCKET2ME_ENCRYPTION_KEY has encrypted its secrets"
+
+
+class NotFetched(NotVerifiable):
+    """What Amazon SNS has to be asked for was not received in time, or is asked for too often."""
+
+    why = "Amazon SNS has not answered in time, or is asked too often"
 
 
 class StoreUnavailable(Unavailable):

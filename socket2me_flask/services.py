@@ -18,6 +18,7 @@ from .lifecycle import Lifecycle
 from .limits import AtOnce, Rate
 from .relay.reaper import Reaper
 from .relay.relay import Relay
+from .relay.verification import Verification
 from .sockets.server import Sockets
 from .storage import TokenStore
 
@@ -44,6 +45,7 @@ class Services:
     lifecycle: Lifecycle
     gateway: Gateway
     inspector: Inspector
+    verification: Verification
     forwarder: "Forwarder"
     hooks: "Hooks"
     hosts: Hosts

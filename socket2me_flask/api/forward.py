@@ -21,6 +21,7 @@ from ..http.request_body import BodyReader, BodySource, EnvironBody
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..relay.tokens import is_token
+from ..relay.verification import Verification
 from ..services import get_services
 from ..storage import TokenRecord
 from ..telemetry import request_id
@@ -99,9 +100,18 @@ def _unquote_segment(segment: str) -> str:
 class Forwarder:
     """Forwards the calls of every server. `max_body_bytes` bounds their bodies."""
 
-    def __init__(self, relay: Relay, bodies: BodyReader, *, max_body_bytes: int, trusted_proxy_hops: int) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        bodies: BodyReader,
+        verification: Verification,
+        *,
+        max_body_bytes: int,
+        trusted_proxy_hops: int,
+    ) -> None:
         self._relay = relay
         self._bodies = bodies
+        self._verification = verification
         self._max_body_bytes = max_body_bytes
         self._trusted_proxy_hops = trusted_proxy_hops
         self.calls = dict.fromkeys(OUTCOMES, 0)  # how many there were, by outcome
@@ -167,6 +177,14 @@ class Forwarder:
             remote_addr=caller_address(sent_headers, address, self._trusted_proxy_hops),
         )
         call.request_id = request_id.settle(call.id)
+        if record.verify is not None:
+            try:
+                answer = self._verification.check(call, target.path, target.query, record.verify)
+            except RelayError:
+                self._relay.count_refused(record)
+                raise
+            if answer is not None:
+                return answer
         return self._relay.forward(call, record)
 
 

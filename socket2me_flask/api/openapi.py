@@ -15,6 +15,8 @@ from socket2me.inspector.files import TYPES
 from socket2me.inspector.filters import MAX_FILTER_CHARACTERS
 from socket2me.inspector.http import DEFAULT_LIMIT, MAX_LIMIT
 from socket2me.inspector.record import OUTCOMES, STEPS
+from socket2me.signatures import DEFAULT_TOLERANCE_SECONDS, PROVIDERS
+from socket2me.signatures.config import MAX_SECRET_CHARACTERS, MAX_SECRETS, MAX_TOLERANCE_SECONDS
 
 from .. import errors
 from ..config import Settings
@@ -77,7 +79,7 @@ _NEW = (
     errors.TooManyRequests,
     errors.TooManyTokens,
 )
-_TOKEN_OF_OWNER = (*_STORE, errors.UnknownToken, errors.Unauthorized)
+_TOKEN_OF_OWNER = (*_STORE, errors.UnknownToken, errors.Unauthorized, errors.NotVerifiable)
 _HISTORY = (*_TOKEN_OF_OWNER, errors.NoHistory, errors.TooManyRequests)
 
 ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
@@ -101,6 +103,8 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
         *_BODY,
         errors.UnknownToken,
         errors.TooManyRequests,
+        errors.BadSignature,
+        errors.NotVerifiable,
         errors.EventTooLarge,
         errors.EventDropped,
         errors.MailboxFull,
@@ -278,8 +282,37 @@ def _options_schema(settings: Settings, keeps_mailboxes: bool) -> Json:
                 "default": False,
                 "description": "Whether a history of the calls is kept.",
             },
+            "verify": _verify_schema(),
         },
         "not": notify_with_mailbox | {"required": ["mode"] if settings.mailbox_default else ["mode", "mailbox"]},
+    }
+
+
+def _verify_schema() -> Json:
+    text = {"type": "string", "minLength": 1}
+    options = {option: text for provider in PROVIDERS.values() for option in provider.options}
+    return {
+        "type": "object",
+        "description": "Who signs the calls: others are answered `401`. signatures.md has the providers.",
+        "additionalProperties": False,
+        "required": ["provider"],
+        "properties": {
+            "provider": {"enum": list(PROVIDERS)},
+            "secrets": {
+                "type": "array",
+                "items": text | {"maxLength": MAX_SECRET_CHARACTERS},
+                "maxItems": MAX_SECRETS,
+                "description": "Any of them may have signed. They are never returned.",
+            },
+            "tolerance_seconds": {
+                "type": "number",
+                "minimum": 1,
+                "maximum": MAX_TOLERANCE_SECONDS,
+                "default": DEFAULT_TOLERANCE_SECONDS,
+                "description": "How far the time of a signature may be from the arrival of its call.",
+            },
+            **options,
+        },
     }
 
 
@@ -496,7 +529,10 @@ def _history_paths() -> Json:
 def _call_paths(prefix: str, name: str, summary: str) -> Json:
     any_content: Json = {"*/*": {"schema": {}}}
     outcomes = {
-        200: _text("`OK`: a client was sent the call, or acknowledged it, by the mode of the client."),
+        200: _text(
+            "`OK`: a client was sent the call, or acknowledged it, by the mode of the client. With `verify` "
+            "also the answer to what its provider asks, as text or JSON."
+        ),
         202: _json("The call is in the mailbox of the token.", "Kept"),
     }
     reply = {
@@ -812,6 +848,7 @@ def _components() -> Json:
                     "mode": {"enum": list(MODES)},
                     "mailbox": {"type": "boolean"},
                     "inspect": {"type": "boolean"},
+                    "verify": {"anyOf": [_object({"provider": {"enum": list(PROVIDERS)}}), {"type": "null"}]},
                     "connected": {"type": "boolean"},
                     "forwarded": count | {"description": "Calls that were accepted."},
                     "refused": count | {"description": "Calls that were answered with an error."},

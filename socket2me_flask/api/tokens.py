@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -45,6 +46,7 @@ def new_with_secret() -> Response:
     record = services.relay.issue(
         _ttl_seconds(options.get("ttl_seconds")),
         secret_hash=hash_of(secret),
+        verify=partial(services.verification.new, given=options["verify"]) if "verify" in options else None,
         **_delivery(options),
     )
     return _created(record, secret)
@@ -64,7 +66,9 @@ def refresh(token: str) -> Response:
 def inspect(token: str) -> Response:
     """Show a token with a secret: until when, whether somebody listens, what was forwarded."""
     record = find_with_secret(token)
-    relay = get_services().relay
+    services = get_services()
+    relay = services.relay
+    provider = services.verification.provider_of(record)
     counts = relay.counts(token)
     return jsonify(
         token=token,
@@ -72,6 +76,7 @@ def inspect(token: str) -> Response:
         mode=record.mode,
         mailbox=record.mailbox,
         inspect=record.inspect,
+        verify=None if provider is None else {"provider": provider},
         connected=relay.is_connected(token),
         forwarded=counts.forwarded,
         refused=counts.refused,
@@ -129,8 +134,8 @@ def parse_options(body: bytes) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadRequest("The body is a JSON object, or empty.")
     for name in options:
-        if name not in ("ttl_seconds", "mode", "mailbox", "inspect"):
-            raise BadRequest("The body may have ttl_seconds, mode, mailbox and inspect, and nothing else.")
+        if name not in ("ttl_seconds", "mode", "mailbox", "inspect", "verify"):
+            raise BadRequest("The body may have ttl_seconds, mode, mailbox, inspect and verify, and nothing else.")
     return options
 
 
@@ -172,7 +177,7 @@ def _created(record: TokenRecord, secret: str) -> Response:
     response = jsonify(
         token=record.token,
         secret=secret,
-        url=f"{request.host_url}v1/go/{record.token}",
+        url=f"{get_services().settings.public_url or request.host_url.rstrip('/')}/v1/go/{record.token}",
         namespace=f"/{record.token}",
         expires_at=record.expires_at,
     )

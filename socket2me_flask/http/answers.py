@@ -27,8 +27,18 @@ MAX_ACCEPT_CHARACTERS = 200
 
 # What a call counts as in the metrics. No caller can add to them.
 OUTCOMES = (
-    *("forwarded", "acknowledged", "replied", "kept"),
-    *("unknown_token", "no_client", "rate_limited", "too_large", "timed_out", "client_gone", "draining", "error"),
+    *("forwarded", "acknowledged", "replied", "kept", "handshake"),
+    *(
+        "bad_signature",
+        "unknown_token",
+        "no_client",
+        "rate_limited",
+        "too_large",
+        "timed_out",
+        "client_gone",
+        "draining",
+        "error",
+    ),
 )
 
 

@@ -65,6 +65,7 @@ class Call:
         remote_addr: the caller's address, as far as the proxies in front are trusted; `""` if it is not known.
         request_id: the id by which logs and callers know it: the caller's `X-Request-Id`, else that of the call.
         replay_of: the id of the call that this one repeats; `""` if none.
+        verified: `{"provider": ...}`, who has signed it; None if the token has no `verify`.
         trace: records what becomes of it, if its token is inspected. Not carried anywhere.
     """
 
@@ -80,6 +81,7 @@ class Call:
     remote_addr: str = ""
     request_id: str = ""
     replay_of: str = ""
+    verified: Mapping[str, str] | None = None
     trace: "Trace | None" = field(default=None, compare=False, repr=False)
 
     @property
@@ -97,7 +99,7 @@ DEFAULTS = {item.name: item.default for item in fields(Call) if item.compare and
 values_of = attrgetter(*FIELDS)
 
 # The fields that a client receives as members of the request object. One that has its default is left out.
-SHOWN = ("id", "method", "path", "query", "received_at", "remote_addr", "request_id", "replay_of")
+SHOWN = ("id", "method", "path", "query", "received_at", "remote_addr", "request_id", "replay_of", "verified")
 
 _ALWAYS_SHOWN = tuple(name for name in SHOWN if name not in DEFAULTS)
 _always_shown = attrgetter(*_ALWAYS_SHOWN)

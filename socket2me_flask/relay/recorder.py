@@ -73,6 +73,8 @@ class Trace:
         self._token = call.token
         self._started = time.monotonic()
         self._new = [Entry(call.received_at, "received")]
+        if call.verified is not None:
+            self.note("verified", call.verified["provider"])
         self._outcome: str | None = None
         self._waits_for = ""
         self._is_kept = False  # whether the history has the record

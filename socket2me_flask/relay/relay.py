@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..errors import (
     ClientBusy,
@@ -85,7 +86,7 @@ class Relay:
         try:
             self._check_rate(token)
         except TooManyRequests:
-            self._count(record, Counts(refused=1))
+            self.count_refused(record)
             raise
         return record
 
@@ -112,6 +113,10 @@ class Relay:
             raise
         self._count(record, Counts(forwarded=1, last_request_at=call.received_at))
         return answer
+
+    def count_refused(self, record: TokenRecord) -> None:
+        """Count a call that is answered with an error before it is forwarded."""
+        self._count(record, Counts(refused=1))
 
     def counts(self, token: str) -> Counts:
         """Return what was counted of a token with a secret; of any other, nothing is kept."""
@@ -167,18 +172,15 @@ class Relay:
         return taken
 
     def issue(
-        self,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-        inspect: bool = False,
+        self, ttl_seconds: float, *, verify: Callable[[str], str] | None = None, **options: Any
     ) -> TokenRecord:
-        """Make a token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
-        record = self._store.add(
-            new_token(), ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
-        )
+        """Make a token that lives `ttl_seconds` from now, with the `options` of `TokenStore.add`.
+
+        `verify` returns what is stored for the token to verify its calls with. Raises `TooManyTokens`.
+        """
+        token = new_token()
+        stored = verify(token) if verify is not None else None
+        record = self._store.add(token, ttl_seconds, verify=stored, **options)
         self.tokens_issued += 1
         return record
 

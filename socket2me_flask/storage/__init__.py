@@ -106,6 +106,7 @@ class TokenStore(Protocol):
         mode: str = "notify",
         mailbox: bool = False,
         inspect: bool = False,
+        verify: str | None = None,
     ) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 

@@ -51,6 +51,7 @@ class MemoryStore:
         mode: str = "notify",
         mailbox: bool = False,
         inspect: bool = False,
+        verify: str | None = None,
     ) -> TokenRecord:
         with self._lock:
             if self._max_tokens and len(self._records) >= self._max_tokens:
@@ -58,7 +59,7 @@ class MemoryStore:
                 if len(self._records) >= self._max_tokens:
                     raise TooManyTokens
             expires_at = self._clock() + ttl_seconds
-            record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect)
+            record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify)
             self._keep(record)
             return record
 

@@ -57,6 +57,8 @@ class TokenRecord:
     mode: when its callers are answered, unless its client says otherwise: one of `MODES`.
     mailbox: whether events wait in a mailbox until they are acknowledged.
     inspect: whether a history of its calls is kept.
+    verify: the provider that signs its calls, and its secrets, as `relay/verification.py` writes them; None for a
+        token whose calls need no signature.
     """
 
     token: str
@@ -66,6 +68,7 @@ class TokenRecord:
     mode: str = "notify"
     mailbox: bool = False
     inspect: bool = False
+    verify: str | None = None
 
 
 @dataclass

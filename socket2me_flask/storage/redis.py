@@ -105,14 +105,22 @@ class RedisStore:
         mode: str = "notify",
         mailbox: bool = False,
         inspect: bool = False,
+        verify: str | None = None,
     ) -> TokenRecord:
         expires_at = self._clock() + ttl_seconds
-        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect)
-        fields = {"ttl": ttl_seconds, "expires_at": expires_at, "mode": mode, "mailbox": int(mailbox)}
+        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify)
+        fields: dict[str, Any] = {
+            "ttl": ttl_seconds,
+            "expires_at": expires_at,
+            "mode": mode,
+            "mailbox": int(mailbox),
+        }
         if inspect:
             fields["inspect"] = 1
         if secret_hash is not None:
             fields["secret"] = secret_hash
+        if verify is not None:
+            fields["verify"] = verify
         pairs = (each for pair in fields.items() for each in pair)
         if not self.connection.run_script("add", token, math.ceil(ttl_seconds * 1000), self._max_tokens, *pairs):
             raise TooManyTokens

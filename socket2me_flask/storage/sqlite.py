@@ -68,9 +68,16 @@ class SQLiteStore:
         mode: str = "notify",
         mailbox: bool = False,
         inspect: bool = False,
+        verify: str | None = None,
     ) -> TokenRecord:
         record = self._tokens.add(
-            token, ttl_seconds, secret_hash=secret_hash, mode=mode, mailbox=mailbox, inspect=inspect
+            token,
+            ttl_seconds,
+            secret_hash=secret_hash,
+            mode=mode,
+            mailbox=mailbox,
+            inspect=inspect,
+            verify=verify,
         )
         try:
             self.database.run(partial(self._write, record))
@@ -123,17 +130,15 @@ class SQLiteStore:
         self.mailboxes.load()
         self.history.load()
         if not self._has_tokens:
-            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect"
+            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify"
             rows = self.database.execute(f"SELECT {columns} FROM tokens")  # noqa: S608
             self.database.report(partial(self._restore, list(map(_token, rows))))
 
     def _write(self, record: TokenRecord) -> None:
+        row = (record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode, record.mailbox)
         self.database.execute(
-            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode),
-                *(record.mailbox, record.inspect),
-            ),
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, record.inspect, record.verify),
         )
 
     def _drop(self, tokens: Sequence[str]) -> None:
@@ -144,8 +149,8 @@ class SQLiteStore:
 
 
 def _token(row: Sequence[Any]) -> TokenRecord:
-    token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect = row
-    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect))
+    token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify = row
+    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect), verify)
 
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> SQLiteStore:

@@ -21,12 +21,12 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _TOKENS = """
 CREATE TABLE tokens (
     token TEXT PRIMARY KEY, ttl_seconds REAL NOT NULL, expires_at REAL NOT NULL, secret_hash BLOB,
-    mode TEXT NOT NULL, mailbox INTEGER NOT NULL, inspect INTEGER NOT NULL DEFAULT 0
+    mode TEXT NOT NULL, mailbox INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -77,12 +77,16 @@ DROP TABLE events_of_columns;
 # Versions 1 to 3 kept no history.
 _ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 0;{_HISTORY}"
 
+# Up to version 4, tokens had no signatures.
+_ADD_VERIFY = "ALTER TABLE tokens ADD COLUMN verify TEXT;"
+
 # From each version, the statements that make a file of this one. 0 is an empty file.
 MIGRATIONS = {
-    0: _TOKENS + _EVENTS + _HISTORY,
-    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
-    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY,
-    3: _ADD_HISTORY,
+    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
+    3: _ADD_HISTORY + _ADD_VERIFY,
+    4: _ADD_VERIFY,
 }
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

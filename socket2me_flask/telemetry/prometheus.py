@@ -94,7 +94,7 @@ class _Collector:
         yield _counter(
             "signature_failures",
             "Calls whose signature was not accepted, by provider and reason.",
-            {},
+            services.verification.failures.copy(),
             ["provider", "reason"],
         )
         damaged = getattr(getattr(services.store, "database", None), "damaged", 0)

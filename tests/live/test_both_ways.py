@@ -1,5 +1,8 @@
 """A call is the same whether the worker forwards it by itself or the blueprint does: one contract, both ways."""
 
+import hashlib
+import hmac
+
 import pytest
 import requests
 
@@ -159,6 +162,63 @@ def test_an_expectation_is_met_on_both_ways(listening):
             raw.send(b"hi")
             assert raw.answer() == (200, b"OK")
         assert client.expect("request")["body"] == b"hi"
+
+
+def signed(body, *headers):
+    """Return a call that GitHub would have signed, its body as it comes over the wire."""
+    sent_body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if "Transfer-Encoding: chunked" in headers else body
+    length = [] if sent_body is not body else [f"Content-Length: {len(body)}"]
+    signature = f"X-Hub-Signature-256: sha256={hmac.new(b's', body, hashlib.sha256).hexdigest()}"
+    return head("POST /v1/go/{}/a?b=c", signature, *length, *headers) + sent_body
+
+
+VERIFIED = {
+    "JSON": signed(b'{"a": 1}', "Content-Type: application/json"),
+    "bytes": signed(b"\x00\xff\r\n"),
+    "chunks": signed(b"\xff chunked", "Transfer-Encoding: chunked"),
+    "an empty body": signed(b""),
+}
+NOT_VERIFIED = {
+    "no signature": head("POST /v1/go/{}", "Content-Length: 2") + b"hi",
+    "another body": signed(b"hi")[:-1] + b"!",
+    "a repeated signature": signed(b"hi").replace(b"X-Hub", b"x-hub-signature-256: sha256=0\r\nX-Hub"),
+    "an underscore": signed(b"hi").replace(b"X-Hub-Signature-256", b"X_Hub_Signature_256"),
+    "another method": head("GET /v1/go/{}"),
+}
+
+
+def test_calls_are_verified_alike_on_both_ways(both):
+    """What is signed arrives with `verified`, whatever its body; all else is one answer, and arrives nowhere."""
+    outcomes = []
+    for server in both:
+        made = server.new_with_secret(verify={"provider": "github", "secrets": ["s"]})
+        token, outcome = made["token"], []
+        with PythonListener(server, token, auth={"secret": made["secret"]}) as client:
+            client.expect("connect")
+            for request in VERIFIED.values():
+                status, *rest = answer_to(server, sent(request, token))
+                assert status == "HTTP/1.1 200 OK"
+                event = without_what_differs(client.expect("request"), token)
+                assert event["verified"] == {"provider": "github"}
+                outcome.append((rest, event))
+            refused = [answer_to(server, sent(request, token)) for request in NOT_VERIFIED.values()]
+            assert [answer == refused[0] for answer in refused] == [True] * len(refused)
+            assert refused[0][0] == "HTTP/1.1 401 Unauthorized"
+            client.expect_silence(0)
+        outcomes.append([*outcome, refused[0]])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_handshakes_are_answered_alike_on_both_ways(both):
+    """With nobody connected: a challenge is echoed, with headers under which it is no page."""
+    answers = []
+    for server in both:
+        made = server.new_with_secret(verify={"provider": "dropbox", "secrets": ["s"]})
+        answers.append(answer_to(server, head(f"GET /v1/go/{made['token']}?challenge=%3Cb%3E")))
+    status, headers, body, _ = answers[0]
+    assert (status, body) == ("HTTP/1.1 200 OK", b"<b>")
+    assert {"Content-Type: text/plain; charset=utf-8", "X-Content-Type-Options: nosniff"} <= set(headers)
+    assert answers[0] == answers[1]
 
 
 def test_a_token_without_a_client_is_503_on_both_ways(both):

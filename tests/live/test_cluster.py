@@ -53,6 +53,18 @@ def test_a_large_body_crosses_whole(pair):
     assert not pair.redis.client.keys("s2m:message:*")
 
 
+def test_a_call_is_verified_by_the_process_that_receives_it(pair):
+    """The client of another process receives it with `verified`; what is not signed reaches no process."""
+    made = pair.new_with_secret(verify={"provider": "gitlab", "secrets": ["s"]})
+    with PythonListener(pair, made["token"], auth={"secret": made["secret"]}) as client:
+        client.expect("connect")
+        for server in (pair, pair.other):
+            assert server.go(made["token"], headers={"X-Gitlab-Token": "s"}).text == "OK"
+            assert client.expect("request")["verified"] == {"provider": "gitlab"}
+            assert server.go(made["token"], headers={"X-Gitlab-Token": "t"}).status_code == 401
+        client.expect_silence(0)
+
+
 def test_a_client_is_displaced_by_one_at_another_process(pair):
     """It hears `replaced` and is disconnected; its late farewell changes nothing for its successor."""
     token = pair.new()

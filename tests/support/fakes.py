@@ -117,4 +117,5 @@ def call_of(token, body=b"", received_at=1.0):
         received_at,
         is_legacy=True,
         remote_addr="192.0.2.1",
+        verified={"provider": "github"},
     )

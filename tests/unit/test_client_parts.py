@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -9,14 +10,16 @@ from click.testing import CliRunner
 
 from socket2me.cli import main
 from socket2me.client import BackOff
-from socket2me.exceptions import ClientError, NotHandled, OutsideTarget, RelayRefused
+from socket2me.exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused
 from socket2me.http_api import RelayApi, Token
 from socket2me.local_forwarder import Pattern
 from socket2me.report import TextReport
 from socket2me.request import Request
 from socket2me.saved_requests import from_bytes, to_bytes
 from socket2me.saved_tokens import SavedToken, SavedTokens
+from socket2me.signing_options import LateSigner, fingerprint, parse_verify
 from socket2me.target import Target
+from tests.support.signed_requests import SIGNED
 
 EVENT = {"method": "GET", "path": "/a", "query": "", "headers": {}, "id": "x-1", "received_at": 1.0}
 
@@ -197,3 +200,107 @@ def test_a_client_tries_again_within_5_seconds():
     assert waits[0] <= 1 < 2 < max(waits) <= 5
     back_off.reset()
     assert back_off.seconds() <= 1
+
+
+def test_what_verify_takes(tmp_path, monkeypatch):
+    """A secret, a file, a variable, two secrets, JSON, and a file of JSON; without any, None."""
+    (tmp_path / "secret").write_text("from a file\n")
+    (tmp_path / "verify.json").write_text('{"provider": "sns", "topic": "t"}')
+    monkeypatch.setenv("THE_SECRET", "from a variable")
+    github = {"provider": "github", "secrets": ["a=b"]}
+    assert parse_verify(["github=a=b"]) == github
+    assert parse_verify([f"github=@{tmp_path}/secret"]) == {**github, "secrets": ["from a file"]}
+    assert parse_verify(["github=env:THE_SECRET"]) == {**github, "secrets": ["from a variable"]}
+    assert parse_verify(["github=new", "github=old"]) == {**github, "secrets": ["new", "old"]}
+    assert parse_verify(['{"provider": "github", "secrets": ["a=b"]}']) == github
+    assert parse_verify([f"@{tmp_path}/verify.json"]) == {"provider": "sns", "topic": "t"}
+    assert parse_verify([]) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--verify", "github"], "The provider is one of bitbucket"),
+        (["--verify", "gihub=hunter2"], "The provider is one of bitbucket"),
+        (["--verify", "github="], "The secret of github is empty."),
+        (["--verify", "github=env:NO_SUCH"], "There is no variable NO_SUCH for the secret of github."),
+        (["--verify", "github=@/no/such"], "/no/such cannot be read: No such file or directory."),
+        (["--verify", "github=a", "--verify", "slack=b"], "--verify takes one provider"),
+        (["--verify", "{nonsense"], "--verify is no JSON object"),
+        (["--resign", "github=hunter2"], "requests of github cannot be signed again, only those of slack"),
+        (["--resign", "standard=whsec_hunter2?"], "after whsec_ or whpk_ comes base64."),
+    ],
+)
+def test_a_secret_that_is_none(options, text):
+    """It is refused when the command starts, with status 2, and not shown."""
+    result = CliRunner().invoke(main, ["listen", "http://x", "--server", "http://y", *options])
+    assert result.exit_code == 2
+    assert text in " ".join(result.output.replace("│", " ").split())
+    assert "hunter2" not in result.output
+
+
+def test_only_what_was_verified_and_is_late_is_signed_again():
+    """A request is signed again if it is late or came before, and never if the relay has not verified it."""
+    headers = {"stripe-signature": "t=1700000000,v1=x"}
+    fresh = {"stripe-signature": f"t={int(time.time())},v1=x"}
+    signer = LateSigner("stripe=s")
+    late = signer.late(Request("POST", headers=headers, body=b"\xff", verified="stripe"))
+    assert late.headers["x-socket2me-original-stripe-signature"] == headers["stripe-signature"]
+    assert late.body == b"\xff"
+    for request in (
+        Request("POST", headers=headers),
+        Request("POST", headers=headers, verified="github"),
+        Request("POST", headers=fresh, verified="stripe"),
+        Request("POST", headers=fresh, verified="stripe", attempt=1),
+        Request("POST", verified="stripe"),
+    ):
+        assert signer.late(request) is request
+    again = Request("POST", headers=fresh, verified="stripe", attempt=2)
+    assert "x-socket2me-original-stripe-signature" in signer.late(again).headers
+
+
+def test_a_saved_request_is_signed_again_with_its_own_secret_only():
+    """Whatever the file says: the secret must have signed it."""
+    signed = SIGNED["stripe"]
+    request = Request("POST", headers=signed.headers, body=signed.body)
+    assert LateSigner("stripe=whsec_test_secret").saved(request).headers != request.headers
+    with pytest.raises(BadArgument, match="not signed with this secret"):
+        LateSigner("stripe=another").saved(request)
+
+
+def test_a_token_is_never_asked_for_without_what_verifies_its_calls():
+    """Where a relay refuses `verify`, the client falls back to no token that has less."""
+    asked = []
+
+    class OldRelay(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = b'{"error": {"code": "bad_request", "message": "The body may have ttl_seconds."}}'
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), OldRelay) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        api = RelayApi(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(RelayRefused, match="may have ttl_seconds"):
+            api.new(mode="ack", mailbox=True, verify={"provider": "github", "secrets": ["s"]})
+        server.shutdown()
+    assert asked and all("verify" in options for options in asked)
+
+
+def test_a_kept_token_says_what_its_calls_are_verified_with(tmp_path):
+    """As a keyed hash: the same for the same, and not the secret; a token without is written as before."""
+    verify = {"provider": "github", "secrets": ["the secret"]}
+    assert fingerprint(verify, "s2m_1") == fingerprint(dict(reversed(verify.items())), "s2m_1")
+    assert fingerprint(verify, "s2m_1") not in (fingerprint(verify, "s2m_2"), fingerprint(None, "s2m_1"), None)
+    tokens = SavedTokens(tmp_path)
+    tokens.keep(SavedToken("r", "a", "t", "s2m_1", fingerprint(verify, "s2m_1")))
+    tokens.keep(SavedToken("r", "b", "t", "s2m_1"))
+    assert tokens.find("r", "a").verify == fingerprint(verify, "s2m_1")
+    assert "verify" not in json.loads((tmp_path / "tokens.json").read_text())[1]
+    assert "the secret" not in (tmp_path / "tokens.json").read_text()

@@ -29,6 +29,9 @@ GOOD = {
     "RATE_LIMIT_NEW": ("0", None),
     "RATE_LIMIT_REQUESTS": ("10 per 5 minutes", limits.parse("10/5 minutes")),
     "CORS_ALLOWED_ORIGINS": ("https://a.example, http://b:8080", ("https://a.example", "http://b:8080")),
+    "PUBLIC_URL": ("https://relay.example:8443/", "https://relay.example:8443"),
+    "ENCRYPTION_KEY": (f"{'A' * 43}=, {'/' * 42}8=", (bytes(32), b"\xff" * 32)),
+    "SNS": ("true", True),
 }
 BAD = {
     "PORT": ["x", "0", "65536", "80.5"],
@@ -42,6 +45,13 @@ BAD = {
     "HOLD_SECONDS": ["-1", "nan", "inf", "2s"],
     "TOKEN_EXPIRE_SECONDS": ["0", "1e30"],
     "MAX_BODY_BYTES": ["-1", "2MB", "3000000000"],
+    "PUBLIC_URL": [
+        "relay.example",
+        "ftp://relay.example",
+        "https://relay.example/a",
+        "https://u@relay.example",
+        "https://",
+    ],
     "CORS_ALLOWED_ORIGINS": ["example.com", "https://a.example/path", "ftp://a.example"],
 }
 
@@ -66,6 +76,15 @@ def test_a_variable_sets_its_setting(name):
     """A variable becomes a value of the setting's type."""
     text, value = GOOD[name]
     assert getattr(read({name: text}), name.lower()) == value
+
+
+@pytest.mark.parametrize("text", ["x", "A" * 44, "hunter2A", ","])
+def test_a_key_that_encrypts_nothing_is_refused_and_not_shown(text):
+    """The error names the variable and what it takes, and not what it holds."""
+    with pytest.raises(ConfigError) as caught:
+        read({"ENCRYPTION_KEY": text})
+    assert str(caught.value).startswith("SOCKET2ME_ENCRYPTION_KEY is not accepted: it takes 32 bytes in base64")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_settings_cannot_be_changed():

@@ -39,11 +39,11 @@ class Served:
         self.handled.append(request)
         self.may_end.wait(SECONDS)
 
-    def ask(self, method, path):
+    def ask(self, method, path, body=None):
         """Call, and return the response, with its connection open until the end of the test."""
         connection = http.client.HTTPConnection(*self.address, timeout=SECONDS)
         self.opened.callback(connection.close)
-        connection.request(method, f"/v1/tokens/local{path}", None, {"Authorization": f"Bearer {self.key}"})
+        connection.request(method, f"/v1/tokens/local{path}", body, {"Authorization": f"Bearer {self.key}"})
         response = connection.getresponse()
         self.opened.callback(response.close)
         return response
@@ -87,6 +87,18 @@ def test_replays_are_bounded(served):
     assert error_of(served.ask("POST", "/requests/a/replay")) == (429, "too_many_replays")
     served.may_end.set()
     wait_until(lambda: served.ask("POST", "/requests/a/replay").status == 202, "there is room")
+
+
+def test_a_replay_is_signed_again_only_as_it_came(served):
+    """A replay counts as verified, so `--resign` signs it, if headers and body are those that were verified."""
+    served.recorder.begin(Request("POST", "/x", "", {"a": "1"}, b"{}", "a", verified="stripe"))
+    shown = json.loads(served.ask("GET", "/requests/a").read())
+    assert [(entry["what"], entry["detail"]) for entry in shown["timeline"]][1:] == [("verified", "stripe")]
+    for changes in ({}, {"path": "/y"}, {"text": "{} "}, {"headers": {"a": "2"}}):
+        assert served.ask("POST", "/requests/a/replay", json.dumps(changes)).status == 202
+        wait_until(lambda: served.handled, "it is handled")
+        is_same = served.handled.pop().verified == "stripe"
+        assert is_same == ("text" not in changes and "headers" not in changes)
 
 
 def test_streams_and_connections_are_bounded(served):

@@ -266,8 +266,11 @@ def scenarios(tmp_path_factory):
     for method, path, parts, key in operations_of_owner[:-1]:
         seen.call(method, path, key, **parts)
     history(seen)
+    signed, owner_of_signed = seen.new(verify={"provider": "gitlab", "secrets": ["s"]})
+    seen.call("GET", "/v1/tokens/{token}", owner_of_signed, token=signed)
     for path in ("/v1/go/{token}", "/v1/go/{token}/{path}"):
         calls(seen, path, token, mailbox)
+        seen.call("POST", path, token=signed, path="a")
     seen.call("DELETE", "/v1/tokens/{token}", secret, token=token)
     seen.services.store.close()
     seen.on(API_KEYS=("key",), RATE_LIMIT_NEW=limits.parse("3/hour"))

@@ -72,9 +72,11 @@ def test_the_example_of_the_specification():
 def test_members_that_are_not_known_are_left_out():
     """An event that an earlier version kept has no caller's address, and most calls no id of their caller's."""
     the_call = call()
-    assert not {"remote_addr", "request_id"} & set(received(the_call))
+    assert not {"remote_addr", "request_id", "verified"} & set(received(the_call))
     the_call.request_id = "r-1"
     assert received(the_call)["request_id"] == "r-1"
+    the_call.verified = {"provider": "github"}
+    assert received(the_call)["verified"] == {"provider": "github"}
 
 
 def test_every_call_has_its_own_id():

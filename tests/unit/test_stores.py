@@ -111,12 +111,13 @@ def test_a_popped_token_can_be_added_again(store, clock):
 
 
 def test_a_record_says_what_was_kept(store, clock):
-    """Lifetime, end, secret and mode, also after a refresh."""
+    """Lifetime, end, secret, mode and who signs its calls, also after a refresh."""
     token = new_token()
-    record = store.add(token, 60, secret_hash=b"hash", mode="reply")
-    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply")
+    record = store.add(token, 60, secret_hash=b"hash", mode="reply", verify="{}")
+    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply", verify="{}")
     clock.now += 10
-    assert store.refresh(token) == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply")
+    expected = TokenRecord(token, 60, clock.now + 60, b"hash", "reply", verify="{}")
+    assert store.refresh(token) == store.get(token) == expected
 
 
 def test_a_removed_token_is_gone(store, clock):
@@ -223,7 +224,7 @@ def test_refreshing_takes_no_memory(clock):
 def test_tokens_survive_the_process(reopen, clock):
     """As they were; what expired meanwhile is found by the next sweep, what was removed is gone."""
     store = reopen()
-    record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True)
+    record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True, verify="{}")
     short = store.add(new_token(), 10)
     gone = store.add(new_token(), 60)
     store.remove(gone.token)
