@@ -1,7 +1,7 @@
 """The HTTP API: one blueprint for each job, and one shape for every error."""
 
 from flask import Flask
-from werkzeug.routing import PathConverter
+from werkzeug.routing import BaseConverter, PathConverter
 
 from . import error_handlers, events, forward, health, inspector, legacy, openapi, page, tokens
 
@@ -13,11 +13,17 @@ class _AnyPath(PathConverter):
     part_isolating = False
 
 
+class _RequestId(BaseConverter):
+    """The id of a request of a history. `stream` is none: its URL has methods of its own."""
+
+    regex = "(?!stream$)[^/]+"
+
+
 def register(app: Flask, *, serves_legacy: bool, serves_metrics: bool) -> None:
     """Give `app` the routes of the relay, those of 2016 and the metrics if they are wanted, and its error shape."""
     # A relay passes on the path that it was called with: no redirect from `//` to `/`.
     app.url_map.merge_slashes = False
-    app.url_map.converters["anypath"] = _AnyPath
+    app.url_map.converters |= {"anypath": _AnyPath, "request_id": _RequestId}
     app.register_blueprint(tokens.blueprint, url_prefix="/v1")
     app.register_blueprint(events.blueprint, url_prefix="/v1")
     app.register_blueprint(forward.blueprint, url_prefix="/v1")

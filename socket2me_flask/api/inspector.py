@@ -170,4 +170,5 @@ def _has_left(loop: Loop, environ: dict[str, Any]) -> bool:
 
 
 for _method, _path, _answer in ROUTES:
-    blueprint.add_url_rule(_path, _answer.__name__, partial(_view, _answer), methods=[_method])
+    _rule = _path.replace("<request_id>", "<request_id:request_id>")
+    blueprint.add_url_rule(_rule, _answer.__name__, partial(_view, _answer), methods=[_method])

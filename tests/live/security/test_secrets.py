@@ -113,6 +113,8 @@ def test_inspect_tells_what_happened(server, made):
         "expires_at": made["expires_at"],
         "mode": "notify",
         "mailbox": False,
+        "inspect": False,
+        "verify": None,
         "connected": False,
         "forwarded": 0,
         "refused": 0,
