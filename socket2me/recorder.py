@@ -6,16 +6,12 @@ The status and the response of a record are those of the local app.
 import contextlib
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from .inspector.errors import UnknownRequest
 from .inspector.history import Bounds, MemoryHistory
 from .inspector.record import Entry, RequestRecord, Response, Update
 from .request import Request
 from .target import MAX_ANSWER_BYTES, Answer
-
-if TYPE_CHECKING:
-    from .inspector.replay import Draft
 
 # The token under which the history has the requests.
 TOKEN = "local"  # noqa: S105  # it is no secret
@@ -45,16 +41,6 @@ class Recorder:
         else:
             if again:
                 self.history.update(TOKEN, request.id, Update(again))
-
-    def verified(self, draft: "Draft") -> str | None:
-        """Return the provider that has signed what a draft repeats; None if none has, or headers or body differ.
-
-        Raises `UnknownRequest`.
-        """
-        record = self.history.find(TOKEN, draft.replay_of)
-        if draft.body != record.body or draft.headers != dict(record.headers):
-            return None
-        return next((entry.detail for entry in record.timeline if entry.what == "verified"), None)
 
     def sent(self, request: Request, where: str) -> None:
         """Record that it is sent to the app."""

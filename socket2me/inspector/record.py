@@ -99,6 +99,11 @@ class RequestRecord:
     position: int = 0
     counted: int = 0
 
+    @property
+    def verified(self) -> str | None:
+        """The provider whose signature was verified when it arrived; None if none was."""
+        return next((entry.detail for entry in self.timeline if entry.what == "verified"), None)
+
     def header(self, name: str) -> str:
         """Return the value of a header by its name in lower case, `""` if there is none."""
         return next((value for found, value in self.headers if found.lower() == name), "")

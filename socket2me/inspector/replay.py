@@ -26,7 +26,11 @@ MAX_HEADERS_CHARACTERS = 65_536
 
 @dataclass(frozen=True)
 class Draft:
-    """A request that is to be sent. Names of headers are in lower case; one that came twice is one value."""
+    """A request that is to be sent. Names of headers are in lower case; one that came twice is one value.
+
+    `verified` is the provider that signed the request that this one repeats; None if none did, or
+    headers or body are edited.
+    """
 
     method: str
     path: str
@@ -34,6 +38,7 @@ class Draft:
     headers: dict[str, str]
     body: bytes
     replay_of: str
+    verified: str | None
 
 
 def draft(record: RequestRecord, body: bytes, *, max_body_bytes: int) -> Draft:
@@ -66,7 +71,8 @@ def draft(record: RequestRecord, body: bytes, *, max_body_bytes: int) -> Draft:
         headers.pop("content-length", None)
         if content or method in ("POST", "PUT", "PATCH"):
             headers["content-length"] = str(len(content))
-    return Draft(method, path, query, headers, content, record.id)
+    is_edited = content != record.body or headers != _joined(record.headers)
+    return Draft(method, path, query, headers, content, record.id, None if is_edited else record.verified)
 
 
 def _changes(body: bytes) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Replays:
             time.time(),
             remote_addr=address,
             replay_of=draft.replay_of,
+            verified=None if draft.verified is None else {"provider": draft.verified},
         )
         call_id = call.id  # the call may be over when the thread has begun
 

@@ -1,5 +1,6 @@
 """The inspector's HTTP contract over real connections: memory, a file, and two processes on Redis."""
 
+import hmac
 import json
 import time
 from base64 import b64decode, b64encode
@@ -159,6 +160,24 @@ def test_a_stream_that_was_cut_goes_on_without_gap_or_duplicate(server):
     for unknown in ("nothing", f"{seen[0][2]['id']}@999999999", f"{seen[0][2]['id']}@x"):
         with EventStream(server, made, last_event_id=unknown) as stream:
             assert stream.next()[0] == "reset"
+
+
+def test_only_a_replay_that_is_not_edited_is_verified(server):
+    """So that the client signs it again; no caller of the relay can have what it edits taken for the provider's."""
+    made = server.new_with_secret(inspect=True, verify={"provider": "github", "secrets": ["a secret"]})
+    sha256 = hmac.new(b"a secret", b"{}", "sha256").hexdigest()
+    with PythonListener(server, made["token"], auth={"secret": made["secret"]}) as client:
+        client.expect("connect")
+        server.go(made["token"], data=b"{}", headers={"X-Hub-Signature-256": f"sha256={sha256}"})
+        first = client.expect("request")
+        answered(server, made)
+        ask(server, made, f"/{first['id']}/replay", "POST")
+        again = client.expect("request")
+        ask(server, made, f"/{first['id']}/replay", "POST", json={"text": "[]"})
+        edited = client.expect("request")
+    assert first["verified"] == again["verified"] == {"provider": "github"}
+    assert again["replay_of"] == edited["replay_of"] == first["id"]
+    assert "verified" not in edited
 
 
 def test_a_replay_goes_the_way_of_any_call(server):
