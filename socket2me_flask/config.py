@@ -7,7 +7,6 @@ import re
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -198,14 +197,98 @@ HUGE = 2**31 - 1
 PLATFORM_VARIABLES = ("DYNO", "FLY_APP_NAME", "RENDER", "K_SERVICE")
 
 
-def _setting(default: Any, kind: Kind, meaning: str, *, is_limit: bool = False) -> Any:
-    return field(default=default, metadata={"kind": kind, "meaning": meaning, "is_limit": is_limit})
+def _setting(default: Any, kind: Kind, meaning: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
 
-_limit = partial(_setting, is_limit=True)
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings:
+    """Settings whose values suit every relay that is known, so they have no variables of their own.
+
+    `SOCKET2ME_LIMITS` changes them, which tests do.
+    """
+
+    body_timeout_seconds: float = _setting(
+        10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."
+    )
+    max_reading_bytes: int = _setting(
+        96_000_000,
+        _whole_number(65_536, HUGE),
+        "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Those of one address may be no more than they leave free: half, if they are alone. Bodies up to 64 KB always have room.",
+    )
+    max_held_requests_per_token: int = _setting(
+        100, _whole_number(0, MANY), "How many calls may wait for one client."
+    )
+    max_held_requests: int = _setting(
+        1000,
+        _whole_number(0, MANY),
+        "How many calls may wait for their clients at once, over all tokens. Those of one address may be no more than they leave free: half, if they are alone.",
+    )
+    max_held_bytes: int = _setting(
+        64_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes of calls, headers and bodies, may wait for their clients, over all tokens; shared alike.",
+    )
+    retry_after_seconds: int = _setting(5, _whole_number(1, 86_400), "The Retry-After that goes with a 503.")
+    keepalive_seconds: int = _setting(
+        10,
+        _whole_number(1, 3600),
+        "How long a caller's connection may be idle, and how long the head of a request may take.",
+    )
+    send_timeout_seconds: int = _setting(
+        30,
+        _whole_number(1, 3600),
+        "How long a caller may take to read a piece of its answer, and a client on WebSocket a piece of what waits for it; then its connection is closed.",
+    )
+    mailbox_max_bytes: int = _setting(
+        50_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes one mailbox may hold; more is answered 429. 0: no limit.",
+    )
+    history_max_bytes: int = _setting(
+        20_000_000,
+        _whole_number(0, HUGE),
+        "How many bytes the history of one token may hold; the oldest calls are dropped first. 0: no limit.",
+    )
+    max_inspector_streams: int = _setting(
+        500, _whole_number(1, MANY), "How many live streams of histories may be open; the next is answered 429."
+    )
+    max_inspector_streams_per_token: int = _setting(
+        20, _whole_number(1, MANY), "How many of them may be of one token."
+    )
+    window: int = _setting(
+        1,
+        _whole_number(1, 1000),
+        "How many events of a mailbox may be on their way to a client that does not say. 1: in strict order.",
+    )
+    max_window: int = _setting(100, _whole_number(1, 1000), "How many a client may ask for.")
+    max_namespaces_per_connection: int = _setting(
+        50, _whole_number(0, MANY), "How many tokens one connection may try to join. 0: no limit."
+    )
+    join_timeout_seconds: float = _setting(
+        10.0, _seconds(0.1), "How long a connection may take to join a token before it is closed."
+    )
+    client_queue_limit_requests: int = _setting(
+        1000,
+        _whole_number(1, MANY),
+        "How many requests may wait for a client that reads slowly; at the next it is disconnected.",
+    )
+    client_queue_limit_bytes: int = _setting(
+        16_000_000,
+        _whole_number(65_536, HUGE),
+        "How many bytes may wait for a client that reads slowly; at more it is disconnected.",
+    )
+    max_queued_bytes: int = _setting(
+        80_000_000,
+        _whole_number(65_536, HUGE),
+        "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected. Those of one address may have no more than they leave free: half, if they are alone.",
+    )
+    max_client_message_bytes: int = _setting(
+        262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SignatureSettings:
     """How calls are verified, for tokens with `verify`."""
 
@@ -226,13 +309,11 @@ class SignatureSettings:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(SignatureSettings):
-    """What the relay is told. The unit of a number is in its name.
+@dataclass(frozen=True, kw_only=True)
+class Settings(LimitSettings, SignatureSettings):
+    """All settings of the relay. The unit of a number is in its name.
 
-    A setting `name` is read from the variable `SOCKET2ME_NAME`, but for `port`, which is read from `PORT`. The limits
-    at the end have values that suit every relay that is known: they have no variables. `SOCKET2ME_LIMITS` changes
-    them, which tests do.
+    A setting `name` is read from the variable `SOCKET2ME_NAME`, but for `port`, which is read from `PORT`.
     """
 
     port: int = _setting(8000, _whole_number(1, 65535), "The port.")
@@ -385,85 +466,6 @@ class Settings(SignatureSettings):
     ping_timeout_seconds: int = _setting(
         20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."
     )
-    # Limits
-    body_timeout_seconds: float = _limit(
-        10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."
-    )
-    max_reading_bytes: int = _limit(
-        96_000_000,
-        _whole_number(65_536, HUGE),
-        "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Those of one address may be no more than they leave free: half, if they are alone. Bodies up to 64 KB always have room.",
-    )
-    max_held_requests_per_token: int = _limit(
-        100, _whole_number(0, MANY), "How many calls may wait for one client."
-    )
-    max_held_requests: int = _limit(
-        1000,
-        _whole_number(0, MANY),
-        "How many calls may wait for their clients at once, over all tokens. Those of one address may be no more than they leave free: half, if they are alone.",
-    )
-    max_held_bytes: int = _limit(
-        64_000_000,
-        _whole_number(0, HUGE),
-        "How many bytes of calls, headers and bodies, may wait for their clients, over all tokens; shared alike.",
-    )
-    retry_after_seconds: int = _limit(5, _whole_number(1, 86_400), "The Retry-After that goes with a 503.")
-    keepalive_seconds: int = _limit(
-        10,
-        _whole_number(1, 3600),
-        "How long a caller's connection may be idle, and how long the head of a request may take.",
-    )
-    send_timeout_seconds: int = _limit(
-        30,
-        _whole_number(1, 3600),
-        "How long a caller may take to read a piece of its answer, and a client on WebSocket a piece of what waits for it; then its connection is closed.",
-    )
-    mailbox_max_bytes: int = _limit(
-        50_000_000,
-        _whole_number(0, HUGE),
-        "How many bytes one mailbox may hold; more is answered 429. 0: no limit.",
-    )
-    history_max_bytes: int = _limit(
-        20_000_000,
-        _whole_number(0, HUGE),
-        "How many bytes the history of one token may hold; the oldest calls are dropped first. 0: no limit.",
-    )
-    max_inspector_streams: int = _limit(
-        500, _whole_number(1, MANY), "How many live streams of histories may be open; the next is answered 429."
-    )
-    max_inspector_streams_per_token: int = _limit(
-        20, _whole_number(1, MANY), "How many of them may be of one token."
-    )
-    window: int = _limit(
-        1,
-        _whole_number(1, 1000),
-        "How many events of a mailbox may be on their way to a client that does not say. 1: in strict order.",
-    )
-    max_window: int = _limit(100, _whole_number(1, 1000), "How many a client may ask for.")
-    max_namespaces_per_connection: int = _limit(
-        50, _whole_number(0, MANY), "How many tokens one connection may try to join. 0: no limit."
-    )
-    join_timeout_seconds: float = _limit(
-        10.0, _seconds(0.1), "How long a connection may take to join a token before it is closed."
-    )
-    client_queue_limit_requests: int = _limit(
-        1000,
-        _whole_number(1, MANY),
-        "How many requests may wait for a client that reads slowly; at the next it is disconnected.",
-    )
-    client_queue_limit_bytes: int = _limit(
-        16_000_000,
-        _whole_number(65_536, HUGE),
-        "How many bytes may wait for a client that reads slowly; at more it is disconnected.",
-    )
-    max_queued_bytes: int = _limit(
-        80_000_000,
-        _whole_number(65_536, HUGE),
-        "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected. Those of one address may have no more than they leave free: half, if they are alone.",
-    )
-    max_client_message_bytes: int = _limit(
-        262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."
-    )
 
     @property
     def store(self) -> StoreKind:
@@ -490,8 +492,8 @@ def variable_of(name: str) -> str:
     return "PORT" if name == "port" else PREFIX + name.upper()
 
 
-SETTINGS = {item.name: item for item in fields(Settings) if not item.metadata["is_limit"]}
-LIMITS = {item.name: item for item in fields(Settings) if item.metadata["is_limit"]}
+LIMITS = {item.name: item for item in fields(LimitSettings)}
+SETTINGS = {item.name: item for item in fields(Settings) if item.name not in LIMITS}
 _NAME_OF = {variable_of(name): name for name in SETTINGS}
 
 
