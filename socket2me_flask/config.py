@@ -81,8 +81,8 @@ def _parse_keys(text: str) -> tuple[str, ...]:
 
 
 def _parse_key(text: str) -> str:
-    if re.search(r"\s", text):
-        raise ValueError  # a header cannot tell it from two
+    if not re.fullmatch("[!-~]+", text):
+        raise ValueError  # programs differ in how they send others, and a header cannot tell a space from two keys
     return text
 
 
@@ -160,7 +160,7 @@ _STORE = Kind(" or ".join(store.accepts for store in STORES.values()), _parse_st
 _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
-_KEY = Kind("a key without spaces", _parse_key, is_secret=True)
+_KEY = Kind("a key of printable ASCII characters without spaces", _parse_key, is_secret=True)
 _SWITCH = Kind("true or false", _parse_switch)
 _LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _parse_level)
 _FORMAT = Kind("text or json", _parse_format)
