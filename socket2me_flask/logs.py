@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -45,7 +46,7 @@ class Redact(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record's text; keep every record."""
-        message = record.getMessage()
+        message = _message_of(record)
         redacted = redact(message)
         if redacted != message:
             record.msg, record.args = redacted, ()
@@ -83,10 +84,19 @@ class Flood(logging.Filter):
             self._dropped += 1
             return False
         if self._dropped:
-            record.msg = f"{record.getMessage()} (before this, {self._dropped} records were left out)"
+            record.msg = f"{_message_of(record)} (before this, {self._dropped} records were left out)"
             record.args = ()
             self._dropped = 0
         return True
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    """Return the text of a record. Where its arguments do not fit, both stand in it: a filter must not raise."""
+    try:
+        return record.getMessage()
+    except Exception:
+        record.msg, record.args = f"{record.msg} {record.args!r}", ()
+        return record.msg
 
 
 def hide_keys(keys: Collection[str]) -> None:
@@ -147,6 +157,14 @@ def _shown(value: Any) -> str:
 
 
 _is_plain = re.compile(r"[\w.:/<>-]*", re.ASCII).fullmatch
+
+
+def configure_at_start() -> bool:
+    """Log JSON if the environment says so, also that settings are not accepted. Return whether it says so."""
+    is_json = os.environ.get("SOCKET2ME_LOG_FORMAT", "").strip().lower() == "json"
+    if is_json:
+        configure("INFO", "json")
+    return is_json
 
 
 def configure(level: str, log_format: str) -> None:
