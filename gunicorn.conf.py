@@ -15,6 +15,7 @@ from gunicorn.workers import SUPPORTED_WORKERS
 from socket2me_flask import logs
 from socket2me_flask.config import exposure_warning, from_env
 from socket2me_flask.errors import ConfigError
+from socket2me_flask.worker.gunicorn_settings import check_workers
 
 # gunicorn has no eventlet worker any more. This one is the relay's own.
 SUPPORTED_WORKERS["eventlet"] = "socket2me_flask.worker.EventletWorker"
@@ -25,9 +26,7 @@ _, _open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_open_files, _open_files))
 
 # Before anything can fail: a refusal to start is a line of the log, too.
-_is_json = os.environ.get("SOCKET2ME_LOG_FORMAT", "").strip().lower() == "json"
-if _is_json:
-    logs.configure("INFO", "json")
+if logs.configure_at_start():
     logger_class = "socket2me_flask.worker.json_logger.JSONLogger"
 
 try:
@@ -63,7 +62,11 @@ PORT_WAIT_SECONDS = 3
 
 
 def on_starting(server):
-    """End the start with one line if a port is in use. Sockets that are inherited are not looked at."""
+    """End the start with one line if the workers, of any class, would not share a store, or if a port is in use.
+
+    Sockets that are inherited are not looked at.
+    """
+    check_workers(server.cfg.workers)
     if server.cfg.reuse_port or "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:
         return
     for address in server.cfg.address:

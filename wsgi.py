@@ -23,6 +23,7 @@ def is_about_to_serve() -> bool:
     return is_running_from_reloader() or not (get_debug_flag() if reload is None else reload)
 
 
+logs.configure_at_start()
 try:
     app = create_app()
     settings = get_services(app).settings

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -147,6 +148,14 @@ def _shown(value: Any) -> str:
 
 
 _is_plain = re.compile(r"[\w.:/<>-]*", re.ASCII).fullmatch
+
+
+def configure_at_start() -> bool:
+    """Log JSON if the environment says so, also that settings are not accepted. Return whether it says so."""
+    is_json = os.environ.get("SOCKET2ME_LOG_FORMAT", "").strip().lower() == "json"
+    if is_json:
+        configure("INFO", "json")
+    return is_json
 
 
 def configure(level: str, log_format: str) -> None:

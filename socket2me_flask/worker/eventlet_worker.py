@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.workers.base_async import AsyncWorker
 
 from ..telemetry import json_logs
+from .gunicorn_settings import check_workers
 from .json_logger import JSONLogger
 
 if TYPE_CHECKING:
@@ -46,13 +47,9 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
             reason = "preload_app is not supported: the application is built in the worker, after the fork."
         elif cfg.http_protocols != ["h1"]:
             reason = "http_protocols is h1 only: HTTP/2 belongs to a proxy in front."
-        elif cfg.workers > 1 and not _store_is_shared():
-            reason = (
-                f"{cfg.workers} workers need SOCKET2ME_STORE_URL=redis://..., which they share; "
-                "with the memory and SQLite stores each would be a relay of its own."
-            )
         if reason is not None:
             sys.exit(f"socket2me: {reason}")
+        check_workers(cfg.workers)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -171,14 +168,3 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         while condition() and not self._is_told_to_quit and time.monotonic() < ends_at:
             self.notify()
             time.sleep(0.02)  # which eventlet has patched
-
-
-def _store_is_shared() -> bool:
-    """Return whether workers of this configuration would share a store. A bad setting is reported elsewhere."""
-    from ..config import from_env
-    from ..errors import ConfigError
-
-    try:
-        return from_env(os.environ).store.is_shared
-    except ConfigError:
-        return True

@@ -1,10 +1,14 @@
 """gunicorn's configuration and loggers, as this worker uses them."""
 
+import os
+import sys
 from typing import Any
 
 from gunicorn import config
 
 from .. import logs
+from ..config import from_env
+from ..errors import ConfigError
 
 
 class CachedConfig:
@@ -25,6 +29,19 @@ def has_request_hooks(cfg: Any) -> bool:
         cfg.settings["pre_request"].get() is not config.PreRequest.default
         or cfg.settings["post_request"].get() is not config.PostRequest.default
     )
+
+
+def check_workers(workers: int) -> None:
+    """End the start, in one line, if so many workers would share no store. Bad settings are reported elsewhere."""
+    try:
+        is_shared = from_env(os.environ).store.is_shared
+    except ConfigError:
+        return
+    if workers > 1 and not is_shared:
+        sys.exit(
+            f"socket2me: {workers} workers need SOCKET2ME_STORE_URL=redis://..., which they share; "
+            "with the memory and SQLite stores each would be a relay of its own."
+        )
 
 
 def add_log_filters(logger: Any) -> None:
