@@ -164,7 +164,7 @@ class Forwarder:
             raise
         sent_headers = headers()
         if "traceparent" in sent_headers:
-            sent_headers["traceparent"] = request_id.traceparent(sent_headers["traceparent"])
+            request_id.continue_trace(sent_headers)
         call = Call(
             target.token,
             method,

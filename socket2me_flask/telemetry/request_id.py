@@ -12,8 +12,11 @@ HEADER = "X-Request-Id"
 
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
-# W3C Trace Context, section 3.2.2: version, trace, parent, flags. A later version may have more behind a hyphen.
-_is_traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?").fullmatch
+# W3C Trace Context, section 3.2.2: version, trace, parent, flags. There is no version ff, and no trace or parent of
+# zeros only. A version after 00 may have more behind a hyphen.
+_is_traceparent = re.compile(
+    r"(?!ff|00-.{52}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?"
+).fullmatch
 
 # None: no request. "": a request without an id until now.
 _current: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -41,8 +44,11 @@ def current() -> str:
     return request_id or ""
 
 
-def traceparent(sent: str) -> str:
-    """Return a `traceparent` as it was sent, or a new one if that is malformed (W3C Trace Context, section 4.3)."""
-    if _is_traceparent(sent):
-        return sent
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+def continue_trace(headers: dict[str, str]) -> None:
+    """Keep the `traceparent` of a call. One that is malformed begins a new trace (W3C Trace Context, section 4.3).
+
+    `tracestate`, which belongs to the trace that was sent, is removed then.
+    """
+    if not _is_traceparent(headers["traceparent"]):
+        headers["traceparent"] = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+        headers.pop("tracestate", None)

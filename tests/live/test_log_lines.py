@@ -177,17 +177,29 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_a_trace_goes_on(server, token):
-    """`traceparent` arrives as it was sent; one that is malformed or too long is replaced by one that is not."""
+    """`traceparent` and `tracestate` arrive as they were sent. A malformed one is replaced and has no state."""
     with PythonListener(server, token) as client:
         client.expect("connect")
         for sent in (TRACE, f"{TRACE.replace('00-', 'cc-', 1)}-more"):
-            server.go(token, headers={"traceparent": sent})
-            assert client.expect("request")["headers"]["traceparent"] == sent
-        for sent in ("x", TRACE.upper(), f"{TRACE}-{'x' * 300}", "é", f"{TRACE},{TRACE}"):
-            server.go(token, headers={"traceparent": sent.encode()})
-            made = client.expect("request")["headers"]["traceparent"]
-            assert made != sent
-            assert len(made) == len(TRACE)
+            server.go(token, headers={"traceparent": sent, "tracestate": "a=b"})
+            headers = client.expect("request")["headers"]
+            assert (headers["traceparent"], headers["tracestate"]) == (sent, "a=b")
+        for sent in (
+            "x",
+            TRACE.upper(),
+            f"{TRACE.replace('00-', 'cc-', 1)}-{'x' * 300}",
+            f"{TRACE}-more",
+            TRACE.replace("00-", "ff-", 1),
+            f"00-{'0' * 32}-00f067aa0ba902b7-01",
+            f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
+            "é",
+            f"{TRACE},{TRACE}",
+        ):
+            server.go(token, headers={"traceparent": sent.encode(), "tracestate": "a=b"})
+            headers = client.expect("request")["headers"]
+            assert headers["traceparent"] != sent
+            assert len(headers["traceparent"]) == len(TRACE)
+            assert "tracestate" not in headers
 
 
 def test_a_reply_does_not_set_the_id(server, token):
@@ -201,17 +213,23 @@ def test_a_reply_does_not_set_the_id(server, token):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "named"),
+    ("command", "environment", "named"),
     [
-        ("-w 2", {}, "SOCKET2ME_STORE_URL=redis://"),
-        ("", {"SOCKET2ME_PING_INTERVAL_SECONDS": "x"}, "SOCKET2ME_PING_INTERVAL_SECONDS"),
-        ("", {"SOCKET2ME_STORE_URL": "sqlite:////dev/null/x"}, "SOCKET2ME_STORE_URL"),
+        ("gunicorn -k eventlet -w 2 wsgi:app", {}, "SOCKET2ME_STORE_URL=redis://"),
+        ("gunicorn -k sync -w 2 wsgi:app", {}, "SOCKET2ME_STORE_URL=redis://"),
+        (
+            "gunicorn -k eventlet wsgi:app",
+            {"SOCKET2ME_PING_INTERVAL_SECONDS": "x"},
+            "SOCKET2ME_PING_INTERVAL_SECONDS",
+        ),
+        ("gunicorn -k eventlet wsgi:app", {"SOCKET2ME_STORE_URL": "sqlite:////dev/null/x"}, "SOCKET2ME_STORE_URL"),
+        ("flask run", {"SOCKET2ME_HOLD_SECONDS": "x"}, "SOCKET2ME_HOLD_SECONDS"),
     ],
 )
-def test_a_start_that_is_refused_is_a_line_too(arguments, environment, named):
+def test_a_start_that_is_refused_is_a_line_too(command, environment, named):
     """Every line is JSON where the relay ends at once, and one names what is wrong."""
     ended = subprocess.run(
-        shlex.split(f"gunicorn -k eventlet {arguments} wsgi:app"),
+        shlex.split(command),
         cwd=ROOT,
         env={**clean_environment(), **variables({"PORT": free_port(), "LOG_FORMAT": "json"}), **environment},
         capture_output=True,
