@@ -82,8 +82,8 @@ def _parse_keys(text: str) -> tuple[str, ...]:
 
 
 def _parse_key(text: str) -> str:
-    if re.search(r"\s", text):
-        raise ValueError  # a header cannot tell it from two
+    if not re.fullmatch("[!-~]+", text):
+        raise ValueError  # programs differ in how they send others, and a header cannot tell a space from two keys
     return text
 
 
@@ -176,7 +176,7 @@ _STORE = Kind(" or ".join(store.accepts for store in STORES.values()), _parse_st
 _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
 _KEYS = Kind("keys separated by commas", _parse_keys, is_secret=True)
-_KEY = Kind("a key without spaces", _parse_key, is_secret=True)
+_KEY = Kind("a key of printable ASCII characters without spaces", _parse_key, is_secret=True)
 _ENCRYPTION_KEYS = Kind(
     "32 bytes in base64, as `openssl rand -base64 32` prints them; several separated by commas",
     _parse_encryption_keys,

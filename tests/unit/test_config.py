@@ -145,6 +145,8 @@ def test_a_bad_value_is_one_line_that_names_the_variable(name, text):
     ("name", "text"),
     [
         ("SOCKET2ME_API_KEYS", ","),
+        ("SOCKET2ME_METRICS_KEY", "geheim geheim"),
+        ("SOCKET2ME_METRICS_KEY", "gehéim"),
         ("SOCKET2ME_STORE_URL", "file:relay.db"),
         ("SOCKET2ME_STORE_URL", "sqlite://host/file"),
         ("SOCKET2ME_STORE_URL", "redis://:geheim@host/0?ssl_cert_reqs=none"),
