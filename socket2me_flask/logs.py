@@ -46,7 +46,7 @@ class Redact(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record's text; keep every record."""
-        message = record.getMessage()
+        message = _message_of(record)
         redacted = redact(message)
         if redacted != message:
             record.msg, record.args = redacted, ()
@@ -84,10 +84,19 @@ class Flood(logging.Filter):
             self._dropped += 1
             return False
         if self._dropped:
-            record.msg = f"{record.getMessage()} (before this, {self._dropped} records were left out)"
+            record.msg = f"{_message_of(record)} (before this, {self._dropped} records were left out)"
             record.args = ()
             self._dropped = 0
         return True
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    """Return the text of a record. Where its arguments do not fit, both stand in it: a filter must not raise."""
+    try:
+        return record.getMessage()
+    except Exception:
+        record.msg, record.args = f"{record.msg} {record.args!r}", ()
+        return record.msg
 
 
 def hide_keys(keys: Collection[str]) -> None:

@@ -67,3 +67,11 @@ def test_debug_records_are_all_kept(kept):
     for _ in range(MAX_SAME_RECORDS + 7):
         logger.debug("this")
     assert len(texts) == MAX_SAME_RECORDS + 7
+
+
+def test_arguments_that_do_not_fit_are_shown_with_the_text(kept):
+    """A library's mistake in logging ends no request, and gives no token away."""
+    texts, logger = kept
+    logger.handlers[0].addFilter(logs.Redact())
+    logger.warning("%d bytes", "abcdefghijklmnopqrstuvwx")
+    assert texts == ["%d bytes ('<token>',)"]
