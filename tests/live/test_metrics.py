@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from socket2me_flask.http.answers import OUTCOMES
 from tests.support.raw import Raw
 from tests.support.servers import ROOT, HookedServer, PythonListener, WebSocket, wait_until
 
@@ -226,11 +227,13 @@ def test_tokens_are_counted(server):
 
 
 def test_the_page_of_the_metrics_lists_each(server):
-    """docs/operations.md has the name and the type of every metric, and no other."""
+    """docs/operations.md has the name and the type of every metric, the outcomes of calls, and no other."""
     exported = dict(re.findall(r"^# TYPE (socket2me_\w+) (\w+)$", scrape(server), re.MULTILINE))
     page = (ROOT / "docs" / "operations.md").read_text()
     listed = re.findall(r"^\| `(socket2me_\w+)(?:\{[^`]*\})?` \| (\w+) \|", page, re.MULTILINE)
     assert dict(listed) == exported
+    outcomes = page.partition("| `outcome` |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", outcomes, re.MULTILINE)) == set(OUTCOMES)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's prometheus is not installed: make servers")
