@@ -124,25 +124,18 @@ class Forwarder:
 
         A call for a token that does not live, or is called too often, costs neither `headers` nor its body.
         """
-        started_at = time.monotonic()
-        outcome = "error"
-        try:
-            answer = self._forward(target, method, headers, source, address)
-            outcome = answer.outcome
-        except RelayError as error:
-            outcome = error.outcome
-            raise
-        finally:
-            self.calls[outcome] += 1
-            self.call_seconds.add(time.monotonic() - started_at)
-        return answer
+        return self._count(self._forward, target, method, headers, source, address)
 
     def replay(self, call: Call, record: TokenRecord) -> Answer:
         """Forward a call of a history again, for a token that `Relay.admit` has returned. Raises `RelayError`."""
+        return self._count(self._relay.forward, call, record)
+
+    def _count(self, forward: Callable[..., Answer], *args: Any) -> Answer:
+        """Forward a call, and count it by its outcome."""
         started_at = time.monotonic()
         outcome = "error"
         try:
-            answer = self._relay.forward(call, record)
+            answer = forward(*args)
             outcome = answer.outcome
         except RelayError as error:
             outcome = error.outcome

@@ -227,9 +227,10 @@ class Presence:
     def _deliver(self, pending: PendingDelivery, client: Client) -> Delivery:
         """Queue a call for a client. Once its caller waits no more, another has its place in the window."""
         delivery = deliver(pending.call, client, pending.new_pending_ack)
-        if client.bounds_calls:
-            delivery.forget = partial(self._forget, pending.call.token, client, delivery.forget)
-        return delivery
+        if not client.bounds_calls:
+            return delivery
+        forget = partial(self._forget, pending.call.token, client, delivery.forget)
+        return Delivery(delivery.mode, delivery.pending_ack, forget)
 
     def _forget(self, token: str, client: Client, forget: Callable[[], None]) -> None:
         forget()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..engineio import EngineFull, MessageTooLarge, OutboxFull, Session, SessionClosed
@@ -10,6 +11,7 @@ from ..engineio.state import End
 from ..errors import ClientGone, ClientTooSlow, EventTooLarge, NoRoom, TooManyQueued
 from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
+from ..storage import TokenRecord
 from .manager import NamespaceClient
 from .request_event import event_packets, request_event
 
@@ -44,6 +46,14 @@ class SocketClient(NamespaceClient):
         self.end = "client"  # why it is disconnected, once it is: it says so itself unless something else is known
         self._carrier: Session | None = None  # what carried the last call
         self.number = 0
+
+    def apply(self, options: Mapping[str, Any], record: TokenRecord, window: int) -> None:
+        """Take the options of `auth`. `record` has the default mode, `window` is the default window."""
+        self.has_options = bool(options)
+        self.is_raw = options.get("body") == "raw"
+        self.mode = options.get("mode", record.mode)
+        self.window = options.get("window", window)
+        self.bounds_calls = "window" in options and not record.mailbox and self.mode != "notify"
 
     @property
     def token(self) -> str:

@@ -160,11 +160,7 @@ class Sockets:
         options = parse_auth(auth, self._max_window)
         if record.secret_hash is not None and not is_secret(options.get("secret"), record.secret_hash):
             raise Unauthorized("This token has a secret, and auth.secret is not it.")
-        client.has_options = bool(options)
-        client.is_raw = options.get("body") == "raw"
-        client.mode = options.get("mode", record.mode)
-        client.window = options.get("window", self._window)
-        client.bounds_calls = "window" in options and not record.mailbox and client.mode != "notify"
+        client.apply(options, record, self._window)
         if record.mailbox and client.mode == "notify":
             raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
         client.is_wanted = True
