@@ -48,13 +48,13 @@ if worker_connections < 10:
 # A caller that comes often saves a connection; an idle one goes soon, and so does one that sends its head slowly.
 keepalive = _settings.keepalive_seconds
 
-# From when gunicorn is told to stop until it kills the worker: longer than that takes to drain, in `lifecycle.py`.
+# From SIGTERM until gunicorn kills the worker: longer than the worker takes to drain (`lifecycle.py`).
 graceful_timeout = 10
 
 # Longer than the default, for webhooks with long queries.
 limit_request_line = 8190
 
-# Nobody administers the relay over a socket in the home folder.
+# The relay is not administered over a socket in the home folder.
 control_socket_disable = True
 
 # How long a port may be in use before the start ends: a relay that is being replaced needs a moment to stop.

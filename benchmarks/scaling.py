@@ -90,7 +90,7 @@ def forward(calls: Calls, places: set[Place], requests: int, **options: float) -
     result = load_all(calls, requests=requests, clients=clients, **options)
     received = sum(client.received for client in clients) - before
     if result.ok != requests or received != requests:
-        raise RuntimeError(f"of {requests} requests {received} arrived; their callers heard {result.answers}")
+        raise RuntimeError(f"of {requests} requests {received} arrived; their callers received {result.answers}")
     return result
 
 
@@ -182,7 +182,7 @@ def connects(redis: Redis, relay: Server) -> list[Row]:
 
 
 def idle(redis: Redis, *relays: Server) -> tuple[float, float]:
-    """Return the processor time of relays that nobody calls, and of Redis, in microseconds a second."""
+    """Return the processor time of relays without calls, and of Redis, in microseconds a second."""
     meter = Meter(redis, relays)
     time.sleep(IDLE_SECONDS)
     return meter.us(IDLE_SECONDS)

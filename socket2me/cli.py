@@ -41,7 +41,7 @@ DISPLACED_STATUS = 3
 INTERRUPTED_STATUS = 128 + signal.SIGINT
 
 # How long the client may take to finish, to leave, and to renew its URL, after Ctrl-C.
-GOODBYE_SECONDS = 5
+CLOSE_SECONDS = 5
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
 
@@ -478,7 +478,7 @@ def _until_told(client: Client, forwarder: Forwarder) -> None:
         has_ended.wait()
     except KeyboardInterrupt:
         client.close()
-        has_ended.wait(GOODBYE_SECONDS)
+        has_ended.wait(CLOSE_SECONDS)
     if failed:
         raise failed[0]
 

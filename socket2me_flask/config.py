@@ -76,7 +76,7 @@ def _parse_rate(text: str) -> RateLimitItem | None:
 def _parse_keys(text: str) -> tuple[str, ...]:
     keys = [key.strip() for key in text.split(",") if key.strip()]
     if not keys:
-        raise ValueError  # not "anybody may ask": somebody meant to set one
+        raise ValueError  # the operator meant to set one: no keys would let anyone ask
     return tuple(keys)
 
 
@@ -366,7 +366,7 @@ class Settings(LimitSettings, SignatureSettings):
     )
     # Who may ask
     api_keys: tuple[str, ...] = _setting(
-        (), _KEYS, "Keys of which new tokens need one, as Authorization: Bearer. Not set: anybody may ask."
+        (), _KEYS, "Keys of which new tokens need one, as Authorization: Bearer. Not set: anyone may ask."
     )
     require_secret: bool = _setting(
         False, _SWITCH, "Whether every token has a secret: GET /v1/new is answered 403."
@@ -584,7 +584,7 @@ def exposure_warning(address: str, settings: Settings) -> str | None:
         return None
     risks = []
     if not settings.api_keys:
-        risks.append("Without SOCKET2ME_API_KEYS anybody who reaches it may ask for tokens.")
+        risks.append("Without SOCKET2ME_API_KEYS anyone who reaches it may ask for tokens.")
     if not settings.require_secret:
         risks.append(
             "Without SOCKET2ME_REQUIRE_SECRET a token may have no secret: anyone who knows its URL may take its requests."

@@ -1,4 +1,4 @@
-"""What can go wrong, who is at fault, and what the caller hears.
+"""What can go wrong, who is at fault, and what the caller receives.
 
 Knows nothing of Flask or Socket.IO: `answers.py` turns a `RelayError` into an answer. The caller is at fault for
 a status in the 400s, the relay or its client for one in the 500s.
@@ -10,7 +10,7 @@ class ConfigError(Exception):
 
 
 class ClientGone(Exception):
-    """A client left while an event was on its way to it. The event was not handed over."""
+    """A client left while an event was on its way to it. The event was not delivered."""
 
 
 class ProcessGone(ClientGone):
@@ -18,14 +18,14 @@ class ProcessGone(ClientGone):
 
 
 class NoRoom(Exception):
-    """No more fits into what waits for a client, until it has acknowledged some. The event was not handed over."""
+    """The send queue of a client is full until it has acknowledged some events. The event was not delivered."""
 
 
 class RelayError(Exception):
     """A call that cannot be answered with `200`.
 
     `status` is the HTTP status, `code` a stable word for programs, the text a sentence for people. One that
-    `is_temporary` says when to come back (`Retry-After`), after `retry_after_seconds` if that is known.
+    `is_temporary` says when to call again (`Retry-After`), after `retry_after_seconds` if that is known.
     `setting` names the limit that is reached, if one is; it is logged. `headers` go with the answer.
     `outcome` is what the call counts as in the metrics: one of `answers.OUTCOMES`.
     """
@@ -44,7 +44,7 @@ class RelayError(Exception):
 
 
 class BadRequest(RelayError):
-    """What is asked for makes no sense. The text says why."""
+    """The request is invalid. The text says why."""
 
     status = 400
     code = "bad_request"
@@ -114,7 +114,7 @@ class BadSignature(RelayError):
 
 
 class Forbidden(RelayError):
-    """Nobody may do this here. The text says why."""
+    """This is allowed to no one here. The text says why."""
 
     status = 403
     code = "forbidden"
@@ -129,7 +129,7 @@ class ForbiddenOrigin(Forbidden):
 
 
 class UnknownToken(RelayError):
-    """Never issued, expired or not a token at all: one answer for all, so that nobody can tell which."""
+    """Never issued, expired or not a token at all: one answer for all, so that a caller cannot find out which."""
 
     status = 404
     code = "unknown_token"
@@ -178,7 +178,7 @@ class NotAcknowledged(RelayError):
     status = 504
     code = "not_acknowledged"
     outcome = "timed_out"
-    message = "The client was handed this call, and did not acknowledge it in time."
+    message = "The client was sent this call and did not acknowledge it in time."
 
 
 class Rejected(RelayError):
@@ -442,7 +442,7 @@ class ShuttingDown(Unavailable):
 
 
 class PeerSilent(Unavailable):
-    """The process that has the client did not say in time whether it handed the call over."""
+    """The process that has the client did not say in time whether it delivered the call."""
 
     code = "peer_silent"
     message = "The process of this relay that has the client did not answer in time."

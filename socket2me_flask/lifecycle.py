@@ -19,7 +19,7 @@ from .storage import TokenStore
 
 log = logging.getLogger(__name__)
 
-# How long calls in flight may take to be answered once the process was told to stop.
+# How long calls in flight may take to be answered once the process drains.
 DRAIN_SECONDS = 2
 
 # How long the relay may take to notice that its clients were disconnected.
@@ -67,7 +67,7 @@ class Lifecycle:
 
     @property
     def is_draining(self) -> bool:
-        """Whether the process was told to stop."""
+        """Whether the process has been asked to stop."""
         return self.state not in (State.BUILT, State.SERVING)
 
     def start(self) -> None:

@@ -66,7 +66,7 @@ HEAD_ERRORS = (
 )
 
 # Which errors operations may be answered with, beside `HEAD_ERRORS`. In the document each group has a response for
-# each of its statuses. Health is told whatever the `Host`.
+# each of its statuses. Health is answered whatever the `Host`.
 _HEALTH = (RelayError, errors.ShuttingDown)
 _ANY = (*_HEALTH, errors.UnknownHost)
 _STORE = (*_ANY, errors.StoreUnavailable)
@@ -224,8 +224,8 @@ def _token_paths(prefix: str, settings: Settings, keeps_mailboxes: bool) -> Json
                 "newToken",
                 "tokens",
                 "Issue a token without a secret.",
-                "Whoever knows the token may connect as its client. It is plain text, or a JSON string if `Accept` "
-                "rates JSON higher. `HEAD` issues nothing. With SOCKET2ME_REQUIRE_SECRET it is answered `403`.",
+                "Anyone who knows the token may connect as its client. It is plain text, or a JSON string if "
+                "`Accept` rates JSON higher. `HEAD` issues nothing. With SOCKET2ME_REQUIRE_SECRET it is answered `403`.",
                 {200: token},
                 "New",
                 security=_MAY_NEED_KEY,
@@ -234,7 +234,7 @@ def _token_paths(prefix: str, settings: Settings, keeps_mailboxes: bool) -> Json
                 "newTokenWithSecret",
                 "tokens",
                 "Issue a token with a secret.",
-                "Its client, and nobody else, needs the secret to connect, refresh, inspect and delete.",
+                "The secret is required to connect as its client, and to refresh, inspect and delete the token.",
                 {201: _json("A new token and its secret.", "NewToken")},
                 "NewWithSecret",
                 security=_MAY_NEED_KEY,
@@ -808,7 +808,7 @@ def _components() -> Json:
             "apiKey": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "One of SOCKET2ME_API_KEYS, if that is set. Otherwise anybody may ask.",
+                "description": "One of SOCKET2ME_API_KEYS, if that is set. Otherwise anyone may ask.",
             },
             "secret": {"type": "http", "scheme": "bearer", "description": "The secret of the token."},
             "metricsKey": {"type": "http", "scheme": "bearer", "description": "SOCKET2ME_METRICS_KEY."},

@@ -15,7 +15,7 @@ blueprint = Blueprint("page", __name__)
 
 @blueprint.get("/")
 def index() -> Response:
-    """Show the page to browsers, and tell programs what this is: JSON, or text where the caller prefers it."""
+    """Show the page to browsers, and describe the relay to programs: JSON, or text where the caller prefers it."""
     accept = request.headers.get("Accept", "")
     if "text/html" in accept and prefers(accept, "text/html", "application/json"):
         response = _file("index.html")
@@ -33,7 +33,7 @@ def index() -> Response:
 
 @blueprint.get("/inspector.json")
 def describe() -> Response:
-    """Tell the page who serves it, and where a replay goes."""
+    """Return what the page needs to know: which program serves it, and where a replay goes."""
     return Response(files.describe("relay"), mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 

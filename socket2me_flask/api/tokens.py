@@ -23,7 +23,7 @@ MAX_OPTIONS_BYTES = 4096
 
 @blueprint.get("/new")
 def new() -> Response:
-    """Issue a token that whoever knows it may use: plain text, or a JSON string where the caller prefers that."""
+    """Issue a token that anyone who knows it may use: plain text, or a JSON string if the caller prefers it."""
     services = get_services()
     if services.settings.require_secret:
         raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")
@@ -38,7 +38,7 @@ def new() -> Response:
 
 @blueprint.post("/new")
 def new_with_secret() -> Response:
-    """Issue a token whose client, and nobody else, knows the secret to listen, refresh, inspect and delete."""
+    """Issue a token with a secret, which is required to listen, refresh, inspect and delete."""
     services = get_services()
     options = parse_options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
     _check_who_asks()
@@ -64,7 +64,7 @@ def refresh(token: str) -> Response:
 
 @blueprint.get("/tokens/<token>")
 def inspect(token: str) -> Response:
-    """Show a token with a secret: until when, whether somebody listens, what was forwarded."""
+    """Show a token with a secret: when it expires, whether a client is connected, what was forwarded."""
     record = find_with_secret(token)
     services = get_services()
     relay = services.relay
@@ -114,7 +114,7 @@ def _check_who_asks() -> None:
         raise ForbiddenOrigin("Other sites get no token, unless SOCKET2ME_CORS_ALLOWED_ORIGINS names them.")
     keys = settings.api_keys
     given = bearer()
-    # All are compared, each in constant time: how long it takes tells nothing.
+    # All are compared, each in constant time: the time that it takes reveals nothing.
     may_ask = not keys or any([hmac.compare_digest(hash_of(given or ""), hash_of(key)) for key in keys])
     address = address_key(request.remote_addr or "")
     # A guess of a key counts, too.

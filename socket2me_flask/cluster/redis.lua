@@ -434,7 +434,7 @@ end
 
 -- Histories
 
--- Keep entries of a timeline and what they change, notify whoever watches, and drop what is beyond a bound.
+-- Keep entries of a timeline and what they change, notify those that watch it, and drop what is beyond a bound.
 local function keep_change(token, process, max_requests, max_bytes, total_bytes, id, cost, count, entries, status, ms,
     outcome, response)
   local key, history = call_key(token, id), 's2m:history:' .. token

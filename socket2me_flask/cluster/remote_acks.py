@@ -38,7 +38,7 @@ class RemoteAcks:
         return partial(RemotePendingAck, self, process, number)
 
     def announce(self, ack: "RemotePendingAck", delivery: Delivery) -> None:
-        """Tell the other process that its call was delivered and that the outcome will follow."""
+        """Notify the other process that its call was delivered and that the outcome will follow."""
         self._bus.post(ack.process, "handed", self._bus.process, ack.number, delivery.mode)
         self._pending[ack.process, ack.number] = ack
         self._timeouts.add(ack)

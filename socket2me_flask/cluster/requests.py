@@ -60,7 +60,7 @@ class Requests:
         return request
 
     def cancel(self, request: "PendingRequest") -> None:
-        """Wait no more for the outcome of a call that was delivered, and tell the other process so."""
+        """Wait no more for the outcome of a call that was delivered, and notify the other process."""
         self._pending.pop(request.number, None)
         self._send_forget(request.process, request.number)
 

@@ -1,4 +1,4 @@
-"""Something that another thread is asked to do, and what came of it."""
+"""A future for work on another thread."""
 
 import threading
 from collections.abc import Callable
@@ -6,9 +6,10 @@ from typing import Any
 
 
 class Job:
-    """What is to be done (`what`, whatever its thread takes), and what came of it.
+    """Work for another thread, and its result or error.
 
-    `then` is called when it is done, on the thread that says so.
+    `what` describes the work, in the form that the thread expects. `then` is called when it is done, on the thread
+    that calls `finish`.
     """
 
     __slots__ = ("_done", "error", "result", "then", "what")
@@ -21,7 +22,7 @@ class Job:
         self._done = threading.Event()
 
     def finish(self) -> None:
-        """Let go whoever waits."""
+        """End the wait for the job."""
         self._done.set()
         if self.then is not None:
             self.then(self)

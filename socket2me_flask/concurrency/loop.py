@@ -24,7 +24,7 @@ class Watch(Protocol):
 
 
 class Reader(Protocol):
-    """What reads when it is told that there is something to read."""
+    """Reads from a socket whenever there is something to read."""
 
     socket: socket.socket
     is_open: bool
@@ -50,14 +50,16 @@ class Loop(Protocol):
         Raises `BadRequest` where the server gives none away.
         """
 
-    def attend(self, reader: Reader) -> Exception:
-        """See that `reader` reads. Return what the request must raise to end without an answer."""
+    def watch(self, reader: Reader) -> Exception:
+        """Watch the socket of `reader`, so that it reads.
+
+        Return what the request must raise to end without an answer."""
 
     def pause(self, reader: Reader) -> None:
         """Take note that `reader.is_paused` has changed."""
 
     def leave(self, reader: Reader) -> None:
-        """Attend to `reader` no more: its socket is about to be closed."""
+        """Stop watching the socket of `reader`: its socket is about to be closed."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call back once, after that time."""
@@ -68,7 +70,7 @@ class Loop(Protocol):
     def on_hangup(
         self, environ: dict[str, Any], callback: Callable[[], None]
     ) -> contextlib.AbstractContextManager[None]:
-        """Call back if the peer goes away while its request waits inside of this context."""
+        """Call back if the peer closes the connection while its request waits inside of this context."""
 
     def has_hung_up(self, environ: dict[str, Any]) -> bool:
         """Return whether the peer is known to have closed the connection of a request."""
@@ -100,7 +102,7 @@ class GreenLoop:
             raise BadRequest(str(error)) from None
         return connection
 
-    def attend(self, reader: Reader) -> Exception:
+    def watch(self, reader: Reader) -> Exception:
         if reader.is_open:
             fileno = reader.socket.fileno()
             reads_ahead = hasattr(reader.socket, "pending")  # TLS does
@@ -119,7 +121,7 @@ class GreenLoop:
         if reader.is_paused:
             self.leave(reader)
         else:
-            self.attend(reader)
+            self.watch(reader)
 
     def leave(self, reader: Reader) -> None:
         self._poller.remove(reader.socket.fileno())
@@ -158,7 +160,7 @@ class ThreadLoop:
         connection.setblocking(False)
         return connection
 
-    def attend(self, reader: Reader) -> Exception:
+    def watch(self, reader: Reader) -> Exception:
         with contextlib.suppress(OSError, ValueError):  # closed by another thread in between
             while reader.is_open:
                 if reader.is_paused:
@@ -168,10 +170,10 @@ class ThreadLoop:
         return ConnectionError()
 
     def pause(self, reader: Reader) -> None:
-        pass  # `attend` looks
+        pass  # `watch` looks
 
     def leave(self, reader: Reader) -> None:
-        pass  # `attend` looks
+        pass  # `watch` looks
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, callback)

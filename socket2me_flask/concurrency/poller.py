@@ -5,7 +5,7 @@ crowd that leaves would have the hub call back a thousand of them in a row. Here
 
 `eventlet.hubs` (`get_hub`, and the hub's `add`, `remove`, `switch` and `greenlet`) is what eventlet's own sockets
 are built on, but not documented as public. It is used here and nowhere else, as eventlet 0.41 has it;
-`tests/test_poller.py` fails if it changes. On a system without epoll every socket has a hub listener after all.
+`tests/unit/test_poller.py` fails if it changes. On a system without epoll every socket has a hub listener.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""One timer for many: what should happen to each of them, a fixed time after it was added."""
+"""One timer for many items: an action for each, a fixed time after the item was added."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 class TimeoutQueue:
     """Does something with items, each `seconds` after it was added: the oldest is always the first due.
 
-    Adding and discarding cost the same however many there are. Somebody has to call `run` now and then.
+    Adding and discarding cost the same however many there are. Its owner calls `run` now and then.
     """
 
     def __init__(self, seconds: float, action: Callable[[Any], None]) -> None:
@@ -54,5 +54,5 @@ class TimeoutQueue:
                 yield_to_others()
 
 
-# Makes a timeout queue that somebody runs, of a time in seconds and an action.
+# Makes a timeout queue that is run elsewhere, of a time in seconds and an action.
 NewTimer = Callable[[float, Callable[[Any], None]], TimeoutQueue]

@@ -50,7 +50,7 @@ def open_session(engine: "Engine", environ: "WSGIEnvironment", query: Mapping[st
     engine.start()
     _introduce(engine, session, environ)
     if connection is not None:
-        raise engine.loop.attend(connection)
+        raise engine.loop.watch(connection)
     return codec.encode_payload(session.take_for_poll())
 
 
@@ -76,7 +76,7 @@ def start_upgrade(engine: "Engine", session: Session, environ: "WSGIEnvironment"
     else:
         engine.deadlines.upgrades.add(upgrade)
         connection.write(answer)
-    return engine.loop.attend(connection)
+    return engine.loop.watch(connection)
 
 
 def _introduce(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> None:

@@ -29,8 +29,8 @@ class Codec:
 
     Its client takes bytes, or, with `base64`, text only. A payload without bytes in it is text all the same, as
     engine.io's server has written it since 2017. One client reads that otherwise: if it `encodes_twice`, as the
-    parsers of socket.io-client 1.x, it makes UTF-8 of the text in each packet of a text payload, and then, like
-    everybody, of the payload. If it takes bytes, too, it gets bytes.
+    parsers of socket.io-client 1.x, it makes UTF-8 of the text in each packet of a text payload, and then, as
+    all clients do, of the payload. If it takes bytes, too, it gets bytes.
     """
 
     __slots__ = ("base64", "encodes_twice")

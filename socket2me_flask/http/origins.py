@@ -12,7 +12,7 @@ class Origins:
         self._allowed = allowed
 
     def allow(self, environ: Mapping[str, Any]) -> bool:
-        """Say whether whoever asks may. Without an `Origin` it is no page that asks.
+        """Say whether the caller may ask. Without an `Origin` it is no page that asks.
 
         The same host is enough: a proxy may speak TLS for the relay.
         """

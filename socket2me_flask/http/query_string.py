@@ -10,7 +10,7 @@ from typing import Any
 # What is nested deeper stays in the last name, brackets and all. As in `qs`.
 MAX_DEPTH = 5
 
-# A larger index makes an object and no list, so that nobody can have a long one made. As in `qs`.
+# A larger index makes an object and no list, so that a caller cannot have a long one made. As in `qs`.
 MAX_INDEX = 20
 
 # Names that mean something else to a client: they stay in the name, with their brackets.

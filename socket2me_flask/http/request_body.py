@@ -39,7 +39,7 @@ class BodySource(Protocol):
         """Let a `read` that waits return, as if the caller had stopped sending."""
 
     def close_after_response(self) -> None:
-        """Have the connection closed after the response: nobody knows where the next request would begin."""
+        """Have the connection closed after the response: it is unknown where the next request would begin."""
 
 
 class EnvironBody:
@@ -76,7 +76,7 @@ class EnvironBody:
 
 
 class BodyReader:
-    """Reads bodies. `new_timer` makes a timer that somebody runs.
+    """Reads bodies. `new_timer` makes a timer that is run elsewhere.
 
     A body has `timeout_seconds` to arrive, and of all that are being read `max_reading_bytes` may have arrived. One
     address may have no more of that than it leaves free.

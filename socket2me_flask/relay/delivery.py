@@ -1,4 +1,4 @@
-"""What the relay and the mailboxes know of a client: something that takes calls, and may acknowledge them."""
+"""The interface of a client, and the delivery of a call to it: a client accepts calls, and may acknowledge them."""
 
 import threading
 from collections.abc import Callable

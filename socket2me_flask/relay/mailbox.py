@@ -1,6 +1,6 @@
 """Mailboxes: an event stays until its client acknowledged it, and is sent again until it does.
 
-At least once, in order for each token. Knows stores and clients; who is connected, `relay.py` says.
+At least once, in order for each token. Knows stores and clients; which client is attached, `presence.py` knows.
 """
 
 import logging

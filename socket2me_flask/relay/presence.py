@@ -1,6 +1,6 @@
 """Which client has which token: attach, detach, replace; and the calls that wait for one.
 
-Knows a client only as something that takes calls (`delivery.Client`). No Flask, no Socket.IO.
+Knows a client only as something that accepts calls (`delivery.Client`). No Flask, no Socket.IO.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Admits calls, forwards them to clients, and decides what their callers receive.
 
-Knows tokens and calls, and a client only as something that takes a call. No Flask, no Socket.IO: `api/` brings
+Knows tokens and calls, and a client only as something that accepts calls. No Flask, no Socket.IO: `api/` brings
 calls here, `sockets/` brings clients to `presence.py`.
 """
 

@@ -1,4 +1,4 @@
-"""Tokens and secrets: how one is made, what one looks like, what is kept of it. Where, is `stores/`."""
+"""Tokens and secrets: how one is made, what one looks like, what is kept of it. Where it is kept: `storage/`."""
 
 import hashlib
 import hmac
@@ -46,5 +46,5 @@ def hash_of(secret: str) -> bytes:
 
 
 def is_secret(secret: str | None, expected_hash: bytes) -> bool:
-    """Say whether a secret is the one with that hash, in a time that tells nothing of how near it comes."""
+    """Say whether a secret is the one with that hash, in a time that does not depend on how much of it is right."""
     return secret is not None and hmac.compare_digest(hash_of(secret), expected_hash)

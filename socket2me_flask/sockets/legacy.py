@@ -1,4 +1,4 @@
-"""Clients of 2016: Socket.IO protocol 4 over Engine.IO 3 (socket.io-client 1.x and 2.x), beside those of today.
+"""Engine.IO 3 clients: Socket.IO protocol 4 (socket.io-client 1.x and 2.x), beside Engine.IO 4 clients.
 
 What such a client sends is translated into protocol 5 before python-socketio's part sees it, and what is sent to
 it on the way out. Events and disconnects are written alike in both protocols; only connects differ. Of
@@ -33,7 +33,7 @@ _WELCOME = Packet(b"40")
 
 
 class LegacyEngine(Engine):
-    """An engine for clients of both times. `option_names` are those that a client may give when it connects."""
+    """An engine for Engine.IO 3 and 4 clients. `option_names` are those that a client may give when it connects."""
 
     def __init__(self, *args: Any, option_names: Collection[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,8 +74,8 @@ class LegacyEngine(Engine):
     def _to_protocol_5(self, codec: Codec3, packet: Packet) -> Packet:
         """Translate what a client sends: options come in the namespace's query and not as `auth`.
 
-        Unknown options are left out: an app of 2016 may send others there. Raises `BadPacket` for
-        a query that is longer than a URL may be.
+        Unknown options are left out: an app that was written for the original may send others there. Raises
+        `BadPacket` for a query that is longer than a URL may be.
         """
         match = None if packet.binary else _CONNECT(packet.data)
         if match is None:

@@ -72,7 +72,7 @@ RESULTS = (
 REASONS = (*End, "replaced", "token_ended")
 
 # How long a client that lost its last namespace may take to close the transport itself, as they all do.
-GOODBYE_SECONDS = 2
+CLOSE_SECONDS = 2
 
 # How long a connection stays open that is to be made again. python-socketio's client that loses it just when its
 # CONNECT was answered takes itself for connected from then on, and never tries again. Its `connect` waits for 1 s
@@ -101,7 +101,7 @@ class Sockets:
         self._register = ClientManager(partial(SocketClient, self), self._on_accepted)
         self._acknowledgements = Acknowledgements(self._register, engine.incomplete, answers)
         self.engine = engine
-        self.close_deadlines = engine.timer(GOODBYE_SECONDS, self._close_if_unused)
+        self.close_deadlines = engine.timer(CLOSE_SECONDS, self._close_if_unused)
         self.drops = engine.timer(DROP_SECONDS, engine.disconnect)
         # What was counted: connects by version of Engine.IO and result, disconnects by reason.
         self.connects = dict.fromkeys(product(PROTOCOLS, RESULTS), 0)
@@ -234,7 +234,7 @@ class Sockets:
             if payload and not isinstance(json.loads(payload), dict):
                 self._refuse(session, namespace, BadAuth("auth must be an object."))
                 return
-        # Who sees the answer to a CONNECT may count on it: it is sent when the client is attached.
+        # A client that receives the answer to its CONNECT is attached: the answer is sent after that.
         with session.outbox.corked(), suppress(_Unanswered):
             self._handle_packet(transport_id, f"{kind}{namespace},{payload or ''}")
 

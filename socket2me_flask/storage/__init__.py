@@ -78,7 +78,7 @@ class MailboxStore(Protocol):
 
 
 class TokenStore(Protocol):
-    """The contract that each store keeps; `tests/test_stores.py` holds every store to it.
+    """The contract that each store keeps; `tests/unit/test_stores.py` holds every store to it.
 
     Every method but `detach` may raise `StoreUnavailable`.
     """

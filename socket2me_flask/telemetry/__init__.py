@@ -1,1 +1,1 @@
-"""What the relay tells of itself: request ids, metrics, and its log as JSON."""
+"""What the relay reports about itself: request ids, metrics, and the log as JSON."""

@@ -1,6 +1,6 @@
 """The metrics: reads what the parts of the relay have counted, and writes it as Prometheus does.
 
-Nothing here runs until somebody asks: the parts count in plain integers. The names of the metrics are here only.
+Nothing here runs until a scrape: the parts count in plain integers. The names of the metrics are here only.
 """
 
 import platform
@@ -123,7 +123,7 @@ class _Collector:
         yield _gauge(
             "queued_bytes", "Bytes that wait for clients to read them, at this process.", engine.queued.used
         )
-        yield _gauge("draining", "1 once the process was told to stop.", int(services.lifecycle.is_draining))
+        yield _gauge("draining", "1 while the process drains.", int(services.lifecycle.is_draining))
         build = GaugeMetricFamily(
             _NAMESPACE + "build_info", "The version of the relay and of Python.", labels=["version", "python"]
         )

@@ -1,7 +1,7 @@
 """What HTTP forbids in the head of a request and gunicorn's parsers let pass.
 
 The rules are RFC 9112's: a server that reads a request differently than the proxy in front of it can be made to
-take a body for a request. `tests/security/test_hostile_callers.py` tries each with both parsers.
+take a body for a request. `tests/live/security/test_hostile_callers.py` tries each with both parsers.
 """
 
 import re

@@ -237,7 +237,7 @@ class Connection:
 
     @contextlib.contextmanager
     def on_hangup(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Call back if the peer hangs up inside of this context."""
+        """Call back if the peer closes the connection inside of this context."""
         if self._has_hung_up:
             callback()
         self._on_hangup = callback

@@ -42,4 +42,4 @@ def app(environ, start_response):
     answer = websocket.accept(environ)
     echo = Echo(loop().detach_socket(environ), loop())
     echo.connection.write(answer)
-    raise loop().attend(echo.connection)
+    raise loop().watch(echo.connection)

@@ -1,4 +1,4 @@
-"""How connections are read: in turns, and all that has come, also where TLS has read ahead of the socket."""
+"""How connections are read: in rotation, and all that has come, also where TLS has read ahead of the socket."""
 
 import shutil
 import socket
@@ -95,7 +95,7 @@ def test_green_threads_read_all_that_has_come(pair):
     theirs, ours = pair
     loop, owner = GreenLoop(), Owner()
     connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
-    assert isinstance(loop.attend(connection), StopIteration)
+    assert isinstance(loop.watch(connection), StopIteration)
     for rounds in range(1, 4):
         ours.sendall(FRAME * FRAMES)
         assert len(FRAME * FRAMES) > 2 * READ_BYTES
@@ -118,7 +118,7 @@ def test_threads_read_all_that_has_come(pair):
     theirs, ours = pair
     loop, owner = ThreadLoop(), Owner()
     connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
-    server = threading.Thread(target=loop.attend, args=(connection,), daemon=True)
+    server = threading.Thread(target=loop.watch, args=(connection,), daemon=True)
     server.start()
     ours.sendall(FRAME * FRAMES)
     deadline = time.monotonic() + DEADLINE_SECONDS

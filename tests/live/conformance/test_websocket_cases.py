@@ -286,7 +286,7 @@ def client():
     theirs.setblocking(False)
     loop = ThreadLoop()
     connection = Echo(theirs, loop).connection
-    server = threading.Thread(target=loop.attend, args=(connection,), daemon=True)
+    server = threading.Thread(target=loop.watch, args=(connection,), daemon=True)
     server.start()
     ours.settimeout(DEADLINE_SECONDS)
     yield ours
