@@ -1,4 +1,4 @@
-"""Random faults under load: is each event that was accepted delivered, in order, and does every client come back?
+"""Random faults under load: is each event that was accepted delivered, in order, and does every client reconnect?
 
     make chaos ARGS="--store cluster --faults 100 --seed 7"
 

@@ -69,7 +69,7 @@ def http(app: Flask) -> FlaskClient:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    """A Redis for whoever does not harm it."""
+    """A Redis for tests that do not harm it."""
     with Redis() as redis_server:
         yield redis_server
 

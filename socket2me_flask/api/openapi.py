@@ -225,7 +225,8 @@ def _token_paths(prefix: str, settings: Settings, keeps_mailboxes: bool) -> Json
                 "tokens",
                 "Issue a token without a secret.",
                 "Anyone who knows the token may connect as its client. It is plain text, or a JSON string if "
-                "`Accept` rates JSON higher. `HEAD` issues nothing. With SOCKET2ME_REQUIRE_SECRET it is answered `403`.",
+                "`Accept` rates JSON higher. `HEAD` issues nothing. With SOCKET2ME_REQUIRE_SECRET it is answered "
+                "`403`.",
                 {200: token},
                 "New",
                 security=_MAY_NEED_KEY,

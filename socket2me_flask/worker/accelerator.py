@@ -1,7 +1,6 @@
 """Forwards calls without WSGI, which saves more than half of what a call costs under gunicorn and Flask.
 
-The Flask application can still be extended: a call takes the way through it as soon as a hook or a handler there wants
-to see it.
+The Flask application can still be extended: a call goes through it as soon as a hook or a handler wants to see it.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-// A Socket.IO client that says what it hears: one JSON line an event. It leaves when its input ends.
+// A Socket.IO client that says what it receives: one JSON line an event. It leaves when its input ends.
 //
 //   node client.mjs URL TOKEN[,TOKEN...] '{"transports": ["websocket"], "auth": {...}}'
 //

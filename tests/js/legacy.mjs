@@ -1,4 +1,4 @@
-// Clients of socket.io-client 1.x and 2.x, each of which says what it hears, as client.mjs does.
+// Clients of socket.io-client 1.x and 2.x, each of which says what it receives, as client.mjs does.
 //
 //   node legacy.mjs URL '[{"version": "1.4.8", "token": "...", "options": {"transports": ["websocket"]}}, ...]'
 //

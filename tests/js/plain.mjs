@@ -1,4 +1,4 @@
-// What a client hears and says, as JSON can carry it: bytes are {"$bytes": base64}.
+// What a client receives and sends, as JSON can carry it: bytes are {"$bytes": base64}.
 const plain = (value) =>
   Buffer.isBuffer(value) || value instanceof Uint8Array || value instanceof ArrayBuffer
     ? { $bytes: Buffer.from(value).toString("base64") }

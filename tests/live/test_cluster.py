@@ -66,7 +66,7 @@ def test_a_call_is_verified_by_the_process_that_receives_it(pair):
 
 
 def test_a_client_is_displaced_by_one_at_another_process(pair):
-    """It hears `replaced` and is disconnected; its late farewell changes nothing for its successor."""
+    """It is sent `replaced` and is disconnected; its late disconnect changes nothing for its successor."""
     token = pair.new()
     with PythonListener(pair, token) as old:
         old.expect("connect")
@@ -81,7 +81,7 @@ def test_a_client_is_displaced_by_one_at_another_process(pair):
 
 
 def test_a_flood_of_displacements_leaves_one_client(pair):
-    """Whichever came last in Redis: every call reaches it, whoever is called."""
+    """Whichever came last in Redis: every call reaches it, whichever process is called."""
     token = pair.new()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(WebSocket(server)) for server in (pair, pair.other) * 10]
@@ -115,7 +115,7 @@ def test_a_token_that_expires_takes_its_client_wherever_it_is(pair):
 
 
 def test_a_refresh_at_another_process_keeps_the_client(pair):
-    """The process that has it hears of it in time."""
+    """The process that has it is notified in time."""
     made = pair.new_with_secret(ttl_seconds=1)
     with PythonListener(pair, made["token"], auth={"secret": made["secret"]}) as client:
         client.expect("connect")
@@ -129,7 +129,7 @@ def test_a_refresh_at_another_process_keeps_the_client(pair):
 
 
 def test_a_token_that_is_deleted_at_another_process_ends_at_once(pair):
-    """Its client is sent away, whoever held a call for it hears 404."""
+    """Its client is sent away, a caller whose call is held receives 404."""
     made = pair.new_with_secret()
     caller = Caller(pair, made["token"])
     wait_until(lambda: pair.redis.client.exists(f"s2m:waiting:{made['token']}"), "the call is held")
@@ -244,7 +244,7 @@ def test_limits_are_counted_together():
 
 
 def test_an_event_goes_to_the_process_that_has_the_client_and_to_no_other(pair):
-    """Each process has a channel of its own; a third one hears nothing."""
+    """Each process has a channel of its own; a third one receives nothing."""
     with Server(STORE_URL=pair.redis.url) as third:
         heard = pair.redis.client.pubsub()
         heard.psubscribe("s2m:process:*")
@@ -294,7 +294,7 @@ def test_the_start_says_where_tokens_are_kept(pair):
 
 
 def test_a_redis_that_dies_and_comes_back(faulty):
-    """503 meanwhile, for whoever has the client; then all is as it was, and clients did not even notice."""
+    """503 meanwhile, whichever process has the client; then all is as it was, and clients did not even notice."""
     token, mine = faulty.new(), faulty.new()
     with PythonListener(faulty, token) as client, PythonListener(faulty, mine) as neighbour:
         for each in (client, neighbour):
@@ -327,7 +327,7 @@ def test_a_redis_that_dies_and_comes_back(faulty):
 
 
 def test_a_redis_that_stands_still(faulty):
-    """Nobody waits longer than it takes to give up, and nobody is told what is not so."""
+    """Nobody waits longer than it takes to give up, and no caller receives a false answer."""
     token = faulty.new()
     with PythonListener(faulty, token) as client:
         client.expect("connect")
@@ -381,7 +381,7 @@ def test_the_clients_of_a_process_that_is_killed_are_gone_at_once(faulty):
 
 
 def test_the_clients_of_a_process_that_stands_still_are_gone_when_its_lease_ends(faulty):
-    """Until then a call to it is answered 503; a client that comes elsewhere wins, and the old one hears of it."""
+    """Until then a call to it is answered 503; a client that connects elsewhere wins, and the earlier one ends."""
     token = faulty.new()
     with PythonListener(faulty, token) as old:
         old.expect("connect")
@@ -486,7 +486,7 @@ def test_events_of_a_process_that_is_killed_go_on_at_another(faulty):
 
 
 def test_a_stop_answers_who_waits_for_a_client_that_does_not_come(faulty):
-    """Held before, held meanwhile, or for a mailbox: each hears something, and the process ends by itself."""
+    """Held before, held meanwhile, or for a mailbox: each receives an answer, and the process ends by itself."""
     token, made = faulty.new(), faulty.new_with_secret(mailbox=True)
     with Server(STORE_URL=faulty.redis.url, HOLD_SECONDS=6) as server:
         callers = [Caller(server, token)]

@@ -66,7 +66,7 @@ def test_ack_is_ok_when_the_client_acknowledged(server, by_token):
 
 @under_each_server
 def test_an_ack_that_stays_out_is_504(server):
-    """The caller is not told OK for what nobody confirmed; a late acknowledgement does no harm."""
+    """The caller does not receive OK for what no client confirmed; a late acknowledgement does no harm."""
     token = server.new()
     with Acknowledging(server, token, mode="ack") as client:
         caller = Caller(server, token)
@@ -94,7 +94,7 @@ def test_a_client_that_leaves_ends_the_wait_at_once(server, mode):
 
 
 def test_a_displaced_clients_acknowledgement_changes_nothing(server):
-    """Its callers hear that it left; what it says afterwards is nobody's answer."""
+    """Its callers receive an error; what it says afterwards is nobody's answer."""
     token = server.new()
     with Acknowledging(server, token, mode="reply") as old:
         caller = Caller(server, token)
@@ -397,7 +397,7 @@ def test_a_call_that_is_not_acknowledged_in_time_makes_room(holding_server):
 
 
 def test_a_call_that_waits_for_room_follows_to_the_next_client(holding_server):
-    """When the busy client disconnects, the call goes to whoever connects; that client's own caller is told."""
+    """When the busy client disconnects, its own caller is answered, and the other call goes to the next client."""
     token = holding_server.new()
     with Acknowledging(holding_server, token, mode="ack", window=1) as client:
         first = Caller(holding_server, token, tail="/first")
@@ -451,7 +451,7 @@ def test_events_wait_for_their_client(server, made):
 
 @under_each_server
 def test_what_is_not_acknowledged_comes_again(server, made):
-    """To the next client, or to the same one after a while, with the same id; its caller hears 202 meanwhile."""
+    """To the next client, or to the same one after a while, with the same id; its caller receives 202 meanwhile."""
     with Acknowledging(server, made["token"], secret=made["secret"]) as client:
         caller = Caller(server, made["token"])
         _, first = client.event()
@@ -698,7 +698,7 @@ def test_a_client_is_told_of_what_it_has_and_no_other(server, made):
 
 @pytest.mark.parametrize("is_rejected", [True, False])
 def test_after_the_last_attempt_there_is_no_back_off(server, made, is_rejected):
-    """An event is set aside at once, and so the next is sent; a late acknowledgement counts even then."""
+    """An event is dead-lettered at once, and so the next is sent; a late acknowledgement counts even then."""
     bad, good = (server.go(made["token"]).json()["id"] for _ in range(2))
     with Acknowledging(server, made["token"], secret=made["secret"]) as client:
         acks = []
@@ -772,7 +772,7 @@ def test_an_event_that_no_client_could_take_stands_in_nobodys_way(tmp_path):
             ack_id, request = client.event()
             assert request["params"]["n"] == "1"
             client.acknowledge(ack_id)
-            wait_until(lambda: events(server, made)["dead_letters"] == [large], "it is set aside")
+            wait_until(lambda: events(server, made)["dead_letters"] == [large], "it is a dead letter")
         with WebSocket(server, token) as client:
             answer = server.go(token, **grows)
             assert (answer.status_code, error_code(answer)) == (413, "event_too_large")

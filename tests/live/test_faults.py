@@ -144,7 +144,7 @@ def test_a_client_that_flaps_gets_everything_in_order(start):
 
 
 def test_two_clients_that_displace_each_other_lose_nothing(start):
-    """Each event reaches one of them at least; an acknowledgement of the displaced one changes nothing."""
+    """Each event reaches one of them at least; an acknowledgement of the replaced one changes nothing."""
     with start(REDELIVER_SECONDS=60) as server, contextlib.ExitStack() as stack:
         made = server.new_with_secret(mailbox=True)
         accepted = [server.go(made["token"]).json()["id"] for _ in range(6)]
@@ -241,7 +241,7 @@ def test_a_full_disk_stops_nothing_for_good(start_on_file):
 
 
 def test_a_stop_answers_those_who_wait_for_a_client(start):
-    """Their events are kept, so they hear 202: nobody sends them again."""
+    """Their events are kept, so their callers receive 202: nobody sends them again."""
     with start(ACK_TIMEOUT_SECONDS=30) as server:
         made = server.new_with_secret(mailbox=True)
         with Acknowledging(server, made["token"], secret=made["secret"]) as client:

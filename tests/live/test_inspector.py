@@ -119,7 +119,7 @@ def test_a_refused_call_is_in_the_history(server):
 
 
 def test_a_call_that_waits_is_shown_as_such(server):
-    """Before its client acknowledges it, status and outcome are null; then they are what the caller hears."""
+    """Before its client acknowledges it, status and outcome are null; then they are what the caller receives."""
     made = server.new_with_secret(inspect=True, mode="reply")
     with Acknowledging(server, made["token"], secret=made["secret"]) as client, EventStream(server, made) as stream:
         caller = Caller(server, made["token"], json="hello")

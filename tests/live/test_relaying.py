@@ -137,7 +137,7 @@ def test_a_signature_survives(any_server, connect):
 
 @over_each_transport
 def test_the_newest_client_wins(any_server, connect):
-    """The displaced client hears `replaced`, then is disconnected; its successor gets the calls."""
+    """The replaced client is sent `replaced`, then is disconnected; its successor gets the calls."""
     token = any_server.new()
     old = connect(any_server, token)
     old.expect("connect")
@@ -145,7 +145,7 @@ def test_the_newest_client_wins(any_server, connect):
     new.expect("connect")
     old.expect("replaced")
     old.expect("disconnect")
-    for number in range(3):  # the displaced client's late goodbye changes nothing
+    for number in range(3):  # the late disconnect of the replaced client changes nothing
         assert any_server.go(token, json=number).status_code == 200
         assert new.expect("request")["body"] == number
     old.expect_silence()
@@ -175,7 +175,7 @@ def test_a_call_is_held_for_a_client(any_server, connect):
 
 
 def test_nobody_connected(any_server):
-    """After the hold: 503, and when to come back."""
+    """After the hold: 503, with Retry-After."""
     answer = any_server.go(any_server.new())
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "nobody_connected"
@@ -225,7 +225,7 @@ def test_several_tokens_over_one_connection(any_server, connect):
 
 
 def test_a_client_that_left_is_gone(server, connect):
-    """When a client leaves, callers hear 503, not OK; when it is back, they hear OK."""
+    """When a client leaves, callers receive 503, not OK; when it is back, they receive OK."""
     token = server.new()
     client = connect(server, token)
     client.expect("connect")
@@ -245,7 +245,7 @@ def hasty_server(request):
 
 
 def test_an_expired_token_ends_its_client(hasty_server, connect):
-    """The client is disconnected, callers hear 404, and a new connect is refused."""
+    """The client is disconnected, callers receive 404, and a new connect is refused."""
     token = hasty_server.new()
     client = connect(hasty_server, token)
     client.expect("connect")
@@ -270,7 +270,7 @@ def test_a_refreshed_token_lives_on(hasty_server):
         refresher = threading.Thread(target=refresh)
         refresher.start()
         try:
-            witness.expect("disconnect")  # whoever does not refresh goes
+            witness.expect("disconnect")  # a client whose token is not refreshed is disconnected
             assert hasty_server.go(token, json=1).text == "OK"
             assert client.expect("request")["body"] == 1
         finally:
@@ -279,7 +279,7 @@ def test_a_refreshed_token_lives_on(hasty_server):
 
 
 def test_a_transport_that_no_token_uses_is_closed(server):
-    """A displaced client that does not close its connection itself is cut off."""
+    """A replaced client that does not close its connection itself is cut off."""
     token = server.new()
     with WebSocket(server, token) as old:
         with PythonListener(server, token) as newer:
@@ -292,7 +292,7 @@ def test_a_transport_that_no_token_uses_is_closed(server):
 @pytest.mark.parametrize("transports", [["websocket"], ["polling"]])
 @pytest.mark.parametrize("kind", [PythonListener, NodeListener])
 def test_two_clients_that_reconnect_do_not_evict_each_other_for_ever(server, kind, transports):
-    """Both reconnect by themselves; the displaced one stays away, and there is one change, not many."""
+    """Both reconnect by themselves; the replaced one stays away, and there is one change, not many."""
     token = server.new()
     with kind(server, token, reconnection=True, transports=transports) as old:
         old.expect("connect")
@@ -300,7 +300,7 @@ def test_two_clients_that_reconnect_do_not_evict_each_other_for_ever(server, kin
             new.expect("connect")
             old.expect("replaced")
             old.expect("disconnect")
-            old.expect_silence(2.5)  # by then both libraries would have come back
+            old.expect_silence(2.5)  # by then both libraries would have reconnected
             new.expect_silence(0)
             assert server.go(token, json=1).text == "OK"
             assert new.expect("request")["body"] == 1

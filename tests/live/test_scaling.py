@@ -183,7 +183,7 @@ def test_a_forged_address_gets_no_more_tokens(nginx):
 
 
 def test_a_call_that_a_relay_took_is_not_sent_to_another(nginx):
-    """The relay dies before it answers: the caller hears 502, and the client, which is elsewhere, had it once."""
+    """The relay dies before it answers: the caller receives 502. The client, which is elsewhere, had it once."""
     token = nginx.new()
     with Acknowledging(nginx, token, mode="ack") as client:
         while True:
@@ -253,7 +253,7 @@ class Callers:
 
 
 def test_a_relay_that_is_taken_out_first_is_not_missed(nginx):
-    """`down` and a reload send its clients to others; when it stops then, no caller hears anything but OK."""
+    """`down` and a reload send its clients to others; when it stops then, no caller receives anything but OK."""
     token = nginx.new()
     with coming_back(nginx, token) as client:
         client.expect("connect")
@@ -269,7 +269,7 @@ def test_a_relay_that_is_taken_out_first_is_not_missed(nginx):
 
 
 def test_a_relay_that_stops_while_it_is_called(nginx):
-    """Its client comes back by nginx; callers may hear 503 and Retry-After until it has gone, and then only OK."""
+    """Its client reconnects through nginx; callers may receive 503 and Retry-After until then, then only OK."""
     token = nginx.new()
     with coming_back(nginx, token) as client:
         client.expect("connect")

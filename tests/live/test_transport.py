@@ -36,7 +36,7 @@ def test_a_burst_reaches_a_client_that_polls(either_server, kind):
 
 @pytest.mark.parametrize("transports", [["websocket"], ["polling"]])
 def test_a_client_that_is_killed_is_noticed(server, transports):
-    """No goodbye is needed, whichever the transport: callers soon hear 503 and not OK."""
+    """No disconnect is needed, whichever the transport: callers soon receive 503 and not OK."""
     token = server.new()
     client = NodeListener(server, token, transports=transports)
     client.expect("connect")
@@ -46,7 +46,7 @@ def test_a_client_that_is_killed_is_noticed(server, transports):
 
 
 def test_a_client_that_does_not_read_is_told_and_disconnected():
-    """Its queue has a bound; callers hear 503 from there on, and what was accepted before still arrives."""
+    """Its queue has a bound; callers receive 503 from there on, and what was accepted before still arrives."""
     with Server(CLIENT_QUEUE_LIMIT_BYTES=3_000_000, HOLD_SECONDS=0) as server:
         token = server.new()
         small_buffer = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)]
@@ -102,7 +102,7 @@ def test_clients_stay_whose_relay_stood_still():
 
 
 def test_what_a_client_sent_that_hung_up_is_dropped():
-    """It takes the session for lost; a CONNECT that it gave up would displace the one that it has sent since."""
+    """It takes the session for lost; a CONNECT that it gave up would replace the one that it has sent since."""
     with Server() as server:
         late, token = server.new_with_secret(), server.new()
         url = f"{server.url}/socket.io/?EIO=4&transport=polling"
@@ -186,7 +186,7 @@ def test_clients_that_leave_in_any_way_are_no_news():
         tokens = [server.new() for _ in range(30)]
         for number, token in enumerate(tokens):
             client = WebSocket(server, token)
-            if number % 3 == 0:  # a reset instead of a goodbye
+            if number % 3 == 0:  # a reset instead of a close
                 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             elif number % 3 == 1:
                 client.send("what?")
@@ -205,7 +205,7 @@ def test_clients_that_leave_in_any_way_are_no_news():
 
 
 def test_a_stop_answers_what_is_in_flight_and_sends_clients_to_the_next_process():
-    """SIGTERM: held calls are answered, new ones get 503, clients come back to a new process, status 0."""
+    """SIGTERM: held calls are answered, new ones get 503, clients reconnect to a new process, status 0."""
     port = free_port()
     with Server(port=port, HOLD_SECONDS=30, TOKEN_EXPIRE_SECONDS=60) as server, ThreadPoolExecutor(1) as pool:
         tokens = [server.new() for _ in range(50)]
@@ -232,7 +232,7 @@ def test_a_stop_answers_what_is_in_flight_and_sends_clients_to_the_next_process(
             for listener in (node, python, polling):
                 listener.expect("disconnect")
             with Server(port=port):
-                # They come back; the memory store has forgotten their tokens, and they hear that.
+                # They reconnect; the memory store has forgotten their tokens, and they are refused.
                 for listener in (node, python, polling):
                     listener.expect("connect_error") if listener is not polling else None
             polling.close()
@@ -300,7 +300,7 @@ def test_a_second_post_at_a_time_ends_the_session(server):
     ],
 )
 def test_a_handshake_that_is_none_is_refused(any_server, head, status):
-    """Each with the status that RFC 6455 has for it; a wrong version hears which would be right."""
+    """Each with the status that RFC 6455 has for it; a wrong version is answered with the right one."""
     with Raw(any_server.port) as raw:
         raw.send(
             f"GET /socket.io/?EIO=4&transport=websocket {head}Host: x\r\n"

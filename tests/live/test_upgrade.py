@@ -75,7 +75,7 @@ def test_what_a_client_says_crosses(sides):
 
 
 def test_a_held_call_reaches_a_client_that_comes_elsewhere(sides):
-    """Whoever holds it is told."""
+    """The process that holds it is notified."""
     here, there = sides
     token = there.new()
     caller = Caller(there, token)

@@ -329,7 +329,7 @@ def test_every_signal_to_stop_ends_it_with_status_0(sig):
 
 
 def test_a_stop_answers_what_is_in_flight_and_closes_what_is_kept_alive():
-    """A held call is answered 503, a connection that was kept alive hears `Connection: close`."""
+    """A held call is answered 503, a connection that was kept alive receives `Connection: close`."""
     with Server(HOLD_SECONDS=20) as server:
         token = server.new()
         with ThreadPoolExecutor(1) as pool, Raw(server.port) as kept:
@@ -484,7 +484,7 @@ def test_out_of_files_it_goes_on_when_some_are_free(tmp_path):
 
 
 def test_a_websocket_is_no_connection_of_the_worker():
-    """Its socket is handed over, not duplicated: one file for each client, and a stop waits for none."""
+    """Its socket is detached, not duplicated: one file for each client, and a stop waits for none."""
     with server_with("--worker-connections 5")() as server, contextlib.ExitStack() as stack:
         before = len(os.listdir(f"/proc/{server.worker_pid}/fd"))
         for _ in range(20):

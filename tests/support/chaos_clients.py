@@ -1,4 +1,4 @@
-"""The clients and callers of `chaos.py`: what clients received, and what callers were told, by their own account.
+"""The clients and callers of `chaos.py`: what clients received, and what callers received, by their own account.
 
 A client writes down what it received before it acknowledges it: the account holds even if it is killed then.
 """

@@ -1,4 +1,4 @@
-"""The clients of 2016: four versions, each over three transports, by way of `js/legacy.mjs`."""
+"""Engine.IO 3 clients: four versions, each over three transports, by way of `js/legacy.mjs`."""
 
 import json
 import subprocess

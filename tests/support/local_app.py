@@ -26,7 +26,7 @@ class Received:
 
 
 class App:
-    """The app. `answer` is the bytes that it answers with, or a function that returns them; None hangs up.
+    """The app. `answer` is the bytes that it answers with, or a function that returns them. None closes it.
 
     So does an answer that says `Connection: close`.
     """

@@ -1,4 +1,4 @@
-"""A client with socketIO-client-nexus that says what it hears, as `js/legacy.mjs` does: a JSON line for each event.
+"""A client with socketIO-client-nexus that prints what it receives, as `js/legacy.mjs` does: a JSON line an event.
 
     python -m tests.support.nexus URL TOKEN TRANSPORTS
 
@@ -19,7 +19,7 @@ def say(event: str, *data: object) -> None:
 
 
 class Namespace(BaseNamespace):
-    """Hears all that the relay sends to a token."""
+    """Receives all that the relay sends to a token."""
 
     def on_connect(self) -> None:
         say("connect", transports.transport_name)

@@ -276,7 +276,7 @@ class WebSocket:
 
 
 class Listener:
-    """What a client hears, whichever library it uses: `expect` takes events in their order."""
+    """What a client receives, whichever library it uses: `expect` takes events in their order."""
 
     def __init__(self) -> None:
         self._events: queue.Queue[tuple[str, list[Any]]] = queue.Queue()

@@ -111,7 +111,7 @@ def test_go_by_a_percent_encoded_token(http, recorder):
 
 
 def test_go_with_nobody_connected(http):
-    """503, and when to come back."""
+    """503, with Retry-After."""
     answer = http.post(f"/v1/go/{http.get('/v1/new').text}")
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "nobody_connected"
@@ -119,7 +119,7 @@ def test_go_with_nobody_connected(http):
 
 
 def test_a_body_over_the_limit(app, http, recorder):
-    """413, and the client hears nothing; the limit itself is accepted."""
+    """413, and the client receives nothing; the limit itself is accepted."""
     limit = get_services(app).settings.max_body_bytes
     answer = http.post(f"/v1/go/{recorder.token}", data=b"x" * (limit + 1))
     assert (answer.status_code, answer.json["error"]["code"]) == (413, "body_too_large")
@@ -136,7 +136,7 @@ def test_a_body_with_a_length_and_in_chunks(http, recorder):
 
 
 def test_a_body_that_ends_early(http, recorder):
-    """400, and the client hears nothing of half a body."""
+    """400, and the client receives nothing of half a body."""
     answer = http.post(f"/v1/go/{recorder.token}", data=b"x" * 10, environ_overrides={"CONTENT_LENGTH": "11"})
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "incomplete_body")
     assert recorder.received == []

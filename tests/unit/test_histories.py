@@ -236,7 +236,7 @@ def test_old_requests_are_dropped(store, token):
 
 
 def test_a_history_ends_with_its_token(store, clock):
-    """Deleted or expired: its bytes are free, and whoever watches is told."""
+    """Deleted or expired: its bytes are free, and a watcher is notified."""
     lasting, deleted = token_of(store), token_of(store)
     store.add(expired := new_token(), 10, secret_hash=b"hash", inspect=True)
     for number, token in enumerate((lasting, deleted, expired)):

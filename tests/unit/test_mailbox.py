@@ -42,7 +42,7 @@ def record(store):
 
 
 def test_a_client_that_attaches_while_another_is_displaced_is_the_one_that_gets_events(relay, record):
-    """Whoever is attached has the outlet, in whichever order threads got there."""
+    """The client that is attached has the outlet, in whichever order threads got there."""
     first, second, third = AckClient(), AckClient(), AckClient()
     first.disconnect = lambda final_event=None: relay.presence.attach(record.token, third)
     relay.presence.attach(record.token, first)
@@ -67,7 +67,7 @@ def test_nothing_is_left_when_all_have_gone(relay, record):
 
 
 def test_a_late_detach_leaves_the_successor_its_events(relay, record):
-    """The displaced client's farewell changes nothing."""
+    """The late disconnect of the replaced client changes nothing."""
     first, second = AckClient(), AckClient()
     relay.presence.attach(record.token, first)
     relay.presence.attach(record.token, second)

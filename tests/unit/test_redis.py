@@ -158,7 +158,7 @@ def test_a_gap_that_is_closed_late_does_not_open_the_next(open_store, redis):
 
 
 def test_a_token_that_is_remembered_elsewhere_expires_to_the_instant(stores, clock):
-    """Whoever called it before hears 404 as everybody does."""
+    """A caller that called it before receives 404 as every caller does."""
     _, there, token = stores
     assert there.get_cached(token)
     clock.now += 61
@@ -316,7 +316,7 @@ def after(do, then):
 
 
 def test_two_clients_at_once_leave_one(sides):
-    """Even if Redis hears of the last before the first: who is displaced is looked up."""
+    """Even if the last reaches Redis before the first: which client is replaced is looked up."""
     here, there, token = sides
     first, second, newest = FakeClient(), FakeClient(), FakeClient()
     here.relay.presence.attach(token, second)
@@ -338,7 +338,7 @@ def test_a_call_to_a_token_that_ended_elsewhere_is_404(sides):
 
 
 def test_a_client_that_proves_to_be_gone_is_gone_for_all(sides):
-    """Its process says so, and nobody is told OK."""
+    """Its process says so, and no caller receives OK."""
     here, there, token = sides
     client = FakeClient()
     here.relay.presence.attach(token, client)
@@ -365,7 +365,7 @@ def test_held_calls_look_again_when_something_may_have_been_missed(open_store, r
 
 
 def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):
-    """Whatever goes wrong with one client, the next call of the same message is handed over."""
+    """Whatever goes wrong with one client, the next call of the same message is delivered."""
     here, _, token = sides
     broken, well, other = FakeClient(), FakeClient(), here.store.add(new_token(), 60).token
     broken.send = lambda *args: 1 / 0

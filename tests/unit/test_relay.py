@@ -52,7 +52,7 @@ def test_a_call_reaches_the_client(make_relay, token):
 
 
 def test_unknown_and_expired_tokens_are_the_same(make_relay, token, clock):
-    """Whether a token was never issued or has expired, the caller hears the same, swept or not."""
+    """Whether a token was never issued or has expired, the caller receives the same, swept or not."""
     relay, client = make_relay(), FakeClient()
     relay.presence.attach(token, client)
     clock.now += 61
@@ -63,7 +63,7 @@ def test_unknown_and_expired_tokens_are_the_same(make_relay, token, clock):
 
 
 def test_nobody_connected(make_relay, token):
-    """Without a client the caller hears 503, and when to come back."""
+    """Without a client the caller receives 503, with Retry-After."""
     with pytest.raises(NobodyConnected) as caught:
         forward(make_relay(), call_for(token))
     assert caught.value.status == 503
@@ -71,7 +71,7 @@ def test_nobody_connected(make_relay, token):
 
 
 def test_the_newest_client_wins(make_relay, token):
-    """A second client gets the calls; the first is told that it was replaced."""
+    """A second client gets the calls; the first is sent `replaced`."""
     relay, old, new = make_relay(), FakeClient(), FakeClient()
     relay.presence.attach(token, old)
     relay.presence.attach(token, new)
@@ -81,7 +81,7 @@ def test_the_newest_client_wins(make_relay, token):
 
 
 def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
-    """The displaced client's own disconnect, which comes later, silences nobody."""
+    """The replaced client's own disconnect, which comes later, silences nobody."""
     relay, old, new = make_relay(), FakeClient(), FakeClient()
     relay.presence.attach(token, old)
     relay.presence.attach(token, new)
@@ -91,7 +91,7 @@ def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
 
 
 def test_held_calls_go_to_the_next_client_in_order(make_relay, token):
-    """Calls that came before their client are handed over in their order, and their callers hear OK."""
+    """Calls that came before their client are delivered in their order, and their callers receive OK."""
     relay, client = make_relay(hold_seconds=LONG), FakeClient()
     callers = []
     for number in range(5):
@@ -110,7 +110,7 @@ def test_held_calls_go_to_the_next_client_in_order(make_relay, token):
 
 
 def test_a_hold_ends(make_relay, token):
-    """After the hold the caller hears 503, and nothing of the call stays behind."""
+    """After the hold the caller receives 503, and nothing of the call stays behind."""
     relay, client = make_relay(hold_seconds=0.01), FakeClient()
     with pytest.raises(NobodyConnected):
         forward(relay, call_for(token, body=b"1234"))
@@ -124,7 +124,7 @@ def test_a_hold_ends(make_relay, token):
 
 
 def test_the_number_of_held_calls_has_a_bound(make_relay, token):
-    """One call too many is refused at once, and says when to come back."""
+    """One call too many is refused at once, and says when to call again."""
     relay = make_relay(hold_seconds=LONG, max_requests=1)
     first = Caller(relay, call_for(token))
     wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
@@ -181,7 +181,7 @@ def test_one_address_cannot_take_all_bytes(make_relay, token, store):
 
 
 def test_a_token_that_ends_while_its_client_connects_ends_the_client(make_relay, token, store):
-    """Whoever is attached late is dismissed."""
+    """A client that is attached late is disconnected."""
     relay, client = make_relay(), FakeClient()
     store.remove(token)
     relay.presence.attach(token, client)
@@ -253,7 +253,7 @@ def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_nex
 
 
 def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, token):
-    """Its own caller hears of it; the client is attached, and the calls behind it arrive."""
+    """Its own caller receives the error; the client is attached, and the calls behind it arrive."""
 
     class Fussy(FakeClient):
         def send(self, call):
@@ -286,7 +286,7 @@ def test_a_token_that_expires_during_the_hold_is_unknown(make_relay, token, cloc
 
 
 def test_a_relay_that_stops_holds_nothing(make_relay, token):
-    """Held calls hear at once that the relay stops, and when to come back."""
+    """Held calls are answered at once that the relay stops, with Retry-After."""
     relay = make_relay(hold_seconds=LONG)
     callers = [Caller(relay, call_for(token)) for _ in range(3)]
     wait_until(lambda: relay.presence.held.requests.used == 3, "the calls are held")
@@ -348,7 +348,7 @@ def test_a_call_that_was_sent_to_a_client_that_left_is_not_called_undelivered(ma
 
 
 def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog):
-    """A sweep that cannot dismiss one client still dismisses the rest."""
+    """A sweep that cannot disconnect one client still disconnects the rest."""
 
     class Stubborn(FakeClient):
         def disconnect(self, final_event=None):
@@ -366,7 +366,7 @@ def test_one_failed_dismissal_spares_the_others(make_relay, store, clock, caplog
 
 
 def test_a_deleted_token_ends_at_once(make_relay, token):
-    """Its client is dismissed, its held calls hear 404, and it is unknown from then on."""
+    """Its client is disconnected, its held calls are answered 404, and it is unknown from then on."""
     relay, client = make_relay(), FakeClient()
     relay.presence.attach(token, client)
     relay.delete(token)

@@ -82,7 +82,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, clock, content):
 
 
 def test_nothing_is_asked_of_a_closed_store_in_vain(box):
-    """Whoever is late hears of it, and does not wait for ever."""
+    """A late job fails, and does not wait for ever."""
     store, token = box
     store.close()
     with pytest.raises(StoreUnavailable):
@@ -178,7 +178,7 @@ def test_the_file_is_for_nobody_else_to_read(box, tmp_path):
 
 
 def test_a_worker_outlives_whatever_happens_on_it(caplog):
-    """Who waits hears of it, who listens is told on its own thread, and the next is done."""
+    """A waiter receives the error, a callback is called on its own thread, and the next job is done."""
 
     def work(jobs):
         for job in jobs:

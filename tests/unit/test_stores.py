@@ -150,7 +150,7 @@ def test_the_number_of_tokens_has_a_bound(make_store, clock):
 
 
 def test_tokens_that_have_expired_take_no_place(make_store, clock):
-    """Whether or not they were swept; the sweep still hears of them."""
+    """Whether or not they were swept; the sweep still reports them."""
     store = make_store(max_tokens=1)
     first, second = new_token(), new_token()
     store.add(first, 10)
@@ -346,7 +346,7 @@ def test_an_event_that_was_set_aside_can_be_sent_again(box):
 
 
 def test_events_are_found_by_their_own_token_only(box):
-    """Whoever has another secret sees nothing."""
+    """A request with another secret sees nothing."""
     store, token = box
     other = store.add(new_token(), 60, mailbox=True).token
     store.mailboxes.put(call := call_of(token))

@@ -1,4 +1,4 @@
-"""What callers are told and what happened agree, however many come at once and however slow the app is."""
+"""What callers receive and what happened agree, however many come at once and however slow the app is."""
 
 import re
 import signal
@@ -171,7 +171,7 @@ def test_a_request_that_is_dropped_is_let_go(relay, app, listen, tmp_path):
 
 
 def test_the_last_attempt_is_called_that(app, listen, tmp_path):
-    """The line does not promise another, and says how to have one; the event is set aside at once."""
+    """The line does not promise another, and says how to have one; the event is dead-lettered at once."""
     app.answer = None
     url = f"sqlite:///{tmp_path}/relay.db"
     with Server(STORE_URL=url, MAX_ATTEMPTS=2) as relay:

@@ -150,7 +150,7 @@ def test_a_token_that_whoever_knows_it_may_use(server):
 
 
 def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
-    """A displaced client leaves at once, and does not come back to take the stream again."""
+    """A replaced client leaves at once, and does not reconnect to take the stream again."""
     is_handling, may_return = threading.Event(), threading.Event()
 
     def handle(request):

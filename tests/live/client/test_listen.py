@@ -205,7 +205,7 @@ def test_an_app_that_breaks_off_or_is_slow(relay, app, listen, answer, remark):
 
 
 def test_a_caller_hears_of_a_dead_app_where_nothing_is_kept(server, app, listen):
-    """Without a mailbox, in mode reply, the caller hears 502 or 504, and the client stays connected."""
+    """Without a mailbox, in mode reply, the caller receives 502 or 504, and the client stays connected."""
     command = listen("--reply", "--timeout", "0.3", server=server)
     app.answer = None
     assert call(server, command.url)[0] == 502

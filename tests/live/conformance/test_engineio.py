@@ -95,7 +95,7 @@ def test_what_is_no_payload_by_polling(relay, version):
 
 
 def test_binary_messages_by_polling(relay, version):
-    """Base64 for a client that takes text only; the bytes of a reply come back to the caller."""
+    """Base64 for a client that takes text only; the caller receives the bytes of a reply."""
     client = Polling(relay, version)
     token = relay.new()
     head = "b" if version == 4 else "b4"

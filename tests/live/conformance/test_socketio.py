@@ -109,7 +109,7 @@ def test_leaving_the_main_namespace_leaves_the_other(server, client):
     ],
 )
 def test_an_acknowledgement(server, client, arguments, answer):
-    """Of text, an object, several arguments, none: it comes to whoever asked for it."""
+    """Of text, an object, several arguments, none: it reaches the party that asked for it."""
     token = server.new()
     client.send(f'40/{token},{{"mode":"reply"}}')
     assert receive(client, "2").startswith(f"40/{token},")

@@ -1,4 +1,4 @@
-"""The clients of 2016 as they were published, against real relays."""
+"""Engine.IO 3 clients as they were published, against real relays."""
 
 import os
 import signal
@@ -49,14 +49,14 @@ def test_a_bad_token_is_an_error_event(server):
 
 
 def test_the_newest_client_wins(server):
-    """The displaced client hears `replaced`, then its disconnect, and stays away."""
+    """The replaced client is sent `replaced`, then its disconnect, and stays away."""
     tokens = [server.new() for _ in EVERY_CLIENT]
     with everyone(server, tokens) as clients:
         for client, token in zip(clients, tokens, strict=True):
             with WebSocket(server, token):
                 client.expect("replaced")
                 assert client.expect("disconnect") == "io server disconnect"
-        clients[-1].expect_silence(2)  # by then they would have come back
+        clients[-1].expect_silence(2)  # by then they would have reconnected
         for client in clients:
             client.expect_silence(0)
 
@@ -97,7 +97,7 @@ def test_an_expired_token_ends_its_client():
 
 
 def test_heartbeats_keep_clients_and_find_a_dead_server():
-    """Several answered pings; then the server stands still, which they notice; they come back, until they leave."""
+    """Several answered pings; then the server stands still, which they notice; they reconnect, until they leave."""
     with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=3, HOLD_SECONDS=0) as server:
         tokens = [server.new() for _ in EVERY_CLIENT]
         with everyone(server, tokens) as clients:
@@ -117,7 +117,7 @@ def test_heartbeats_keep_clients_and_find_a_dead_server():
 
 
 def test_clients_come_back_when_the_server_starts_again():
-    """On the same port. It has forgotten their tokens, and they hear that."""
+    """On the same port. It has forgotten their tokens, and refuses them."""
     port = free_port()
     with Server(port=port) as server:
         with everyone(server, [server.new() for _ in EVERY_CLIENT]) as clients:

@@ -11,7 +11,7 @@ V3 = "3.1.3"
 
 
 def test_a_client_of_2020(server):
-    """It speaks Engine.IO 4, as those of today."""
+    """It speaks Engine.IO 4, as current clients do."""
     tokens = {transport: server.new() for transport in TRANSPORTS}
     with crowd(server, [(V3, transport, token) for transport, token in tokens.items()]) as clients:
         for client, token in zip(clients, tokens.values(), strict=True):

@@ -107,7 +107,7 @@ def test_a_payload_of_bytes_is_taken_and_answered(relay):
 
 
 def test_a_payload_without_bytes_is_text(relay):
-    """For whoever does not say b64=1, from 2.x on: bytes come only where there are any."""
+    """For a client that does not say b64=1, from 2.x on: bytes come only where there are any."""
     token = relay.new()
     url = f"{relay.url}/socket.io/?transport=polling"
     opened = requests.get(url, timeout=5)

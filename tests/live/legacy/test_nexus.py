@@ -43,7 +43,7 @@ def nexus(server, token, transports):
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_calls_arrive(either_server, transport):
-    """Text of any Unicode, in order; its acknowledgement answers the caller; it hears that it was replaced."""
+    """Text of any Unicode, in order; its acknowledgement answers the caller; it is sent `replaced`."""
     token = either_server.new()
     with nexus(either_server, token, TRANSPORTS[transport]) as client:
         assert client.expect("connect") == ("xhr-polling" if transport == "polling" else "websocket")

@@ -26,7 +26,7 @@ def impatient(tmp_path_factory):
 
 
 def test_new_and_refresh(http):
-    """A token, as a JSON string for whoever asks for JSON; then what works with it."""
+    """A token, as a JSON string for a caller that asks for JSON; then what works with it."""
     assert http.get("/new").data.decode().isalnum()
     answer = http.get("/new", headers={"Accept": "application/json"})
     assert (answer.status_code, answer.mimetype) == (200, "application/json")

@@ -110,7 +110,7 @@ def test_a_session_counts_until_its_socket_is_closed(small_relay):
 
 @pytest.mark.parametrize("kind", ["join", "pong", "fragment", "mixed"])
 def test_small_frames_over_many_websockets(relay, kind):
-    """A read brings some hundred frames, and reading has turns as everything else."""
+    """A read brings some hundred frames, and reading yields as everything else does."""
     assert_harmless(relay, send_small_frames, kind, 400, 2)
 
 

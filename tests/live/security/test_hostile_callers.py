@@ -27,7 +27,7 @@ def server(request):
 
 @pytest.fixture(scope="module")
 def token(server):
-    """A token whose client must hear of nothing that is refused."""
+    """A token whose client must receive nothing that is refused."""
     token = server.new()
     with PythonListener(server, token) as client:
         client.expect("connect")
@@ -344,7 +344,7 @@ def test_all_bodies_together_have_a_bound(runner):
 
 
 def test_a_pipeline_does_not_keep_others_waiting(server):
-    """A connection that always has another request ready gives way after each."""
+    """A connection that always has another request ready yields after each."""
     requests_ahead = 3000
     with Raw(server.port) as greedy, Raw(server.port) as modest:
         greedy.send(head("GET /v1/nothing") * requests_ahead)

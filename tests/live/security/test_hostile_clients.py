@@ -186,7 +186,7 @@ def test_a_connection_whose_client_left_is_closed(peer):
 
 
 def test_a_client_that_never_reads_is_cut_off(peer):
-    """Its queue has a bound, and callers hear of it."""
+    """Its queue has a bound, and callers receive an error."""
     with peer.client() as (_, token):
         statuses = [peer.server.go(token, data=b"x" * 1_000_000).status_code for _ in range(30)]
     assert 503 in statuses
@@ -266,7 +266,7 @@ def test_a_websocket_that_is_being_tried_ends_with_its_session(relay):
 
 
 def test_clients_that_come_do_not_delay_the_pings_of_those_who_are_there():
-    """A client that hears nothing for interval and timeout gives up."""
+    """A client that receives nothing for interval and timeout gives up."""
     with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1) as server, contextlib.ExitStack() as stack:
         websocket = stack.enter_context(RawWebSocket(server.port))
         websocket.join(server.new())
@@ -339,7 +339,7 @@ def test_joining_and_leaving_does_not_use_up_attempts(relay):
 
 @pytest.mark.parametrize("protocol", [RawWebSocket, LegacyWebSocket])
 def test_a_flood_of_events_does_not_keep_others_from_being_served(relay, protocol):
-    """A client that sends as fast as it can costs little, and everybody else has a turn."""
+    """A client that sends as fast as it can costs little, and all others are served meanwhile."""
     with Peer(relay, protocol).client() as (websocket, token):
         frames = b"".join(
             bytes([0x81, 0x80 | 40]) + bytes(4) + f'42/{token},["x"]'.encode().ljust(40) for _ in range(1000)

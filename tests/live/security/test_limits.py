@@ -1,4 +1,4 @@
-"""Each limit: what is just within it passes, what is beyond is answered, says when to come back, is logged."""
+"""Each limit: what is just within it passes, what is beyond is answered, says when to call again, is logged."""
 
 import contextlib
 import time
@@ -63,7 +63,7 @@ def test_the_url_of_a_token_is_that_of_the_trusted_proxy(hops, url):
 
 
 def test_how_often_a_token_may_be_called():
-    """Others are not touched by it; the client hears nothing of what was refused."""
+    """Others are not touched by it; the client receives nothing of what was refused."""
     with Server(RATE_LIMIT_REQUESTS="3/hour") as server:
         made, other = server.new_with_secret(), server.new()
         with (

@@ -255,5 +255,5 @@ def test_a_page_of_another_site_or_one_loaded_in_advance_gets_no_token(server, m
 
 @pytest.mark.parametrize("site", ["none", "same-origin", "same-site"])
 def test_a_page_of_the_same_site_gets_one(server, site):
-    """As does whoever types the URL."""
+    """As does a person who types the URL."""
     assert requests.get(f"{server.url}/v1/new", headers={"Sec-Fetch-Site": site}, timeout=5).ok

@@ -91,7 +91,7 @@ def test_an_answer_counts_until_it_was_read(relay):
 
 @pytest.mark.parametrize("relay", ["sqlite"], indirect=True)
 def test_how_often_the_events_of_a_token_may_be_asked_for(relay):
-    """Beyond the rate it is 429, which says when to come back. No store knows of it."""
+    """Beyond the rate it is 429, which says when to call again. No store knows of it."""
     made = relay.new_with_secret(mailbox=True)
     url = f"{relay.url}/v1/tokens/{made['token']}/events/none"
     with requests.Session() as session:
