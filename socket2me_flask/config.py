@@ -214,7 +214,7 @@ class LimitSettings:
     max_reading_bytes: int = _setting(
         96_000_000,
         _whole_number(65_536, HUGE),
-        "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. Those of one address may be no more than they leave free: half, if they are alone. Bodies up to 64 KB always have room.",
+        "How many bytes may have arrived of bodies that are being read, over all calls; more is answered 503. One address may take no more than remains free, so a single address takes half at most. Bodies up to 64 KB always have room.",
     )
     max_held_requests_per_token: int = _setting(
         100, _whole_number(0, MANY), "How many calls may wait for one client."
@@ -222,12 +222,12 @@ class LimitSettings:
     max_held_requests: int = _setting(
         1000,
         _whole_number(0, MANY),
-        "How many calls may wait for their clients at once, over all tokens. Those of one address may be no more than they leave free: half, if they are alone.",
+        "How many calls may wait for their clients at once, over all tokens. One address may take no more than remains free, so a single address takes half at most.",
     )
     max_held_bytes: int = _setting(
         64_000_000,
         _whole_number(0, HUGE),
-        "How many bytes of calls, headers and bodies, may wait for their clients, over all tokens; shared alike.",
+        "How many bytes of calls, headers and bodies, may wait for their clients, over all tokens; addresses share it in the same way.",
     )
     retry_after_seconds: int = _setting(5, _whole_number(1, 86_400), "The Retry-After that goes with a 503.")
     keepalive_seconds: int = _setting(
@@ -281,7 +281,7 @@ class LimitSettings:
     max_queued_bytes: int = _setting(
         80_000_000,
         _whole_number(65_536, HUGE),
-        "How many bytes may wait for all clients; at more, each has room for 64 KB, and those for whom more waits are disconnected. Those of one address may have no more than they leave free: half, if they are alone.",
+        "How many bytes may wait for all clients; above it, clients with more than 64 KB queued are disconnected. One address may take no more than remains free, so a single address takes half at most.",
     )
     max_client_message_bytes: int = _setting(
         262_144, _whole_number(1024, HUGE), "The largest message that a client may send, a reply above all."
@@ -333,7 +333,7 @@ class Settings(LimitSettings, SignatureSettings):
     store_url: str = _setting(
         "memory://",
         _STORE,
-        "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one (rediss:// for TLS). Not set: REDIS_URL, if that is set.",
+        "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one relay (rediss:// for TLS). Not set: REDIS_URL, if that is set.",
     )
     redis_tls_verify: bool = _setting(
         True,
