@@ -13,8 +13,8 @@ one that has loaded what attackers import, so that an attack costs no start of P
 
 The bounds are those that hold on a quiet machine. The longest wait for an answer is also measured as the CPU time
 that the relay's process took between the probe's request and its answer. Other processes that keep the machine busy
-do not change that, so it has the strict bound. Wall-clock time has one that is `NOISE` times as long, and so has
-the median; `ATTACK_NOISE=1` makes all of them strict.
+do not change that, so it has the strict bound. Wall-clock time has one that is `NOISE` times as long, and the
+median one that is `MEDIAN_NOISE` times as long; `ATTACK_NOISE=1` makes all of them strict.
 """
 
 import multiprocessing
@@ -37,6 +37,7 @@ ATTACKER = "127.0.0.2"
 VICTIM = "127.0.0.1"
 
 NOISE = float(os.environ.get("ATTACK_NOISE", 4))
+MEDIAN_NOISE = NOISE**1.5  # on a busy machine each probe waits for a CPU, and so does the relay
 WORST_SECONDS = 0.25
 MEDIAN_SECONDS = 0.02
 GROWTH_BYTES = 100_000_000
@@ -107,7 +108,7 @@ def assert_harmless(
     assert not report.failures, report.failures[:3]
     assert max(report.cpu) < WORST_SECONDS, report
     assert max(report.waits) < WORST_SECONDS * NOISE, report
-    assert statistics.median(report.waits) < MEDIAN_SECONDS * NOISE, report
+    assert statistics.median(report.waits) < MEDIAN_SECONDS * MEDIAN_NOISE, report
     assert report.most_bytes - report.before_bytes < growth_bytes, report
     return report
 

@@ -146,11 +146,19 @@ def test_what_is_being_handled_is_answered_when_listen_ends(any_relay, app, list
     assert told == [200]
 
 
-def test_a_request_that_is_dropped_is_let_go(relay, app, listen, tmp_path):
+@pytest.fixture
+def patient_relay(tmp_path):
+    """A relay that keeps mailboxes, and whose callers wait longer than a command may take on a busy machine."""
+    with Server(STORE_URL=f"sqlite:///{tmp_path}/patient.db", ACK_TIMEOUT_SECONDS=20) as server:
+        yield server
+
+
+def test_a_request_that_is_dropped_is_let_go(patient_relay, app, listen, tmp_path):
     """`events drop` of one that the app has had for long: its connection is closed, the next goes to the app."""
+    relay = patient_relay
     may_end = threading.Event()
     app.answer = lambda received: may_end.wait(20) and OK if "stuck" in received.line else OK
-    command = listen("--parallel", "1")
+    command = listen("--parallel", "1", server=relay)
     told = []
     callers = [
         threading.Thread(target=lambda path=path: told.append(call(relay, command.url, path)[0]))
