@@ -1,7 +1,7 @@
 """What the history keeps of a request, and how the HTTP contract shows it. Pure."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -79,6 +79,7 @@ class RequestRecord:
         response: what the caller was answered, whole.
         position: of the request among the changes of its token's history; set by the history.
         counted: how many bytes it counts for; set by the history.
+        writes: how many adds and updates it has had; set by the history in memory.
     """
 
     id: str
@@ -86,7 +87,7 @@ class RequestRecord:
     method: str
     path: str
     query: str
-    headers: Sequence[tuple[str, str]]
+    headers: Collection[tuple[str, str]]
     body: bytes
     size: int
     remote_addr: str = ""
@@ -98,6 +99,7 @@ class RequestRecord:
     response: Response | None = None
     position: int = 0
     counted: int = 0
+    writes: int = 0
 
     @property
     def verified(self) -> str | None:
@@ -110,7 +112,7 @@ class RequestRecord:
 
     def apply(self, update: Update) -> None:
         """Change what an update changes."""
-        self.timeline += update.entries
+        self.timeline = [*self.timeline, *update.entries]  # the history in memory has the list that was
         if len(self.timeline) > MAX_ENTRIES:
             del self.timeline[1 : len(self.timeline) - MAX_ENTRIES + 1]
         if update.status is not None:
