@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 # What may have happened to a request, in a timeline. Each call ends with `replied`, `kept` or `refused`: what its
@@ -126,7 +127,7 @@ class RequestRecord:
         """Return how many bytes it counts for."""
         headers = self.headers
         cost = REQUEST_BYTES + len(self.body) + len(self.path) + len(self.query) + HEADER_BYTES * len(headers)
-        return cost + sum([len(name) + len(value) for name, value in headers]) + cost_of(self)
+        return cost + sum(map(len, chain.from_iterable(headers))) + cost_of(self)
 
     def summary(self) -> dict[str, Any]:
         """Return the summary of the contract."""
