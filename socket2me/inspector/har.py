@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -94,7 +94,7 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _headers(headers: Sequence[tuple[str, str]], with_secrets: bool) -> list[dict[str, str]]:
+def _headers(headers: Collection[tuple[str, str]], with_secrets: bool) -> list[dict[str, str]]:
     return [
         {"name": name, "value": value if with_secrets or not is_secret(name) else REDACTED}
         for name, value in headers

@@ -8,7 +8,7 @@ Knows tokens as names only: whether one lives, its owner says by `end`.
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +37,19 @@ class Change(NamedTuple):
     position: int
     record: RequestRecord
     entry: Entry | None
+
+
+def changes_of(record: RequestRecord, last: int, entries: Sequence[Entry], after: int) -> list[Change]:
+    """Return the changes after a position of entries that were written at once; `last` is the position of the last.
+
+    If they are the first of their request, the first stands for the request itself.
+    """
+    first = last - len(entries) + 1
+    return [
+        Change(position, record, None if position == record.position else entry)
+        for position, entry in enumerate(entries, first)
+        if position > after
+    ]
 
 
 class Watch:
@@ -171,13 +184,14 @@ class History(Protocol):
 class _Log:
     """The history of one token.
 
-    changes: some may be of requests that were dropped, `stale` of them.
+    writes: of each add and update the position of its last change, the request and the entries. Some may be of
+        requests that were dropped, `stale` of them.
     floor: the position of the latest request that was dropped for a bound.
     """
 
     token: str
     records: "OrderedDict[str, RequestRecord]" = field(default_factory=OrderedDict)
-    changes: deque[Change] = field(default_factory=deque)
+    writes: deque[tuple[int, RequestRecord, Sequence[Entry]]] = field(default_factory=deque)
     position: int = 0
     floor: int = 0
     dropped: int = 0
@@ -185,8 +199,8 @@ class _Log:
     bytes: int = 0
 
 
-# How many changes of dropped requests a log may hold beyond as many as there are others.
-SPARE_CHANGES = 200
+# How many writes of dropped requests a log may hold beyond half as many as it has in all.
+SPARE_WRITES = 200
 
 
 class MemoryHistory:
@@ -214,9 +228,7 @@ class MemoryHistory:
             record.counted = record.cost()
             log.records[record.id] = record
             self._order[record.id] = log
-            self._append(log, record, None)
-            for entry in record.timeline[1:]:
-                self._append(log, record, entry)
+            self._append(log, record, record.timeline)
             self._count(log, record.counted)
             if bounds.max_requests and len(log.records) > bounds.max_requests:
                 self._drop_oldest(log)
@@ -230,8 +242,7 @@ class MemoryHistory:
             if log is None or record is None:
                 return
             record.apply(update)
-            for entry in update.entries:
-                self._append(log, record, entry)
+            self._append(log, record, update.entries)
             cost = cost_of(update)
             record.counted += cost
             self._count(log, cost)
@@ -271,12 +282,15 @@ class MemoryHistory:
                 return [], after
             if after < log.floor:
                 return None
-            found = list(takewhile(lambda change: change.position > after, reversed(log.changes)))[
-                : -limit - 1 : -1
-            ]
-            if found:
-                after = found[-1].position
-            return [change for change in found if change.record.id in log.records], after
+            newer = list(takewhile(lambda write: write[0] > after, reversed(log.writes)))
+            found: list[Change] = []
+            start = after
+            while newer and len(found) < limit:
+                last, record, entries = newer.pop()
+                if record.id in log.records:
+                    found += changes_of(record, last, entries, start)
+                after = last
+            return found, after
 
     def dropped_of(self, token: str) -> int:
         log = self._logs.get(token)
@@ -308,9 +322,10 @@ class MemoryHistory:
                 dropped += 1
         return dropped
 
-    def _append(self, log: _Log, record: RequestRecord, entry: Entry | None) -> None:
-        log.position += 1
-        log.changes.append(Change(log.position, record, entry))
+    def _append(self, log: _Log, record: RequestRecord, entries: Sequence[Entry]) -> None:
+        log.position += len(entries)
+        log.writes.append((log.position, record, entries))
+        record.writes += 1
 
     def _count(self, log: _Log, cost: int) -> None:
         log.bytes += cost
@@ -335,13 +350,13 @@ class MemoryHistory:
         record = log.records.pop(request_id)
         del self._order[request_id]
         self._count(log, -record.counted)
-        log.stale += len(record.timeline)
-        changes = log.changes
-        while changes and changes[0].record.id not in log.records:
-            changes.popleft()
+        log.stale += record.writes
+        writes = log.writes
+        while writes and writes[0][1].id not in log.records:
+            writes.popleft()
             log.stale -= 1
-        if log.stale > SPARE_CHANGES + len(changes) // 2:
-            log.changes = deque(change for change in changes if change.record.id in log.records)
+        if log.stale > SPARE_WRITES + len(writes) // 2:
+            log.writes = deque(write for write in writes if write[1].id in log.records)
             log.stale = 0
 
     def _clear(self, log: _Log) -> None:
@@ -349,5 +364,5 @@ class MemoryHistory:
             del self._order[request_id]
         self._count(log, -log.bytes)
         log.records.clear()
-        log.changes.clear()
+        log.writes.clear()
         log.stale = 0

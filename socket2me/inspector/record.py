@@ -1,8 +1,9 @@
 """What the history keeps of a request, and how the HTTP contract shows it. Pure."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 # What may have happened to a request, in a timeline. Each call ends with `replied`, `kept` or `refused`: what its
@@ -79,6 +80,7 @@ class RequestRecord:
         response: what the caller was answered, whole.
         position: of the request among the changes of its token's history; set by the history.
         counted: how many bytes it counts for; set by the history.
+        writes: how many adds and updates it has had; set by the history in memory.
     """
 
     id: str
@@ -86,7 +88,7 @@ class RequestRecord:
     method: str
     path: str
     query: str
-    headers: Sequence[tuple[str, str]]
+    headers: Collection[tuple[str, str]]
     body: bytes
     size: int
     remote_addr: str = ""
@@ -98,6 +100,7 @@ class RequestRecord:
     response: Response | None = None
     position: int = 0
     counted: int = 0
+    writes: int = 0
 
     @property
     def verified(self) -> str | None:
@@ -110,7 +113,7 @@ class RequestRecord:
 
     def apply(self, update: Update) -> None:
         """Change what an update changes."""
-        self.timeline += update.entries
+        self.timeline = [*self.timeline, *update.entries]  # the history in memory has the list that was
         if len(self.timeline) > MAX_ENTRIES:
             del self.timeline[1 : len(self.timeline) - MAX_ENTRIES + 1]
         if update.status is not None:
@@ -124,7 +127,7 @@ class RequestRecord:
         """Return how many bytes it counts for."""
         headers = self.headers
         cost = REQUEST_BYTES + len(self.body) + len(self.path) + len(self.query) + HEADER_BYTES * len(headers)
-        return cost + sum([len(name) + len(value) for name, value in headers]) + cost_of(self)
+        return cost + sum(map(len, chain.from_iterable(headers))) + cost_of(self)
 
     def summary(self) -> dict[str, Any]:
         """Return the summary of the contract."""

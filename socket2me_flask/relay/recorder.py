@@ -14,8 +14,12 @@ from socket2me.inspector.record import Entry, RequestRecord, Response, Update
 from ..errors import RelayError
 from ..http.answers import Answer, ErrorAnswers
 from .call import Call
+from .replies import OK
 
 log = logging.getLogger(__name__)
+
+# The response to most calls: one for all of them.
+_OK = Response(200, OK.headers, OK.body)
 
 
 class Recorder:
@@ -84,7 +88,7 @@ class Trace:
             call.method,
             call.path,
             call.query,
-            tuple(call.headers.items()),
+            call.headers.items(),
             call.body,
             len(call.body),
             call.remote_addr,
@@ -131,7 +135,7 @@ class Trace:
     def _end(self, what: str, answer: Answer, detail: str) -> None:
         self._new.append(Entry(time.time(), what, detail))
         ms = round((time.monotonic() - self._started) * 1000, 2)
-        response = Response(int(answer.status[:3]), answer.headers, answer.body)
+        response = _OK if answer is OK else Response(int(answer.status[:3]), answer.headers, answer.body)
         if self._is_kept:
             update = Update(self._new, response.status, ms, self._outcome, response)
             _keep(self._history, self._history.update, self._token, self._record.id, update)

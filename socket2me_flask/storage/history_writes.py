@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from socket2me.inspector.history import Change, Watches
+from socket2me.inspector.history import Watches
 from socket2me.inspector.record import Entry, RequestRecord, Response, Update
 
 from ..concurrency.future import Job
@@ -33,7 +33,8 @@ _HEAD = ("id", "received_at", "method", "path", "query", "headers", "size", "rem
 
 def pack_head(record: RequestRecord) -> bytes:
     """Return what does not change of a request, without its body."""
-    return pack({name: getattr(record, name) for name in _HEAD})
+    head = {name: getattr(record, name) for name in _HEAD}
+    return pack({**head, "headers": tuple(record.headers)})
 
 
 def unpack_record(
@@ -64,19 +65,6 @@ def unpack_response(packed: bytes | None) -> Response | None:
         return None
     status, headers, body = unpack(packed)[:3]
     return Response(status, [(name, value) for name, value in headers], body)
-
-
-def block_changes(record: RequestRecord, last: int, entries: Sequence[Entry], after: int) -> list[Change]:
-    """Return the changes after a position of entries that were written at once; `last` is the position of the last.
-
-    If they are the first of their request, the first stands for the request itself.
-    """
-    first = last - len(entries) + 1
-    changes = [
-        Change(position, record, None if position == record.position else entry)
-        for position, entry in enumerate(entries, first)
-    ]
-    return [change for change in changes if change.position > after]
 
 
 class HistoryWrites:

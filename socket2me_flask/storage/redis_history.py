@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from socket2me.inspector.errors import UnknownRequest
-from socket2me.inspector.history import Bounds, Change, Watches
+from socket2me.inspector.history import Bounds, Change, Watches, changes_of
 from socket2me.inspector.record import RequestRecord, Update, cost_of
 
 from ..cluster.redis_connection import RedisConnection
@@ -13,7 +13,6 @@ from .history_writes import (
     BYTES_AT_ONCE,
     REQUESTS_AT_ONCE,
     HistoryWrites,
-    block_changes,
     change_values,
     first_update,
     pack_head,
@@ -83,7 +82,7 @@ class RedisHistory(HistoryWrites):
         for last, entries, row in found:
             position = int(last)
             if row:
-                changes += block_changes(_record(row), position, unpack_entries(entries), after)
+                changes += changes_of(_record(row), position, unpack_entries(entries), after)
         return changes, position
 
     def dropped_of(self, token: str) -> int:

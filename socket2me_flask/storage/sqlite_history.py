@@ -8,14 +8,13 @@ from contextlib import closing
 from functools import partial
 
 from socket2me.inspector.errors import UnknownRequest
-from socket2me.inspector.history import Bounds, Change
+from socket2me.inspector.history import Bounds, Change, changes_of
 from socket2me.inspector.record import RequestRecord, Update, cost_of
 
 from .history_writes import (
     BYTES_AT_ONCE,
     REQUESTS_AT_ONCE,
     HistoryWrites,
-    block_changes,
     change_values,
     first_update,
     pack_head,
@@ -216,7 +215,7 @@ class _Tables:
             while len(found) < limit and left >= 0 and (row := rows.fetchone()) is not None:
                 last, entries, *kept = row
                 record = unpack_record(*kept)
-                found += block_changes(record, last, unpack_entries(entries), after)
+                found += changes_of(record, last, unpack_entries(entries), after)
                 left -= len(record.body)
         return found, last
 

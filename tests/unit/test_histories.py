@@ -7,7 +7,7 @@ import pytest
 from socket2me.inspector import stream as stream_module
 from socket2me.inspector.errors import UnknownRequest
 from socket2me.inspector.filters import parse
-from socket2me.inspector.history import SPARE_CHANGES, Bounds, MemoryHistory
+from socket2me.inspector.history import SPARE_WRITES, Bounds, MemoryHistory
 from socket2me.inspector.record import Entry, RequestRecord, Response, Update
 from socket2me.inspector.stream import Stream
 from socket2me_flask.cluster.bus import Listener
@@ -385,10 +385,10 @@ def test_a_log_does_not_grow_by_what_was_deleted():
     tracemalloc.start()
     history.add("token", record_of(0))
     sizes = []
-    for number in range(1, 20 * SPARE_CHANGES):
+    for number in range(1, 20 * SPARE_WRITES):
         history.add("token", record_of(number))
         history.delete("token", f"v2-{number:x}")
-        if number % SPARE_CHANGES == 0:
+        if number % SPARE_WRITES == 0:
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert max(sizes[-5:]) < 3 * max(sizes[:2])

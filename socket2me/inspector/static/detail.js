@@ -118,5 +118,5 @@ function extension(contentType) {
 /** What stands in place of a request while none is shown. */
 export function NoDetail({ error, isLoading }) {
   if (error) return html`<div class="state"><${Notice} kind="warning">${error}<//></div>`;
-  return html`<div class="state placeholder"><p class="muted">${isLoading ? "Loading …" : "Select a request. j and k move, ? shows all keys."}</p></div>`;
+  return html`<div class="state placeholder"><p class="muted">${isLoading ? "Loading …" : html`Select a request. <kbd>j</kbd> and <kbd>k</kbd> move, <kbd>?</kbd> shows all keys.`}</p></div>`;
 }

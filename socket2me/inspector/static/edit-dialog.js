@@ -89,7 +89,7 @@ export function EditDialog({ request, secret, onSend, onClose }) {
         <span>Body${isBodyChanged ? " (changed)" : ""}</span>
         ${body === null
           ? html`<${Notice}>The body is binary (${formatBytes(request.body.length)}) and is sent as it came.<//>`
-          : html`<textarea rows="10" spellcheck=${false} value=${body} onInput=${(event) => setBody(event.currentTarget.value)}></textarea>`}
+          : html`<textarea rows="10" autofocus spellcheck=${false} value=${body} onInput=${(event) => setBody(event.currentTarget.value)}></textarea>`}
       </label>
       ${body !== null &&
       isJson(body) &&

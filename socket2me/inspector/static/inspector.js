@@ -189,6 +189,7 @@ export function Inspector({ api, server, place, move, onLeave, onWrongSecret }) 
         ${!isFirst && html`<${FilterField} filter=${place.filter} error=${filterError} onFilter=${(filter) => move({ filter })} />`}
         ${list.loaded && !isFirst && html`<${Overview} rows=${list.rows} more=${list.more} isFiltered=${place.filter !== ""} />`}
         ${verdicts.size > 0 && html`<${Verdicts} verdicts=${verdicts} shown=${onlyVerdict} onShow=${setOnlyVerdict} onClear=${() => (setVerdicts(new Map()), setOnlyVerdict(""))} />`}
+        ${isSplit && rows.length === 0 && html`<p class="nothing list-empty" role="status">${isEmpty && place.filter ? "No request matches." : "No requests."} ${place.filter && html`<button type="button" class="link" onClick=${() => move({ filter: "" })}>Clear the filter</button>`}</p>`}
         ${isSplit
           ? html`<${RequestList} rows=${rows} more=${list.more && !onlyVerdict} selected=${place.request} base=${base} verdicts=${verdicts} onSelect=${select} onMore=${loadMore} />`
           : pane}

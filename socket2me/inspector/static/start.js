@@ -148,7 +148,7 @@ export function FirstSteps({ url, secret, info, kind }) {
   return html`<ol class="first-steps">
       <li>
         <h3>Send a request</h3>
-        <${CopyLine} text=${`curl -d '{"hello": "world"}' -H 'Content-Type: application/json' ${url}/hello`} label="curl" />
+        <${CopyLine} text=${`curl -H 'Content-Type: application/json' \\\n  -d '{"hello": "world"}' \\\n  ${url}/hello`} label="curl" />
       </li>
       <li>
         <h3>Give this URL to the sender of your webhooks</h3>
@@ -157,7 +157,7 @@ export function FirstSteps({ url, secret, info, kind }) {
       ${kind !== "client" &&
       html`<li>
         <h3>Bring its requests to an app on your machine</h3>
-        <${CopyLine} text=${`socket2me listen http://localhost:3000 --url ${url}`} label="listen" />
+        <${CopyLine} text=${`socket2me listen http://localhost:3000 \\\n  --url ${url}`} label="listen" />
         <p class="muted hint after">It asks for the secret of the URL: <${CopyButton} text=${secret} label="Copy the secret" class="quiet" /></p>
       </li>`}
     </ol>

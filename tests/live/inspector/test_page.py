@@ -88,7 +88,10 @@ def test_a_wrong_secret_is_asked_for_again(tab, inspected):
 
 
 def test_the_filter_is_in_the_url_and_its_errors_are_shown(tab, inspected):
-    """A filter narrows the list, what arrives too, survives a reload, and says where it does not parse."""
+    """A filter narrows the list, what arrives too, survives a reload, and says where it does not parse.
+
+    The list says that nothing matches, also beside a request that is open.
+    """
     token = inspected()
     for path in ("/orders/1", "/users/1", "/orders/2"):
         token.send(path, b'{"n": 1}', content_type="application/json")
@@ -112,6 +115,11 @@ def test_the_filter_is_in_the_url_and_its_errors_are_shown(tab, inspected):
     page.get_by_role("alert").wait_for()
     assert "column 1" in page.get_by_role("alert").inner_text()
     page.get_by_label("Filter").fill("")
+    open_request(page, "/users/2")
+    page.get_by_label("Filter").fill("/nothing")
+    page.get_by_text("No request matches.").wait_for()
+    page.get_by_role("tab", name="Body").wait_for()
+    page.get_by_role("button", name="Clear the filter").click()
     row(page, "/users/2").wait_for()
 
 
@@ -245,7 +253,10 @@ def test_the_wrong_signature_is_found_and_sent_again_with_a_field_changed(tab, i
     open_request(page, "/stripe/7")
     page.get_by_text("The signature is wrong.").wait_for()
     page.keyboard.press("e")
-    page.get_by_role("dialog").get_by_label("Body").fill('{"id": 7, "amount": 250}')
+    body = page.get_by_role("dialog").get_by_label("Body")
+    body.wait_for()
+    assert body.evaluate("field => field === document.activeElement")  # what is edited most
+    body.fill('{"id": 7, "amount": 250}')
     page.get_by_label("Sign it anew as Stripe").check()
     page.get_by_role("button", name="Send", exact=True).click()
     page.get_by_text("The edited request was sent.").wait_for()

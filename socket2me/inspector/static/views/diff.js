@@ -19,6 +19,7 @@ export function Diff({ before, after }) {
 function Changes({ changes }) {
   if (!changes.length) return html`<p class="nothing">The same in both.</p>`;
   return html`<table class="changes">
+    <colgroup><col class="where" /><col /></colgroup>
     <thead class="hidden">
       <tr><th scope="col">Where</th><th scope="col">Before and after</th></tr>
     </thead>
