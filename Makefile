@@ -17,7 +17,8 @@ serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
 	@$(MAKE) --no-print-directory try-it
 	@echo
-	@SOCKET2ME_STORE_URL="$${SOCKET2ME_STORE_URL:-$${REDIS_URL:-sqlite:///$(STORE)}}" $(BIN)/gunicorn -k eventlet wsgi:app
+	@export SOCKET2ME_STORE_URL="$${SOCKET2ME_STORE_URL:-$${REDIS_URL:-sqlite:///$(STORE)}}"; \
+	exec $(BIN)/gunicorn -k eventlet wsgi:app
 
 try-it:
 	@echo '  TOKEN=$$(curl -s $(URL)/v1/new)'

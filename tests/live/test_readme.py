@@ -49,7 +49,7 @@ def test_the_javascript_client(server, tmp_path):
 
 @pytest.mark.timeout(180)
 def test_make_serve_and_its_three_lines(tmp_path):
-    """`make serve` starts the relay, and the three lines that it prints work as printed."""
+    """`make serve` starts the relay, the three lines that it prints work as printed, and SIGTERM ends both."""
     port = free_port()
     # This environment stands in for the one that `make serve` would make, so that nothing is installed twice.
     venv = BIN.parent
@@ -88,7 +88,8 @@ def test_make_serve_and_its_three_lines(tmp_path):
             assert re.search(r"POST {'hello': 'world', 'token': '\w{24}'} {'hello': 'world'}", tried.stdout)
         finally:
             serve.terminate()
-            serve.stdout.close()
+            printed += serve.stdout  # until the relay, too, has ended
+    assert "Shutting down: Master" in printed[-1]
 
 
 def test_the_call_for_a_token_with_a_secret(server):
