@@ -38,9 +38,9 @@ def app(clock, tmp_path):
     }
     app = create_app({**settings, "STORE_URL": f"sqlite:///{tmp_path}/relay.db"}, clock=clock)
     app.testing = True
-    get_services(app).store.start()
+    get_services(app).lifecycle.start()  # which the first request would do: nothing may start the store twice
     yield app
-    get_services(app).store.close()
+    get_services(app).lifecycle.stop()
 
 
 def new(http, verify, **options):
@@ -267,13 +267,13 @@ def test_a_token_survives_with_encrypted_secrets_and_needs_the_key(clock, tmp_pa
     for keys in ((b"1" * 32,), (b"2" * 32, b"1" * 32), ()):
         app = create_app({**settings, "ENCRYPTION_KEY": keys}, clock=clock)
         services = get_services(app)
-        services.store.start()
+        services.lifecycle.start()
         http = app.test_client()
         token = token or new(http, GITHUB.verify)["token"]
         attached(app, token)
         answer = http.post(f"/v1/go/{token}", headers=GITHUB.headers, data=GITHUB.body)
         statuses.append((answer.status_code, answer.headers.get("Retry-After")))
-        services.store.close()
+        services.lifecycle.stop()
     assert statuses == [(200, None), (200, None), (503, "5")]
     assert caplog.messages[-1].startswith("a call cannot be verified: none of the keys of SOCKET2ME_ENCRYPTION_KEY")
     for file in tmp_path.iterdir():
