@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -29,6 +30,22 @@ _SHORT_KEY = 8
 
 # The least seconds between two lines on something that lasts: a limit that is reached, a store that is away.
 LOG_SECONDS = 10
+
+
+class LogInterval:
+    """Spaces the lines on something that lasts: the first is due at once, the next after `LOG_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._logged_at = -math.inf
+
+    def is_due(self) -> bool:
+        """Say whether a line is to be written now, and count it as written."""
+        now = time.monotonic()
+        if now - self._logged_at < LOG_SECONDS:
+            return False
+        self._logged_at = now
+        return True
+
 
 # How often the same may be logged in so many seconds, and how many texts are counted; all others count as one.
 MAX_SAME_RECORDS = 50

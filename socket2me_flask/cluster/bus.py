@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from ..concurrency.future import Job
 from ..concurrency.native import native
 from ..errors import StoreUnavailable
-from ..logs import LOG_SECONDS
+from ..logs import LogInterval
 from .messages import Message, from_wire, to_wire
 from .redis_connection import RedisConnection
 
@@ -99,7 +99,7 @@ class Bus:
         self._large = count(1)
         # No thread blocks while it holds it, so it need not be green, which costs ten times as much.
         self._lock: Any = native("threading").Lock()
-        self._skipped_at = -math.inf
+        self._skipped_lines = LogInterval()
         self._valid_until = 0.0
         self._may_have_missed = True
         self._is_closed = threading.Event()
@@ -252,9 +252,7 @@ class Bus:
         except msgspec.MsgspecError:
             found = [None]
         messages = [message for message in found if message is not None]
-        now = time.monotonic()
-        if len(messages) < len(found) and now - self._skipped_at >= LOG_SECONDS:
-            self._skipped_at = now
+        if len(messages) < len(found) and self._skipped_lines.is_due():
             log.warning("messages that this version of the relay cannot read are skipped")
         return messages
 

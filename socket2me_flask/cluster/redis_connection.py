@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from ..concurrency.future import Job
 from ..errors import StoreUnavailable
-from ..logs import LOG_SECONDS
+from ..logs import LogInterval
 from .messages import lua_table
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class RedisConnection:
         self.is_up = True  # until the first try has failed
         self._when_up: list[Callable[[], None]] = []
         self._failed_at = 0.0
-        self._logged_at: float | None = None
+        self._refusal_lines = LogInterval()
         self._sha: bytes = b""
         self._is_started = False
 
@@ -207,9 +207,7 @@ class RedisConnection:
         self._fail_waiting()
 
     def _on_refusal(self, error: ResponseError) -> None:
-        now = time.monotonic()
-        if self._logged_at is None or now - self._logged_at >= LOG_SECONDS:
-            self._logged_at = now
+        if self._refusal_lines.is_due():
             log.error("Redis refused a command: %s", error)
 
     def _fail_waiting(self) -> None:

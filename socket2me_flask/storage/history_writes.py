@@ -1,7 +1,6 @@
 """What the histories on disk and in Redis share: their packed form, and writes that no call waits for."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from socket2me.inspector.history import Watches
 from socket2me.inspector.record import Entry, RequestRecord, Response, Update
 
 from ..concurrency.future import Job
-from ..logs import LOG_SECONDS
+from ..logs import LogInterval
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class HistoryWrites:
         self.watches = Watches()
         self.lost = 0
         self._unwritten_bytes = 0
-        self._logged_at: float | None = None
+        self._loss_lines = LogInterval()
 
     def write(self, token: str, cost: int, submit: Callable[[Callable[[Job], None]], object]) -> None:
         """Have something written that counts for so many bytes. `submit` takes what to call when it is done."""
@@ -96,9 +95,7 @@ class HistoryWrites:
 
     def _lose(self, why: str) -> None:
         self.lost += 1
-        now = time.monotonic()
-        if self._logged_at is None or now - self._logged_at >= LOG_SECONDS:
-            self._logged_at = now
+        if self._loss_lines.is_due():
             log.warning("calls are missing in histories, %d entries by now: %s", self.lost, why)
 
 

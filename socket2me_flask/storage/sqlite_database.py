@@ -4,7 +4,6 @@ Knows neither tokens nor mailboxes. How the file is opened, `sqlite_file.py` say
 """
 
 import logging
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from ..concurrency.future import Job
 from ..errors import ConfigError, RelayError, StoreUnavailable
-from ..logs import LOG_SECONDS
+from ..logs import LogInterval
 from .sqlite_file import LOCK_SECONDS, FileLock, checkpoint, is_out_of_room, open_file, write_nothing
 from .sqlite_thread import Worker
 
@@ -41,7 +40,7 @@ class Database:
         self.path = path
         self._on_open = on_open
         self._lock = FileLock(path)
-        self._failed_at = -math.inf
+        self._failure_lines = LogInterval()
         self.damaged = 0
         self._worker = Worker(self._commit, self._on_failure, self._tidy)
         self.report = self._worker.report
@@ -96,9 +95,7 @@ class Database:
             self._has_probed = True
 
     def _on_failure(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._failed_at >= LOG_SECONDS and not isinstance(error, StoreUnavailable):
-            self._failed_at = now
+        if not isinstance(error, StoreUnavailable) and self._failure_lines.is_due():
             log.error("the database failed: %s", error)
 
     # On the database's thread, once it runs

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import eventlet
 
 from ..concurrency.poller import wait_until
 from ..limits import address_key
-from ..logs import LOG_SECONDS
+from ..logs import LogInterval
 from .serving import Server
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Acceptor:
         self._worker = worker
         self._server = server
         self._threads: list[Any] = []
-        self._full_logged_at = -float(LOG_SECONDS)
+        self._full_lines = LogInterval()
         self._hosts: Counter[str] = Counter()  # how many connections each address has
         self.connections = 0
 
@@ -117,9 +116,7 @@ class Acceptor:
                 del self._hosts[host]
 
     def _log_full(self, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._full_logged_at >= LOG_SECONDS:
-            self._full_logged_at = now
+        if self._full_lines.is_due():
             self._worker.log.warning(
                 "Connections are not accepted: %s (%d connections of callers are open).", reason, self.connections
             )
