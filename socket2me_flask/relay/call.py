@@ -98,21 +98,24 @@ DEFAULTS = {item.name: item.default for item in fields(Call) if item.compare and
 # The values of all fields, in their order.
 values_of = attrgetter(*FIELDS)
 
-# The fields that a client receives as members of the request object. One that has its default is left out.
-SHOWN = ("id", "method", "path", "query", "received_at", "remote_addr", "request_id", "replay_of", "verified")
-
-_ALWAYS_SHOWN = tuple(name for name in SHOWN if name not in DEFAULTS)
-_always_shown = attrgetter(*_ALWAYS_SHOWN)
-_SHOWN_IF_SET = tuple((name, DEFAULTS[name]) for name in SHOWN if name in DEFAULTS)
-
 
 def shown(call: Call) -> dict[str, Any]:
-    """Return the members of the request object that are fields of the call."""
-    members = dict(zip(_ALWAYS_SHOWN, _always_shown(call), strict=True))
-    for name, default in _SHOWN_IF_SET:
-        value = getattr(call, name)
-        if value != default:
-            members[name] = value
+    """Return the members of the request object that are fields of the call. What is not known is left out."""
+    members: dict[str, Any] = {
+        "id": call.id,
+        "method": call.method,
+        "path": call.path,
+        "query": call.query,
+        "received_at": call.received_at,
+    }
+    if call.remote_addr:
+        members["remote_addr"] = call.remote_addr
+    if call.request_id:
+        members["request_id"] = call.request_id
+    if call.replay_of:
+        members["replay_of"] = call.replay_of
+    if call.verified is not None:
+        members["verified"] = call.verified
     return members
 
 
