@@ -35,6 +35,14 @@ def check_rate(rate: Rate, key: str, setting: str, message: str) -> None:
         raise TooManyRequests(setting, message, retry_after_seconds=retry_after_seconds)
 
 
+def begin_one(at_once: "AtOnce", bounds: Mapping[str, int], setting: str, message: str) -> Callable[[], None]:
+    """Begin one more of what `at_once` counts, and return what ends it. Raises `TooManyRequests` with `message`."""
+    leave = at_once.enter(bounds)
+    if leave is None:
+        raise TooManyRequests(setting, message, retry_after_seconds=1)
+    return leave
+
+
 class NoRate:
     """No bound."""
 

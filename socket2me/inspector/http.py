@@ -118,10 +118,9 @@ class Inspector:
     def show_request(self, question: Question) -> Reply:
         """Show a request whole."""
         record = self.history.find(question.token, question.request_id)
-        start = json.dumps(record.details()).encode().removesuffix(b"}") + b', "body": "'
-        size = len(start) + 4 * -(-len(record.body) // 3) + len(_END)
+        size, pieces = json_with_body(record.details(), record.body)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(size))]
-        return Reply(200, headers, _with_body(start, record.body))
+        return Reply(200, headers, pieces)
 
     def show_body(self, question: Question) -> Reply:
         """Return the exact bytes of a body, such that no browser renders them."""
@@ -267,15 +266,20 @@ def error_body(error: InspectorError) -> bytes:
     return json.dumps({"error": members}).encode()
 
 
-_END = b'"}\n'
+def json_with_body(members: Mapping[str, Any], body: bytes) -> tuple[int, Iterator[bytes]]:
+    """Return the size and the pieces of a JSON object whose last member is `body`, in base64.
 
+    A reader that is slow has no second copy of the body made.
+    """
+    start, end = json.dumps(members).encode().removesuffix(b"}") + b', "body": "', b'"}\n'
 
-def _with_body(start: bytes, body: bytes) -> Iterator[bytes]:
-    """Return JSON that ends with a body. A reader that is slow has no second copy of that made."""
-    yield start
-    for piece in _cut(body):
-        yield b64encode(piece)
-    yield _END
+    def pieces() -> Iterator[bytes]:
+        yield start
+        for piece in _cut(body):
+            yield b64encode(piece)
+        yield end
+
+    return len(start) + 4 * -(-len(body) // 3) + len(end), pieces()
 
 
 def _cut(body: bytes) -> Iterator[bytes]:

@@ -1,19 +1,20 @@
 """`/v1/tokens/<token>/events`: what is in the mailbox of a token with a secret."""
 
-from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import limits
-from flask import Blueprint, Response, json, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
-from ..errors import TooManyRequests, UnknownEvent
+from socket2me.inspector.http import json_with_body
+
+from ..errors import UnknownEvent
 from ..limits import address_key, check_rate
 from ..relay.call import shown
 from ..relay.mailbox import Mailboxes
 from ..services import get_services
 from ..storage import StoredEvent
-from .tokens import add_headers, find_with_secret
+from .tokens import add_headers, find_with_secret, one_of_few
 
 blueprint = Blueprint("events", __name__)
 blueprint.after_request(add_headers)
@@ -26,9 +27,6 @@ RATE_LIMIT_EVENTS = limits.parse("1200/minute")
 MAX_EVENT_ANSWERS_PER_TOKEN = 2
 MAX_EVENT_ANSWERS_PER_ADDRESS = 4
 MAX_EVENT_ANSWERS = 16
-
-# A body is sent as base64 of so many bytes at a time: a multiple of 3, so that only the last has padding.
-PIECE_BYTES = 49_152
 
 
 @blueprint.get("/tokens/<token>/events")
@@ -60,9 +58,9 @@ def show_event(token: str, event_id: str) -> Response:
             "state": _state(event, get_services().relay.in_flight(token)).removesuffix("s"),  # of one dead letter
             "headers": call.headers,
         }
-        start = json.dumps(members).encode().removesuffix(b"}") + b', "body": "'
-        response = Response(_pieces(start, call.body), mimetype="application/json")
-        response.content_length = len(start) + 4 * -(-len(call.body) // 3) + len(_END)
+        size, pieces = json_with_body(members, call.body)
+        response = Response(pieces, mimetype="application/json")
+        response.content_length = size
         return response
 
     return _one_of_few(token, answer)
@@ -82,39 +80,6 @@ def delete_event(token: str, event_id: str) -> Response:
     return Response(status=204)
 
 
-_END = b'"}\n'
-
-
-def _pieces(start: bytes, body: bytes) -> Iterator[bytes]:
-    """Return an answer that ends with a body. A caller that does not read it has no second copy of that made."""
-    yield start
-    for at in range(0, len(body), PIECE_BYTES):
-        yield b64encode(body[at : at + PIECE_BYTES])
-    yield _END
-
-
-def _one_of_few(token: str, answer: Callable[[], Response]) -> Response:
-    """Return an answer if few others are on their way. It counts until its caller has read it, or has left."""
-    leave = get_services().event_answers.enter(
-        {
-            f"token {token}": MAX_EVENT_ANSWERS_PER_TOKEN,
-            f"address {address_key(request.remote_addr or '')}": MAX_EVENT_ANSWERS_PER_ADDRESS,
-            "": MAX_EVENT_ANSWERS,
-        }
-    )
-    if leave is None:
-        raise TooManyRequests(
-            "MAX_EVENT_ANSWERS", "Too many answers with events are not read yet.", retry_after_seconds=1
-        )
-    try:
-        response = answer()
-    except BaseException:
-        leave()
-        raise
-    response.call_on_close(leave)
-    return response
-
-
 def _mailboxes(token: str) -> Mailboxes:
     """Return the mailboxes, if the token has one and the caller its secret, and asks no more often than it may."""
     record = find_with_secret(token)
@@ -124,6 +89,15 @@ def _mailboxes(token: str) -> Mailboxes:
     if mailboxes is None or not record.mailbox:
         raise UnknownEvent("This token has no mailbox.")
     return mailboxes
+
+
+def _one_of_few(token: str, answer: Callable[[], Response]) -> Response:
+    bounds = {
+        f"token {token}": MAX_EVENT_ANSWERS_PER_TOKEN,
+        f"address {address_key(request.remote_addr or '')}": MAX_EVENT_ANSWERS_PER_ADDRESS,
+        "": MAX_EVENT_ANSWERS,
+    }
+    return one_of_few(bounds, "MAX_EVENT_ANSWERS", "Too many answers with events are not read yet.", answer)
 
 
 def _state(event: StoredEvent, in_flight: set[str]) -> str:

@@ -19,15 +19,15 @@ from socket2me.inspector.replay import Draft
 
 from .. import errors
 from ..concurrency.loop import Loop
-from ..errors import NoHistory, RelayError, TooManyRequests
+from ..errors import NoHistory, RelayError
 from ..http.request_body import EnvironBody
-from ..limits import AtOnce, address_key, check_rate
+from ..limits import AtOnce, address_key, begin_one, check_rate
 from ..relay.call import Call
 from ..relay.relay import Relay
 from ..services import get_services
 from ..telemetry import request_id
 from .forward import Forwarder
-from .tokens import add_headers, find_with_secret
+from .tokens import add_headers, find_with_secret, one_of_few
 
 # What the errors of the inspector are to the relay.
 _ERRORS: dict[type[InspectorError], type[RelayError]] = {
@@ -50,7 +50,6 @@ MAX_ANSWERS = 32
 MAX_REPLAYS_PER_TOKEN = 20
 MAX_REPLAYS = 200
 
-
 # What the relay's own worker adds to the environ, for `Loop`.
 _CONNECTION = "socket2me.connection"
 
@@ -67,9 +66,8 @@ class Replays:
     def send(self, token: str, draft: Draft, address: str) -> str:
         """Begin to send a call, and return its id. Raises `TooManyRequests` or `UnknownToken`."""
         record = self._relay.admit(token)
-        leave = self._at_once.enter({f"token {token}": MAX_REPLAYS_PER_TOKEN, "": MAX_REPLAYS})
-        if leave is None:
-            raise TooManyRequests("MAX_REPLAYS", "Too many replays wait for their clients.", retry_after_seconds=1)
+        bounds = {f"token {token}": MAX_REPLAYS_PER_TOKEN, "": MAX_REPLAYS}
+        leave = begin_one(self._at_once, bounds, "MAX_REPLAYS", "Too many replays wait for their clients.")
         call = Call(
             token,
             draft.method,
@@ -116,35 +114,25 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
         lambda: services.store.get(token) is not None,
         partial(_has_left, services.sockets.engine.loop, environ),
     )
-    leave = _enter(token) if answer is not Inspector.stream else (lambda: None)
-    try:
-        reply = answer(services.inspector, question)
-    except InspectorError as error:
-        leave()
-        raise _ERRORS[type(error)](str(error)) from None
-    except BaseException:
-        leave()
-        raise
-    body = _until_hangup(reply) if answer is Inspector.stream else reply.body
-    response = Response(body, reply.status, reply.headers)
-    response.call_on_close(leave)
-    response.call_on_close(reply.close)
-    return response
 
+    def respond() -> Response:
+        try:
+            reply = answer(services.inspector, question)
+        except InspectorError as error:
+            raise _ERRORS[type(error)](str(error)) from None
+        body = _until_hangup(reply) if answer is Inspector.stream else reply.body
+        response = Response(body, reply.status, reply.headers)
+        response.call_on_close(reply.close)
+        return response
 
-def _enter(token: str) -> Callable[[], None]:
-    leave = get_services().event_answers.enter(
-        {
-            f"history {token}": MAX_ANSWERS_PER_TOKEN,
-            f"histories {address_key(request.remote_addr or '')}": MAX_ANSWERS_PER_ADDRESS,
-            "histories": MAX_ANSWERS,
-        }
-    )
-    if leave is None:
-        raise TooManyRequests(
-            "MAX_ANSWERS", "Too many answers of the inspector are not read yet.", retry_after_seconds=1
-        )
-    return leave
+    if answer is Inspector.stream:
+        return respond()
+    bounds = {
+        f"history {token}": MAX_ANSWERS_PER_TOKEN,
+        f"histories {address_key(request.remote_addr or '')}": MAX_ANSWERS_PER_ADDRESS,
+        "histories": MAX_ANSWERS,
+    }
+    return one_of_few(bounds, "MAX_ANSWERS", "Too many answers of the inspector are not read yet.", respond)
 
 
 def _until_hangup(reply: Reply) -> Iterator[bytes]:

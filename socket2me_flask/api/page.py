@@ -4,8 +4,8 @@ import json
 
 from flask import Blueprint, Response, request
 
+from socket2me import __version__
 from socket2me.inspector import files
-from socket2me.inspector.files import package_version
 
 from ..errors import UnknownFile
 from ..http.answers import prefers
@@ -21,11 +21,11 @@ def index() -> Response:
         response = _file("index.html")
     elif prefers(accept, "text/plain", "application/json"):
         response = Response(
-            f"socket2me {package_version()}, a webhook relay. POST {request.host_url}v1/new for a token.\n",
+            f"socket2me {__version__}, a webhook relay. POST {request.host_url}v1/new for a token.\n",
             mimetype="text/plain",
         )
     else:
-        about = {"name": "socket2me", "version": package_version(), "new": f"{request.host_url}v1/new"}
+        about = {"name": "socket2me", "version": __version__, "new": f"{request.host_url}v1/new"}
         response = Response(json.dumps(about) + "\n", mimetype="application/json")
     response.headers["Vary"] = "Accept"
     return response

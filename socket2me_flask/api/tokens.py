@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from flask import Blueprint, Response, jsonify, request
 from ..errors import BadRequest, Forbidden, ForbiddenOrigin, Unauthorized, UnknownToken
 from ..http.answers import prefers
 from ..http.request_body import EnvironBody
-from ..limits import address_key, check_rate
+from ..limits import address_key, begin_one, check_rate
 from ..relay.tokens import hash_of, is_secret, is_token, new_secret
 from ..services import get_services
 from ..storage import MODES, TokenRecord
@@ -199,6 +200,21 @@ def find_with_secret(token: str) -> TokenRecord:
         raise UnknownToken
     _check_secret(record)
     return record
+
+
+def one_of_few(bounds: Mapping[str, int], setting: str, message: str, answer: Callable[[], Response]) -> Response:
+    """Return an answer if few others are on their way. It counts until its caller has read it, or has left.
+
+    `bounds` are those of `AtOnce.enter`. Raises `TooManyRequests`, and what `answer` raises.
+    """
+    leave = begin_one(get_services().event_answers, bounds, setting, message)
+    try:
+        response = answer()
+    except BaseException:
+        leave()
+        raise
+    response.call_on_close(leave)
+    return response
 
 
 def _check_secret(record: TokenRecord) -> None:
