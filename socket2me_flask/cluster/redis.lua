@@ -423,13 +423,19 @@ function scripts.delete(token, id, process)
   return drop_event(token, id)
 end
 
-function scripts.drop_older(received_before, limit)
-  local old = call('ZRANGEBYSCORE', 's2m:ages', '-inf', '(' .. received_before, 'LIMIT', 0, limit)
+-- Drop what a sorted set of ids and tokens has from before a time. Return how many there were, `limit` at most.
+local function drop_older(set, received_before, limit, drop)
+  local old = call('ZRANGEBYSCORE', set, '-inf', '(' .. received_before, 'LIMIT', 0, limit)
   for _, member in ipairs(old) do
     local id, token = string.match(member, '(%S+) (%S+)')
-    drop_event(token, id)
+    drop(token, id)
+    call('ZREM', set, member)
   end
   return #old
+end
+
+function scripts.drop_older(received_before, limit)
+  return drop_older('s2m:ages', received_before, limit, drop_event)
 end
 
 -- Histories
@@ -553,13 +559,7 @@ function scripts.history_delete(token, id)
 end
 
 function scripts.history_drop_older(received_before, limit)
-  local old = call('ZRANGEBYSCORE', 's2m:calls', '-inf', '(' .. received_before, 'LIMIT', 0, limit)
-  for _, member in ipairs(old) do
-    local id, token = string.match(member, '(%S+) (%S+)')
-    drop_beyond(token, id)
-    call('ZREM', 's2m:calls', member)
-  end
-  return #old
+  return drop_older('s2m:calls', received_before, limit, drop_beyond)
 end
 
 function scripts.history_watch(token, process, ms)

@@ -88,6 +88,10 @@ class TokenStore(Protocol):
         """The mailboxes of this store, if what it keeps survives the process."""
 
     @property
+    def damaged(self) -> int:
+        """How often this process found what the store keeps to be damaged when it opened it."""
+
+    @property
     def history(self) -> History:
         """The history of the calls for tokens that are inspected."""
 

@@ -25,6 +25,7 @@ class MemoryStore:
     """
 
     mailboxes = None  # an event that is answered 202 has to survive the process
+    damaged = 0
 
     def __init__(
         self,

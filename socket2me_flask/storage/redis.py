@@ -34,6 +34,8 @@ class RedisStore:
     `lease_seconds` is how long a process that is silent still has its clients. `bounds` are those of the mailboxes.
     """
 
+    damaged = 0  # Redis itself looks after that
+
     def __init__(
         self,
         url: str,

@@ -45,6 +45,10 @@ class SQLiteStore:
         self.mailboxes = SQLiteMailboxes(self.database, **bounds)
         self.history = SQLiteHistory(self.database, history_bounds)
 
+    @property
+    def damaged(self) -> int:
+        return self.database.damaged
+
     def start(self) -> str:
         self.database.start()
         return f"the file {self.database.path}, with their mailboxes"

@@ -13,7 +13,6 @@ from ..errors import ConfigError, SecretsUnreadable
 # What begins an encrypted text. One that is not encrypted is JSON, and begins with a brace.
 _PREFIX = "aes-256-gcm:"
 
-KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 

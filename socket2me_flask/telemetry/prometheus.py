@@ -97,9 +97,10 @@ class _Collector:
             services.verification.failures.copy(),
             ["provider", "reason"],
         )
-        damaged = getattr(getattr(services.store, "database", None), "damaged", 0)
         yield _counter(
-            "storage_damaged", "Starts at which the log of the database was found to be damaged.", {(): damaged}
+            "storage_damaged",
+            "Starts at which the log of the database was found to be damaged.",
+            {(): services.store.damaged},
         )
 
     def _histograms(self) -> Iterator[Metric]:
