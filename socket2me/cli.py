@@ -66,14 +66,22 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-_timeout = click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=_Seconds(0.1, 3600),
-    default=DEFAULT_TIMEOUT_SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long an answer may take. The relay's own timeouts may be shorter: `listen` says so.",
+def _timeout_option(default: float, meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--timeout` of a command."""
+    return click.option(
+        "--timeout",
+        "timeout_seconds",
+        type=_Seconds(0.1, 3600),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=meaning,
+    )
+
+
+_timeout = _timeout_option(
+    DEFAULT_TIMEOUT_SECONDS,
+    "How long an answer may take. The relay's own timeouts may be shorter: `listen` says so.",
 )
 _of_server = click.option(
     "--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="Only the URLs of this relay."
@@ -493,15 +501,7 @@ def _exit_at_once(number: int, frame: object) -> None:
 @main.command()
 @_server
 @_api_key
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=_Seconds(0.1, 3600),
-    default=CHECK_SECONDS,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long all steps together may take.",
-)
+@_timeout_option(CHECK_SECONDS, "How long all steps together may take.")
 def check(server: str, api_key: str | None, timeout_seconds: float) -> None:
     """Send one call through the relay and back, to see that it works: for monitors and health checks.
 

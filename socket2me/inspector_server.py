@@ -19,6 +19,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from . import __version__
 from .exceptions import NotHandled
 from .inspector import files
 from .inspector.errors import BadQuery, InspectorError
@@ -125,7 +126,7 @@ class InspectorServer(ThreadingTCPServer):
             max_body_bytes=MAX_REPLAY_BYTES,
             max_streams=MAX_STREAMS,
             max_streams_of_token=MAX_STREAMS,
-            version=files.package_version(),
+            version=__version__,
         )
         self._key = secrets.token_urlsafe(32)
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)

@@ -13,14 +13,12 @@ from . import saved_requests
 from .exceptions import Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
 from .recorder import Recorder
 from .report import Report
-from .request import Reply, Request
+from .request import METHODS, Reply, Request
 from .signing_options import LateSigner
 from .target import Answer, Target
 
 # A request that takes longer than this has a line of its own before its answer comes.
 SLOW_SECONDS = 2
-
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 
 
 @dataclass(frozen=True)

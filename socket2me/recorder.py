@@ -3,13 +3,11 @@
 The status and the response of a record are those of the local app.
 """
 
-import contextlib
 import time
-from http import HTTPStatus
 
 from .inspector.errors import UnknownRequest
 from .inspector.history import Bounds, MemoryHistory
-from .inspector.record import Entry, RequestRecord, Response, Update
+from .inspector.record import Entry, RequestRecord, Response, Update, phrase_of
 from .request import Request
 from .target import MAX_ANSWER_BYTES, Answer
 
@@ -48,9 +46,7 @@ class Recorder:
 
     def answered(self, request: Request, answer: Answer, seconds: float) -> None:
         """Record what the app answered."""
-        detail = str(answer.status)
-        with contextlib.suppress(ValueError):  # a status that has no name
-            detail += f" {HTTPStatus(answer.status).phrase}"
+        detail = f"{answer.status} {phrase_of(answer.status)}".rstrip()
         if answer.is_cut:
             detail += f", of which the first {MAX_ANSWER_BYTES:,} bytes were read"
         self._end(

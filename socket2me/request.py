@@ -8,6 +8,9 @@ from typing import Any
 
 from .exceptions import NotHandled
 
+# The methods of the requests that a relay takes.
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+
 
 class Cancellation:
     """Whether the event of a request was dropped from its mailbox, and what is to be done then."""

@@ -10,7 +10,7 @@ from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from socket2me.inspector.files import package_version
+from socket2me import __version__
 from socket2me.inspector.http import Inspector
 from socket2me.signatures import sns
 
@@ -131,7 +131,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         max_body_bytes=settings.max_body_bytes,
         max_streams=settings.max_inspector_streams,
         max_streams_of_token=settings.max_inspector_streams_per_token,
-        version=package_version(),
+        version=__version__,
     )
     if cluster is not None:
         _handle_messages(cluster, relay, settings, engine)

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
+
+from .. import __version__
 
 FOLDER = Path(str(files(__package__))) / "static"
 
@@ -59,14 +60,6 @@ def _files() -> dict[str, File]:
     return found
 
 
-def package_version() -> str:
-    """Return the version of this package; `0` if it was not installed."""
-    try:
-        return version("socket2me")
-    except PackageNotFoundError:
-        return "0"
-
-
 def describe(kind: str) -> bytes:
     """Return `inspector.json`. `kind` is `relay` or `client`: what serves the page, and where a replay goes."""
-    return json.dumps({"kind": kind, "version": package_version(), "replay": [kind]}).encode()
+    return json.dumps({"kind": kind, "version": __version__, "replay": [kind]}).encode()

@@ -25,14 +25,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..request import METHODS
 from .errors import BadFilter
 from .record import OUTCOMES, RequestRecord
 
 # A filter is longer or has more terms only by mistake. Each term reads every request.
 MAX_FILTER_CHARACTERS = 1000
 MAX_TERMS = 20
-
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 
 Test = Callable[[RequestRecord], bool]
 
@@ -52,9 +51,6 @@ class Filter:
     def holds(self, record: RequestRecord) -> bool:
         """Say whether a request is one of those that the filter asks for."""
         return all(test(record) for test in self.tests)
-
-
-ALL = Filter()
 
 
 def parse(text: str) -> Filter:

@@ -4,11 +4,10 @@ import json
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
-from .record import RequestRecord
+from .record import RequestRecord, phrase_of
 
 REDACTED = "[redacted]"
 
@@ -76,7 +75,7 @@ def _response(record: RequestRecord, with_secrets: bool) -> dict[str, Any]:
     mime_type = next((value for name, value in headers if name.lower() == "content-type"), "")
     return {
         "status": status,
-        "statusText": _phrase(status),
+        "statusText": phrase_of(status),
         "httpVersion": "HTTP/1.1",
         "cookies": [],
         "headers": _headers(headers, with_secrets),
@@ -85,13 +84,6 @@ def _response(record: RequestRecord, with_secrets: bool) -> dict[str, Any]:
         "headersSize": -1,
         "bodySize": len(body),
     }
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 def _headers(headers: Collection[tuple[str, str]], with_secrets: bool) -> list[dict[str, str]]:

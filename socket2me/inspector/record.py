@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -174,3 +175,11 @@ def cost_of(change: "RequestRecord | Update") -> int:
     if change.response is not None:
         cost += len(change.response.body) + HEADER_BYTES * len(change.response.headers)
     return cost
+
+
+def phrase_of(status: int) -> str:
+    """Return the phrase of a status; `""` if it has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..request import METHODS
 from .errors import BadQuery
-from .filters import METHODS
 from .record import RequestRecord
 
 _MEMBERS = ("method", "path", "query", "headers", "body", "text")

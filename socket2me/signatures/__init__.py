@@ -3,8 +3,8 @@
 Pure: bytes and texts in, an outcome out. No network, no clock, nothing of the relay or of the client. Public keys
 need the package `cryptography`, all else the standard library.
 
-    config = Config.parse({"provider": "github", "secrets": ["It's a Secret to Everybody"]})
-    reason = Verifier(config).check(Received("POST", headers, body), time.time())  # None: it is verified
+    verifier = Verifier.parse({"provider": "github", "secrets": ["It's a Secret to Everybody"]})
+    reason = verifier.check(Received("POST", headers, body), time.time())  # None: it is verified
 """
 
 from .config import BadConfig, Config, Verifier

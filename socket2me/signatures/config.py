@@ -47,6 +47,11 @@ class Config:
     @classmethod
     def parse(cls, given: object) -> "Config":
         """Return the configuration that was given as JSON. Raises `BadConfig`."""
+        return Verifier.parse(given).config
+
+    @classmethod
+    def read(cls, given: object) -> "Config":
+        """Return the same before its keys and options were tried: `Verifier` does that. Raises `BadConfig`."""
         if not isinstance(given, dict):
             raise BadConfig("verify is an object with a provider and its secrets.")
         name = given.get("provider")
@@ -57,14 +62,12 @@ class Config:
         for member in given:
             if member not in known:
                 raise BadConfig(f"verify of {name} may have {', '.join(known)}, and not {_shown(member)}.")
-        config = cls(
+        return cls(
             str(name),
             _secrets(str(name), given.get("secrets", [])),
             _tolerance(given.get("tolerance_seconds", DEFAULT_TOLERANCE_SECONDS)),
             {option: _text(option, given[option]) for option in provider.options if option in given},
         )
-        Verifier(config)  # which raises if a key or an option cannot be used
-        return config
 
     def as_json(self) -> str:
         """Return the text that `parse` reads, as JSON. It has the secrets."""
@@ -85,7 +88,7 @@ class Verifier:
         self._tolerance_seconds = config.tolerance_seconds
         self._handshake = provider.handshake
         self._signs_handshake = provider.signs_handshake
-        self._config = config
+        self.config = config
         self._scheme = _scheme(config, provider)
         self._keys: list[Any] = []
         if self._scheme is None:
@@ -96,6 +99,11 @@ class Verifier:
                 self._keys.append(self._scheme.key(secret))
             except BadKey as error:
                 raise BadConfig(f"verify.secrets, number {number}, cannot be used: {error}.") from None
+
+    @classmethod
+    def parse(cls, given: object) -> "Verifier":
+        """Return the verifier of a configuration that was given as JSON. Raises `BadConfig`."""
+        return cls(Config.read(given))
 
     def check(self, request: Received, now: float) -> Reason | None:
         """Return None if the provider signed a request, else why it is not verified. `now` is when it arrived."""
@@ -117,14 +125,14 @@ class Verifier:
         """
         if self._handshake is None or self._signs_handshake is not is_verified:
             return None
-        secrets = self._config.secrets
+        secrets = self.config.secrets
         if is_verified and len(secrets) > 1:
             secrets = tuple(
                 secret
                 for secret, key in zip(secrets, self._keys, strict=True)
                 if self._is_signed_with(request, key)
             )
-        return self._handshake(request, Context(secrets, self._config.options, calls_per_minute))
+        return self._handshake(request, Context(secrets, self.config.options, calls_per_minute))
 
     def _is_signed_with(self, request: Received, key: Any) -> bool:
         """Say whether a request that is verified was signed with this key."""

@@ -12,7 +12,7 @@ from threading import Lock
 
 from limits import RateLimitItem
 
-from socket2me.signatures import BadConfig, Config, HandshakeAnswer, Reason, Received, Verifier, sns
+from socket2me.signatures import BadConfig, HandshakeAnswer, Reason, Received, Verifier, sns
 from socket2me.signatures import BadSignature as NotSigned
 
 from ..errors import BadRequest, BadSignature, NotFetched, NotVerifiable
@@ -63,17 +63,16 @@ class Verification:
     def new(self, token: str, given: object) -> str:
         """Return what is stored for a token, from the `verify` of the request for it. Raises `BadRequest`."""
         try:
-            config = Config.parse(given)
-            verifier = Verifier(config)
+            verifier = Verifier.parse(given)
         except BadConfig as error:
             raise BadRequest(str(error)) from None
         if verifier.signs_url and self._public_url is None:
             raise BadRequest(
-                f"{config.provider} signs the URL: this relay does not know its own, SOCKET2ME_PUBLIC_URL."
+                f"{verifier.provider} signs the URL: this relay does not know its own, SOCKET2ME_PUBLIC_URL."
             )
         if verifier.topic is not None and self.fetch is None:
             raise BadRequest("This relay fetches nothing from Amazon SNS: SOCKET2ME_SNS is not set.")
-        return self._vault.seal(token, config.as_json())
+        return self._vault.seal(token, verifier.config.as_json())
 
     def provider_of(self, record: TokenRecord) -> str | None:
         """Return the provider that signs the calls of a token; None if none does. Raises `NotVerifiable`."""
@@ -157,7 +156,7 @@ class Verification:
 def _verifier(text: str) -> Verifier:
     """Return the verifier of what `Config.as_json` made. Raises `NotVerifiable` if this process cannot use it."""
     try:
-        return Verifier(Config.parse(json.loads(text)))
+        return Verifier.parse(json.loads(text))
     except BadConfig:
         raise NotVerifiable from None
 
