@@ -12,7 +12,7 @@
     print(client.open())
     client.listen(handle)
 
-Nothing of the relay is imported, and what is named here when it is asked for. The `socket2me` command (`cli.py`) is
+Nothing of the relay is imported, and what is named here when it is asked for. The `socket2me` command (`cli/`) is
 made of this.
 """
 

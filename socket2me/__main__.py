@@ -4,11 +4,10 @@ import signal
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends it without a traceback from the start."""
+    """Run the command. Ctrl-C ends it without a traceback from the start; `cli/commands.py` says until when."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from socket2me.cli import main as command
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     command()
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .client import Notice
 from .request import Request
+from .terminal import printable, size_of, when
 
 
 @dataclass(frozen=True)
@@ -195,22 +196,3 @@ def _until_closed() -> Iterator[None]:
         yield
     except (BrokenPipeError, SystemExit):  # rich makes the one of the other
         os.kill(os.getpid(), signal.SIGTERM)  # to the process: the thread that waits is another
-
-
-def printable(text: str) -> str:
-    """Return text without what a terminal obeys: control characters are shown as their numbers."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
-def when(seconds: float) -> str:
-    """Return a time, in seconds since the epoch, as people read it."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def size_of(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    if count < 1000:
-        return f"{count} B"
-    if count < 1_000_000:
-        return f"{count / 1000:.1f} kB"
-    return f"{count / 1_000_000:.1f} MB"

@@ -115,12 +115,13 @@ def test_what_strangers_send_moves_no_cursor(capsys):
 @pytest.mark.parametrize("command", ["listen", "replay", "send", "status", "backup"])
 def test_help_is_complete(command):
     """Each argument and option of each command has its words."""
-    for parameter in main.commands[command].params:
+    parameters = main.commands[command].load().params
+    for parameter in parameters:
         if parameter.param_type_name == "option":
             assert parameter.help, parameter.name
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
-    for parameter in main.commands[command].params:
+    for parameter in parameters:
         is_option = parameter.param_type_name == "option"
         shown = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
         assert shown in result.output

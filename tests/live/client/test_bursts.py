@@ -216,9 +216,11 @@ def test_a_second_signal_ends_listen_at_once(relay, app, listen, sig, status):
 INTERRUPTED = """
 import os, signal, sys
 
+_, MODULE, *sys.argv[1:] = sys.argv
+
 class Finder:
     def find_spec(self, name, *rest):
-        if name == "socket2me.cli":
+        if name == MODULE:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
@@ -227,9 +229,11 @@ main()
 """
 
 
-def test_ctrl_c_while_the_command_is_loaded():
+@pytest.mark.parametrize("module", ["socket2me.cli", "socket2me.cli.send"])
+def test_ctrl_c_while_the_command_is_loaded(module):
     """The signal ends the process, without a traceback."""
-    result = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, check=False)
+    command = [sys.executable, "-c", INTERRUPTED, module, "send", "http://x"]
+    result = subprocess.run(command, capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (-signal.SIGINT, b"")
 
 

@@ -20,11 +20,28 @@ from tests.support.servers import DEADLINE_SECONDS, ROOT, Server, free_port, wai
 def test_importing_the_client_imports_nothing_of_the_server():
     """Neither Flask nor eventlet, and nothing of the relay, is loaded by the library or by the command."""
     script = (
-        "import sys, socket2me.cli\n"
+        "import pkgutil, sys, socket2me\n"
+        "for found in pkgutil.walk_packages(socket2me.__path__, 'socket2me.'):\n"
+        "    if found.name != 'socket2me.__main__':\n"
+        "        __import__(found.name)\n"
         "server = {n for n in sys.modules if n.startswith('socket2me_flask')}\n"
         "print(server | {'flask', 'eventlet', 'gunicorn', 'werkzeug', 'msgspec'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
+
+
+def test_the_list_of_commands_loads_none_of_them():
+    """`socket2me --help` comes at once: it loads neither a command nor what takes long to load."""
+    script = (
+        "import sys\n"
+        "from socket2me.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print('loaded', *sys.modules)"
+    )
+    *_, loaded = subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()
+    ours = {name for name in loaded.split() if name.startswith("socket2me.")}
+    assert ours == {f"socket2me.{name}" for name in ("cli", "cli.commands", "exceptions", "terminal")}
+    assert not {"requests", "rich", "socketio", "urllib3", "asyncio", "ssl"} & set(loaded.split())
 
 
 def test_the_example_in_the_docs():

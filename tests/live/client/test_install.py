@@ -27,6 +27,6 @@ def test_a_fresh_environment(tmp_path):
     shown = subprocess.run(
         [fresh / "socket2me", "--help"], cwd=tmp_path, env=clean_environment(), capture_output=True, check=True
     )
-    assert b"Give the app at TARGET" in shown.stdout
+    assert b"Give an app on this machine" in shown.stdout
     installed = subprocess.check_output([fresh / "pip", "list", "--format=freeze"], text=True).lower()
     assert not {"flask", "eventlet", "gunicorn"} & {line.partition("==")[0] for line in installed.splitlines()}

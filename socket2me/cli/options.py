@@ -1,0 +1,97 @@
+"""Options that several commands have, and how what is given is refused."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..exceptions import BadArgument
+from ..terminal import printable
+
+if TYPE_CHECKING:
+    from ..signing_options import LateSigner
+
+DEFAULT_TIMEOUT_SECONDS = 20.0
+
+
+@contextmanager
+def bad_parameter() -> Iterator[None]:
+    """Have click name the parameter that makes no sense."""
+    try:
+        yield
+    except BadArgument as error:
+        raise click.BadParameter(printable(str(error))) from None
+
+
+server = click.option(
+    "--server", required=True, envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example."
+)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; `nan` is none, which a range lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+def timeout_option(default: float, meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--timeout` of a command."""
+    return click.option(
+        "--timeout",
+        "timeout_seconds",
+        type=Seconds(0.1, 3600),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=meaning,
+    )
+
+
+timeout = timeout_option(
+    DEFAULT_TIMEOUT_SECONDS,
+    "How long an answer may take. The relay's own timeouts may be shorter: `listen` says so.",
+)
+of_server = click.option(
+    "--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="Only the URLs of this relay."
+)
+insecure = click.option("--insecure", is_flag=True, help="Take any certificate of a target with https.")
+
+
+def _check_key(context: click.Context, option: click.Parameter, key: str | None) -> str | None:
+    from ..http_api import check_key
+
+    with bad_parameter():
+        if key is not None:
+            check_key(key)
+    return key
+
+
+api_key = click.option(
+    "--api-key",
+    envvar="SOCKET2ME_API_KEY",
+    show_envvar=True,
+    callback=_check_key,
+    help="What the relay asks for before it gives tokens.",
+)
+
+
+def _parse_resign(context: click.Context, option: click.Parameter, text: str | None) -> "LateSigner | None":
+    from ..signing_options import LateSigner
+
+    with bad_parameter():
+        return LateSigner(text) if text is not None else None
+
+
+resign = click.option(
+    "--resign",
+    "signer",
+    callback=_parse_resign,
+    metavar="'PROVIDER=SECRET'",
+    help="Sign what is sent late or again anew, with the time of now: for slack, standard, stripe and zoom.",
+)

@@ -1,0 +1,41 @@
+"""`socket2me status`."""
+
+import click
+
+from ..exceptions import ClientError, TokenGone
+from ..http_api import RelayApi, Token
+from ..terminal import printable, when
+from .commands import Command
+from .kept_tokens import kept_tokens
+from .options import of_server
+
+
+@click.command(cls=Command)
+@of_server
+def status(server: str | None) -> None:
+    """Show the URLs that are kept, and what their relays say of each.
+
+    Ends with status 0 if each relay answered, be it that a URL is gone, and 1 if one did not.
+    """
+    has_failed = False
+    for kept, api, token in kept_tokens(server):
+        click.echo(printable(f"{api.url(token)} -> {kept.target}"))
+        try:
+            state = _state(api, token)
+        except ClientError as error:
+            state, has_failed = str(error), True
+        click.echo(printable(f"  {state}"))
+    if has_failed:
+        raise SystemExit(1)
+
+
+def _state(api: RelayApi, token: Token) -> str:
+    if token.secret is None:
+        return "a URL without a secret: the relay does not tell"
+    try:
+        seen = api.inspect(token)
+    except TokenGone:
+        return "gone: it expired, or was deleted"
+    words = ["connected" if seen["connected"] else "not connected", f"{seen['forwarded']} requests taken"]
+    words += [f"{count} {state.replace('_', ' ')}" for state, count in seen.get("events", {}).items()]
+    return ", ".join([*words, f"lives until {when(float(seen['expires_at']))}"])

@@ -1,0 +1,22 @@
+"""How a text, a time and a size are shown in a terminal."""
+
+import time
+
+
+def printable(text: str) -> str:
+    """Return text without what a terminal obeys: control characters are shown as their numbers."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def when(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def size_of(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1000:.1f} kB"
+    return f"{count / 1_000_000:.1f} MB"
