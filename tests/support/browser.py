@@ -25,11 +25,16 @@ FLAGS = [
 AXE = ROOT / "tests" / "js" / "node_modules" / "axe-core" / "axe.min.js"
 WAIT_MS = 15_000  # for whatever should happen at once; only a failure waits this long
 
-# Notes each fetch with the address bar as it was, and whatever would show that something of a request ran.
+# Notes each fetch with the address bar as it was, and what it returned.
 WATCH = """
 window.fetches = [];
+window.answers = [];
 const { fetch } = window;
-window.fetch = (...call) => { window.fetches.push([String(call[0]), location.href]); return fetch(...call); };
+window.fetch = (...call) => {
+    fetches.push([String(call[0]), location.href]);
+    answers.push(fetch(...call));
+    return answers.at(-1);
+};
 """
 
 

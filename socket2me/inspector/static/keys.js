@@ -19,7 +19,9 @@ const KEYS = [
 export function listenToKeys(actions) {
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    if (event.target.closest?.("input, textarea, select, dialog[open]") || document.querySelector("dialog[open]")) return;
+    if (document.querySelector("dialog[open]")) return;
+    // A field of a dialog that was just closed has the focus for a moment.
+    if (event.target.closest?.("input, textarea, select") && !event.target.closest("dialog")) return;
     const action = actions[event.key];
     if (!action) return;
     event.preventDefault();

@@ -48,6 +48,7 @@ export function follow(api, filter, { onState, onOpen, onEvent, onEnd }, pauseMs
   let stopped = false;
   let controller = null;
   let wake = null;
+  let isHurried = false;
   let pause = pauseMs;
 
   const connect = async () => {
@@ -68,6 +69,7 @@ export function follow(api, filter, { onState, onOpen, onEvent, onEnd }, pauseMs
         }
         return;
       }
+      isHurried = false;
       onState("live");
       onOpen(last !== "");
       const parse = eventParser(({ event, id, data }) => {
@@ -97,15 +99,24 @@ export function follow(api, filter, { onState, onOpen, onEvent, onEnd }, pauseMs
       await connect();
       if (stopped) return;
       onState("reconnecting");
-      await new Promise((resolve) => {
-        wake = resolve;
-        setTimeout(resolve, pause * (0.5 + Math.random() / 2));
-      });
+      if (!isHurried) {
+        let timer = null;
+        await new Promise((resolve) => {
+          wake = resolve;
+          timer = setTimeout(resolve, pause * (0.5 + Math.random() / 2));
+        });
+        clearTimeout(timer);
+      }
+      isHurried = false;
       pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
     }
   };
 
-  const hurry = () => wake?.();
+  // Also while an attempt is under way: if it fails, the next follows without a pause.
+  const hurry = () => {
+    isHurried = true;
+    wake?.();
+  };
   globalThis.addEventListener?.("online", hurry);
   run();
   return {

@@ -11,7 +11,7 @@ import { pairs, parts } from "../../../socket2me/inspector/static/forms.js";
 import { hmac } from "../../../socket2me/inspector/static/hmac.js";
 import { activity, addEvents, addPage, EMPTY, previousLike } from "../../../socket2me/inspector/static/requests.js";
 import { check, detect, sign } from "../../../socket2me/inspector/static/signature.js";
-import { eventParser } from "../../../socket2me/inspector/static/stream.js";
+import { eventParser, follow } from "../../../socket2me/inspector/static/stream.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 
@@ -110,6 +110,28 @@ test("events are read from pieces of any size", () => {
       { event: "update", id: "2", data: "x" },
     ]);
   }
+});
+
+test("to try now ends a pause, and takes away that after an attempt that is under way", async () => {
+  const attempts = [];
+  const next = async (count) => {
+    while (attempts.length < count) await new Promise(setImmediate);
+    return attempts[count - 1];
+  };
+  const api = { stream: () => new Promise((_, reject) => attempts.push(reject)) };
+  const nothing = () => {};
+  const calls = { onState: nothing, onOpen: nothing, onEvent: nothing, onEnd: nothing };
+  const stream = follow(api, "", calls, 3_600_000);
+  (await next(1))(new Error("cut"));
+  await new Promise(setImmediate);
+  stream.retry(); // in the pause
+  const reject = await next(2);
+  stream.retry(); // during the attempt
+  reject(new Error("cut"));
+  (await next(3))(new Error("cut"));
+  await new Promise(setImmediate);
+  assert.equal(attempts.length, 3);
+  stream.stop();
 });
 
 test("the HMAC for pages without WebCrypto is that of WebCrypto and OpenSSL", async () => {
