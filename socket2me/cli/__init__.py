@@ -22,6 +22,7 @@ for _name, _short_help in {
     "status": "Show the URLs that are kept.",
     "events": "List, show, retry or drop requests that relays keep.",
     "check": "Send one call through a relay and back.",
+    "config": "Show what each option is, and where that comes from.",
     "backup": "Copy a relay's database while the relay runs.",
 }.items():
     main.add_command(Unloaded(_name, _short_help))
