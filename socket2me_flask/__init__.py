@@ -1,4 +1,4 @@
-"""The relay. `create_app` builds it; `wsgi.py` serves it.
+"""The relay. `create_app` builds it; `wsgi.py` builds it for servers.
 
 `create_app` and `get_services` are imported when they are first used, so that `import socket2me_flask.config` and
 the like load nothing else.

@@ -1,17 +1,18 @@
 """The settings: one typed table, read from the environment. Knows nothing of the rest of the relay."""
 
 import base64
-import difflib
 import ipaddress
 import re
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import limits
 from limits import RateLimitItem
+
+from socket2me.suggestions import nearest
 
 from .errors import ConfigError
 from .http import hosts
@@ -482,7 +483,13 @@ class Settings(LimitSettings, SignatureSettings):
 PREFIX = "SOCKET2ME_"
 
 # Variables with the prefix that are not the relay's settings: they are the command's.
-_OTHER_VARIABLES = ("SOCKET2ME_SERVER", "SOCKET2ME_API_KEY", "SOCKET2ME_SECRET", "SOCKET2ME_DEBUG")
+_OTHER_VARIABLES = (
+    "SOCKET2ME_SERVER",
+    "SOCKET2ME_API_KEY",
+    "SOCKET2ME_SECRET",
+    "SOCKET2ME_PROFILE",
+    "SOCKET2ME_DEBUG",
+)
 
 LIMITS_VARIABLE = "SOCKET2ME_LIMITS"
 
@@ -519,7 +526,7 @@ def from_env(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = N
         name = override.lower()
         if name not in SETTINGS and name not in LIMITS:
             known = [name.upper() for name in (*SETTINGS, *LIMITS)]
-            raise ConfigError(f"{override} is not a setting. The nearest is {_nearest(override, known)}.")
+            raise ConfigError(f"{override} is not a setting. The nearest is {nearest(override, known)}.")
         values[name] = value
     if values.get("bind") is None and any(environ.get(name, "").strip() for name in PLATFORM_VARIABLES):
         values["bind"] = "0.0.0.0"  # noqa: S104  # the platform's proxy asks
@@ -550,12 +557,9 @@ def _check_names(environ: Mapping[str, str]) -> None:
             continue
         if (limit := variable.removeprefix(PREFIX)).lower() in LIMITS:
             raise ConfigError(f"{variable} is not a setting. It is a limit: {LIMITS_VARIABLE}={limit}=... sets it.")
-        nearest = _nearest(variable, known)
-        raise ConfigError(f"{variable} is not a setting. The nearest is {nearest}; docs/settings.md has all.")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise ConfigError(
+            f"{variable} is not a setting. The nearest is {nearest(variable, known)}; docs/settings.md has all."
+        )
 
 
 def _limits_from(text: str) -> dict[str, Any]:

@@ -16,11 +16,13 @@ def main() -> None:
 # The name of each is that of its module, and of the command in it.
 for _name, _short_help in {
     "listen": "Give an app on this machine a public URL.",
+    "serve": "Run a relay.",
     "send": "Send a sample of what a provider sends.",
     "replay": "Send a request again that `listen --save` wrote.",
     "status": "Show the URLs that are kept.",
     "events": "List, show, retry or drop requests that relays keep.",
     "check": "Send one call through a relay and back.",
+    "config": "Show what each option is, and where that comes from.",
     "backup": "Copy a relay's database while the relay runs.",
 }.items():
     main.add_command(Unloaded(_name, _short_help))

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..exceptions import BadArgument, ClientError
 from ..terminal import printable
@@ -20,8 +21,51 @@ INTERRUPTED_STATUS = 128 + signal.SIGINT
 DEBUG = bool(os.environ.get("SOCKET2ME_DEBUG"))
 
 
+# In the `meta` of a context: where the values of files come from, by the names of parameters.
+_ORIGINS = f"{__name__}.origins"
+
+
+def _use_profile(context: click.Context, option: click.Parameter, profile: str | None) -> None:
+    """Take the values of files for what neither the command line nor a variable gives: this runs before others."""
+    from .profiles import Scope, default_map, values  # not for the list of commands
+
+    scope = Scope.of(context)
+    found = values(scope, profile)
+    context.default_map = default_map(scope, found)
+    context.meta[_ORIGINS] = {scope.parameters[key].name: value.origin for key, value in found.items()}
+
+
 class Command(click.Command):
-    """A command whose arguments may prove to make no sense when it runs: then it ends with status 2."""
+    """A command whose arguments may prove to make no sense when it runs: then it ends with status 2.
+
+    With `reads_files`, it takes what is not given from the files of `profiles.py`.
+    """
+
+    def __init__(self, *args: Any, reads_files: bool = True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reads_files = reads_files
+        if reads_files:
+            profile = click.Option(
+                ["--profile"],
+                envvar="SOCKET2ME_PROFILE",
+                show_envvar=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_use_profile,
+                metavar="NAME",
+                help="Take what is not given from this profile of socket2me.toml, or of the user's config.toml.",
+            )
+            self.params.append(profile)
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(context, args)
+        except click.BadParameter as error:
+            name = error.param.name if error.param is not None else None
+            if name and context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+                message = f"{error.message} It is that of {printable(context.meta[_ORIGINS][name])}."
+                raise click.BadParameter(message, context, error.param, error.param_hint) from None
+            raise
 
     def invoke(self, context: click.Context) -> Any:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # until here, Ctrl-C ends the process at once
@@ -72,7 +116,12 @@ class LazyGroup(Group):
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(context, args)
-        return name, command.load() if isinstance(command, Unloaded) else command, rest
+        return name, command and self.load(command.name or ""), rest
+
+    def load(self, name: str) -> click.Command:
+        """Return a command itself."""
+        command = self.commands[name]
+        return command.load() if isinstance(command, Unloaded) else command
 
 
 def one_line(error: BaseException | None) -> str:

@@ -1,4 +1,4 @@
-"""gunicorn's log as JSON: of its master, its workers, and of each request. `gunicorn.conf.py` names it.
+"""gunicorn's log as JSON: of its master, its workers, and of each request. `gunicorn_conf.py` names it.
 
 gunicorn's master imports this: it imports no eventlet.
 """

@@ -193,12 +193,12 @@ def test_compose():
 
 
 def test_commands_of_platforms():
-    """Each platform runs the command of the `Procfile`."""
+    """Each platform runs the command of the `Procfile`, and systemd the same relay of an installed package."""
     command = (ROOT / "Procfile").read_text().strip().removeprefix("web: ")
     (cmd,) = re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)
     assert shlex.join(json.loads(cmd)) == command
     assert f"startCommand: {command}\n" in (ROOT / "render.yaml").read_text()
-    assert f"/{command}\n" in UNIT.read_text()
+    assert "/socket2me serve\n" in UNIT.read_text()
     assert tomllib.loads((ROOT / "fly.toml").read_text())["build"]["dockerfile"] == "Dockerfile"
 
 
@@ -206,7 +206,7 @@ def test_commands_of_platforms():
 def test_the_unit(tmp_path):
     """systemd finds no fault with the unit, and little that it is exposed to."""
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/socket2me/venv/bin/gunicorn", str(BIN / "gunicorn")))
+    unit.write_text(UNIT.read_text().replace("/opt/socket2me/bin/socket2me", str(BIN / "socket2me")))
     environment = {**os.environ, "SYSTEMD_LOG_LEVEL": "notice"}
     verified = subprocess.run(
         ["systemd-analyze", "verify", unit],
