@@ -137,6 +137,13 @@ class UnknownToken(RelayError):
     message = "No such token. It was never issued, or it has expired."
 
 
+class BadName(BadRequest):
+    """A name is asked for that is none, or that nobody may have. The text says which."""
+
+    code = "bad_name"
+    message = "This is no name."
+
+
 class NameTaken(RelayError):
     """A name that is asked for is another's: it lives, or the grace after its end is not over."""
 

@@ -7,7 +7,7 @@ import click
 from flask import current_app
 
 from ..config import Settings
-from ..errors import BadRequest, ConfigError, Forbidden, NameDiffers, RelayError, Unauthorized, UnknownToken
+from ..errors import BadName, ConfigError, Forbidden, NameDiffers, RelayError, Unauthorized, UnknownToken
 from ..limits import address_key
 from ..relay.tokens import fold_name, has_form_of_secret, hash_of, new_secret, tag_of
 from ..services import get_services
@@ -39,16 +39,16 @@ _RESERVED = frozenset(map(_skeleton, RESERVED_NAMES))
 
 
 def parse_name(given: Any, settings: Settings) -> str:
-    """Return the name that is asked for, in lower case. Raises `BadRequest`."""
+    """Return the name that is asked for, in lower case. Raises `BadName`."""
     name = fold_name(given) if isinstance(given, str) else None
     if name is None:
-        raise BadRequest(
+        raise BadName(
             "name is 3 to 63 letters a-z and digits, with single hyphens between them, "
             "and does not look like a token (a letter and 23 letters or digits)."
         )
     looks = _skeleton(name)
     if looks in _RESERVED or looks in map(_skeleton, settings.banned_names):
-        raise BadRequest(f"The name {name} is reserved, or looks like one that is.")
+        raise BadName(f"The name {name} is reserved, or looks like one that is.")
     return name
 
 

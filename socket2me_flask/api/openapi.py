@@ -89,7 +89,7 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "New": _NEW,
     "NewWithSecret": (
         *(*_NEW, *_BODY, errors.BadRequest),
-        *(errors.NameTaken, errors.NameDiffers, errors.TooManyNames, errors.NotVerifiable),
+        *(errors.BadName, errors.NameTaken, errors.NameDiffers, errors.TooManyNames, errors.NotVerifiable),
     ),
     "Token": _TOKEN_OF_OWNER,
     "Metrics": (*_ANY, errors.Unauthorized),

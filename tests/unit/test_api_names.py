@@ -90,7 +90,7 @@ def test_nothing_but_calling_works_without_the_secret(http):
 def test_what_is_no_name_is_refused(http, name):
     """With what a name is. Nothing is made, and no other name is given."""
     answer = ask(http, name)
-    assert code_of(answer) == (400, "bad_request")
+    assert code_of(answer) == (400, "bad_name")
     assert "name is 3 to 63" in answer.json["error"]["message"]
     assert get_services(http.application).store.totals().tokens == 0
 
@@ -122,7 +122,7 @@ def test_banned_names_are_refused(make):
     """Also in another case, and what looks like one."""
     http = make(OPEN_NAMES=True, BANNED_NAMES=("paypal", "acme-dev"))
     for name in ("paypal", "PayPal", "pay-pal", "paypa1", "acme-dev", "acmedev"):
-        assert code_of(ask(http, name)) == (400, "bad_request")
+        assert code_of(ask(http, name)) == (400, "bad_name")
     assert ask(http, "acme").status_code == 201
 
 
