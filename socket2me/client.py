@@ -15,7 +15,7 @@ from typing import Any
 
 from .delivery_handler import DeliveryHandler, Handler, HandlerThreads, handler_share
 from .exceptions import ClientError, RelayRefused, RelayUnavailable, Replaced, TokenGone
-from .http_api import RelayApi, Token
+from .http_api import RelayApi, Token, is_name
 from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ MAX_BACK_OFF_SECONDS = 5
 class Notice:
     """Something that happened to the client.
 
-    what: `connected`, `token_new`, `token_gone`, `unavailable`, `lost`, `too_slow` or `slept`.
+    what: `connected`, `token_new`, `token_gone`, `name_ended`, `unavailable`, `lost`, `too_slow` or `slept`.
     why: more of it, for people; may be empty.
     wait_seconds: how long the client waits before it tries again, if it does.
     """
@@ -72,6 +72,8 @@ class Client:
     Parameters:
         server: the relay's address.
         token, secret: what `open` made of an earlier client; without a token, a new one is asked for.
+        name: what the token is to be, at a relay that gives names. `secret` without a token is the one that it has
+            had. A name that has ended is claimed again; if it is another's by then, `RelayRefused` says so.
         api_key: what the relay asks for before it gives tokens, if it does.
         mode: when callers are answered: `notify`, at once; `ack`, when the handler has returned; `reply`, with
             what it returned. A relay that knows no modes notifies.
@@ -91,6 +93,7 @@ class Client:
         *,
         token: str | None = None,
         secret: str | None = None,
+        name: str | None = None,
         api_key: str | None = None,
         mode: str = "ack",
         mailbox: bool = True,
@@ -101,6 +104,9 @@ class Client:
     ) -> None:
         self._api = RelayApi(server, api_key)
         self._token = Token(token, secret) if token is not None else None
+        is_named = token is not None and secret is not None and is_name(token)
+        self._name = token if name is None and is_named else name
+        self._secret_of_name = secret if self._name is not None else None
         self._wanted_mode = self.mode = mode
         self._mailbox = mailbox
         self._verify = verify
@@ -169,9 +175,17 @@ class Client:
                 self._refresh(self._token)
                 return self._api.url(self._token)
             except TokenGone as error:
-                self._notice(Notice("token_gone", str(error)))
-        token, self.mode = self._api.new(mode=self._wanted_mode, mailbox=self._mailbox, verify=self._verify)
+                self._notice(Notice("token_gone" if self._name is None else "name_ended", str(error)))
+        token, self.mode = self._api.new(
+            mode=self._wanted_mode,
+            mailbox=self._mailbox,
+            verify=self._verify,
+            name=self._name,
+            secret=self._secret_of_name,
+        )
         self._token = token
+        if self._name is not None:
+            self._secret_of_name = token.secret
         self._refresh(token)
         self._notice(Notice("token_new", self._api.url(token)))
         return self._api.url(token)

@@ -13,6 +13,9 @@ from .exceptions import BadArgument, RelayRefused, RelayUnavailable, TokenGone, 
 
 _is_token = re.compile("[A-Za-z0-9_-]{1,128}").fullmatch
 
+# A token that a socket2me relay made. What is a token and no such is a name that its owner chose.
+_is_made = re.compile("[a-z][a-z0-9]{23}").fullmatch
+
 # A key or a secret: what a header may hold without quotes (RFC 9110, section 5.5), and no space.
 _is_bearer = re.compile("[!-~]+").fullmatch
 
@@ -102,12 +105,17 @@ class RelayApi:
         mailbox: bool,
         ttl_seconds: float | str = "max",
         verify: dict[str, Any] | None = None,
+        name: str | None = None,
+        secret: str | None = None,
     ) -> tuple[Token, str]:
         """Ask for a token and return it, with the mode that it has.
 
         It is as near to what is wanted as the relay can do: with a mailbox, without one, of mode `notify`, and
         last without a secret. It lives for `ttl_seconds`; "max" is as long as the relay lets a token live. With
         `verify` its calls are verified: if the relay cannot do so, this raises `RelayRefused`.
+
+        With `name` the token is that name and has a secret, or this raises `RelayRefused`. `secret` is the one that
+        the name has had: it takes the name again, and needs no key.
         """
         life = {"ttl_seconds": ttl_seconds}
         wanted: list[dict[str, Any]] = [{"mode": mode, **life}, {"mode": mode}, {}]
@@ -116,24 +124,50 @@ class RelayApi:
             wanted.insert(0, {"mode": mode, "mailbox": True, **life})
         if verify is not None:
             wanted = [{**options, "verify": verify} for options in wanted]
+        if name is not None:
+            wanted = [{**options, "name": name} for options in wanted]
         refused: RelayRefused | None = None
         for options in wanted:
             try:
-                made = self._members(self._call("POST", "/v1/new", self._api_key, options), "token", "secret")
+                made = self._members(self._ask(options, secret), "token", "secret")
                 return Token(made["token"], made["secret"]), options.get("mode", "notify")
             except RelayRefused as error:
+                if name is not None and (error.status != 400 or error.code == "bad_name"):
+                    raise self._refused_name(name, error) from None
                 if error.status in (403, 404, 405):
                     refused = refused or error
                     break
                 if error.status != 400:
                     raise
                 refused = error
+        if name is not None and refused is not None:
+            raise self._refused_name(name, refused)
         if verify is not None and refused is not None:
             raise refused
         text = self._call("GET", "/v1/new", self._api_key).text
         if not _is_token(text):
             raise RelayRefused(f"{self.server} is no socket2me relay: its answer to /v1/new is no token.")
         return Token(text), "notify"
+
+    def _ask(self, options: dict[str, Any], secret: str | None) -> requests.Response:
+        """Ask for a token: with the secret of a name, and with the key if that is not enough."""
+        if secret is not None:
+            try:
+                return self._call("POST", "/v1/new", secret, options)
+            except RelayRefused as error:
+                if error.status not in (401, 403) or self._api_key is None:
+                    raise
+        return self._call("POST", "/v1/new", self._api_key, options)
+
+    def _refused_name(self, name: str, error: RelayRefused) -> RelayRefused:
+        """Return the error for a name that the relay does not give, with what can be done about it."""
+        text = f"{self.server} does not give the name {name}: {error}"
+        if error.code == "name_taken":
+            text = (
+                f"The name {name} is taken at {self.server}. If it is yours, take it with the secret that is kept "
+                f"where it was claimed: --url {self.server}/v1/go/{name}. Otherwise choose another name."
+            )
+        return RelayRefused(text, code=error.code, status=error.status)
 
     def refresh(self, token: Token) -> Life | None:
         """Let a token live for its whole time again. For one without a secret the relay does not tell how long."""
@@ -236,6 +270,11 @@ def check_key(text: str) -> None:
     """Raise `BadArgument` unless a text may be a key or a secret. It is not part of what that says."""
     if _is_bearer(text) is None:
         raise BadArgument("This is no key or secret: those are printable ASCII characters, without spaces.")
+
+
+def is_name(token: str) -> bool:
+    """Say whether a token is a name that its owner chose, by its form."""
+    return _is_made(token) is None
 
 
 def is_event_id(text: str) -> bool:

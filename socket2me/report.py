@@ -112,6 +112,7 @@ class JsonReport:
 _SAID = {
     "connected": "Connected.",
     "token_gone": "The relay does not know the token any more. The URL is another from now on:",
+    "name_ended": "The name has ended at the relay, and is claimed again:",
     "verify_changed": "The URL is another from now on: --verify is not as it was.",
     "unavailable": "The relay is not available: {why}.",
     "lost": "The connection to the relay was lost.",

@@ -2,12 +2,13 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from platformdirs import user_state_path
 
 from .exceptions import ClientError
+from .http_api import is_name
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,27 @@ class SavedTokens:
         """Return the token that is kept for an app at a relay."""
         return next((kept for kept in self.all() if (kept.server, kept.target) == (server, target)), None)
 
+    def find_name(self, server: str, name: str) -> SavedToken | None:
+        """Return what is kept of a name at a relay, whatever app it was for."""
+        return next((kept for kept in self.all() if (kept.server, kept.token) == (server, name)), None)
+
     def keep(self, new: SavedToken) -> None:
-        """Keep a token, in place of the one before. Raises `ClientError` if it cannot be written."""
-        others = [kept for kept in self.all() if (kept.server, kept.target) != (new.server, new.target)]
+        """Keep a token, in place of the one before. Raises `ClientError` if it cannot be written.
+
+        Names stay, after what is for the same app now: without its secret, nobody could take one again.
+        """
+        others = [
+            replace(kept, secret=new.secret) if (kept.server, kept.token) == (new.server, new.token) else kept
+            for kept in self.all()
+            if (kept.server, kept.target) != (new.server, new.target)
+            or (is_name(kept.token) and kept.secret is not None and kept.token != new.token)
+        ]
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Written whole, then put in place: neither a crash nor a second listener leaves half of it.
             draft = self._path.with_suffix(f".{os.getpid()}")
             draft.touch(mode=0o600)
-            draft.write_text(json.dumps(list(map(_members, [*others, new])), indent=1))
+            draft.write_text(json.dumps(list(map(_members, [new, *others])), indent=1))
             draft.replace(self._path)
         except OSError as error:
             raise ClientError(f"The token cannot be kept in {self._path.parent}: {error}") from None

@@ -87,6 +87,13 @@ def _parse_key(text: str) -> str:
     return text
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if not all(re.fullmatch("[a-z0-9-]+", name) for name in names):
+        raise ValueError
+    return tuple(names)
+
+
 def _parse_hosts(text: str) -> tuple[str, ...]:
     return tuple(hosts.parse(text))
 
@@ -172,6 +179,7 @@ def _parse_store(text: str) -> str:
 
 
 _HOSTS = Kind("hosts such as relay.example or 127.0.0.1:8000 separated by commas", _parse_hosts)
+_NAMES = Kind("names of letters, digits and hyphens, separated by commas", _parse_names)
 _STORE = Kind(" or ".join(store.accepts for store in STORES.values()), _parse_store, is_secret=True)
 _INTERFACE = Kind("localhost, or the address of an interface such as 127.0.0.1, 0.0.0.0 or ::", _parse_interface)
 _RATE = Kind("a rate such as 60/minute or 1000 per 5 minutes, or 0 for no limit", _parse_rate)
@@ -384,6 +392,19 @@ class Settings(LimitSettings, SignatureSettings):
         0,
         _whole_number(0, 10),
         "How many proxies in front add to X-Forwarded-For, -Proto and -Host. 0: these headers are ignored.",
+    )
+    open_names: bool = _setting(
+        False,
+        _SWITCH,
+        "Whether anyone may claim a name, on a relay that has no SOCKET2ME_API_KEYS. Otherwise that takes a key.",
+    )
+    banned_names: tuple[str, ...] = _setting(
+        (), _NAMES, "Names that nobody may claim, separated by commas, beside those that the relay reserves."
+    )
+    name_grace_seconds: float = _setting(
+        2_592_000.0,
+        _seconds(60),
+        "How long after a name has expired only its secret takes it again: 30 days. Then anyone may claim it.",
     )
     rate_limit_new: RateLimitItem | None = _setting(
         limits.parse("60/minute"),

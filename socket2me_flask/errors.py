@@ -137,6 +137,41 @@ class UnknownToken(RelayError):
     message = "No such token. It was never issued, or it has expired."
 
 
+class BadName(BadRequest):
+    """A name is asked for that is none, or that nobody may have. The text says which."""
+
+    code = "bad_name"
+    message = "This is no name."
+
+
+class NameTaken(RelayError):
+    """A name that is asked for is another's: it lives, or the grace after its end is not over."""
+
+    status = 409
+    code = "name_taken"
+    message = (
+        "This name is taken. Who has its secret gives that as Authorization: Bearer; others choose another name."
+    )
+
+
+class NameDiffers(RelayError):
+    """A name lives, and is asked for by its owner with other options than it has. The text says which."""
+
+    status = 409
+    code = "name_differs"
+    how = "DELETE /v1/tokens/<name> ends it; then it can be claimed with these options."
+    message = f"This name lives with other options. {how}"
+
+
+class TooManyNames(RelayError):
+    """A key, or an address on a relay with open names, has as many names as it may have."""
+
+    status = 403
+    code = "too_many_names"
+    message = "You have as many names as one may have. DELETE /v1/tokens/<name> lets one go."
+    setting = "MAX_NAMES_PER_OWNER"
+
+
 class BodyTimeout(RelayError):
     """The body did not arrive within `BODY_TIMEOUT_SECONDS`."""
 

@@ -93,10 +93,11 @@ def open_redis(redis, clock):
 
     def follow(seconds):
         milliseconds = round(seconds * 1000)
-        for key in redis.client.scan_iter("s2m:token:*"):
+        for key in [*redis.client.scan_iter("s2m:token:*"), *redis.client.scan_iter("s2m:name:*")]:
             redis.client.pexpire(key, redis.client.pttl(key) - milliseconds)
-        for token in redis.client.zrange("s2m:tokens", 0, -1):
-            redis.client.zincrby("s2m:tokens", -milliseconds, token)
+        for key in [b"s2m:tokens", *redis.client.scan_iter("s2m:names*")]:
+            for token in redis.client.zrange(key, 0, -1):
+                redis.client.zincrby(key, -milliseconds, token)
 
     clock.followers.append(follow)
     yield from one_after_another(lambda **bounds: RedisStore(redis.url, clock, process=f"v{uuid4().hex}", **bounds))

@@ -11,7 +11,7 @@ import click
 from .. import saved_requests
 from ..client import MAX_PARALLEL, PARALLEL, Client, Notice
 from ..exceptions import Replaced
-from ..http_api import RelayApi, check_key, split_url
+from ..http_api import RelayApi, check_key, is_name, split_url
 from ..local_forwarder import Forwarder, Pattern
 from ..recorder import Recorder
 from ..report import JsonReport, Terms, TextReport
@@ -99,6 +99,11 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
     metavar="N",
     help="How many requests are sent on at once. 1: in strict order, one after another.",
 )
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Have the URL end with this name, acme-dev. It is yours from then on: its secret is kept with it.",
+)
 @click.option("--new", "is_new", is_flag=True, help="Ask for a new URL, and keep that one.")
 @click.option(
     "--only",
@@ -153,6 +158,7 @@ def listen(
     api_key: str | None,
     reply: bool,
     parallel: int,
+    name: str | None,
     is_new: bool,
     only: list[Pattern],
     headers: list[tuple[str, str]],
@@ -175,7 +181,8 @@ def listen(
     those after it wait. Any answer counts, 500 too.
 
     The URL is kept in your folder for such things, and is the same the next time for the same TARGET, relay and
-    --verify. With --url it is one that exists, and its secret is kept with it.
+    --verify. With --url it is one that exists, and its secret is kept with it. With --name it is the name that you
+    choose, or an error: the relay never gives another name instead.
 
     With --verify the relay answers 401 to what the provider has not signed, and nothing of it arrives. With
     --resign what waited in a mailbox is signed with the time of now, so that it passes the tolerance of the app.
@@ -200,8 +207,17 @@ def listen(
         check_key(secret)
         kept_tokens.keep(SavedToken(server, target, token, secret))
     kept = None if is_new else kept_tokens.find(server, target)
-    if kept is not None and kept.verify != fingerprint(verify, kept.secret):
-        report.notice(Notice("verify_changed"))
+    if name is not None:
+        if is_new or url is not None:
+            raise click.UsageError("A name is a URL of its own: --name goes without --new and --url.")
+        kept = kept_tokens.find_name(server, name.lower())
+    elif kept is not None and kept.secret is not None and is_name(kept.token):
+        name = kept.token
+    secret = kept.secret if kept is not None else None
+    if kept is not None and kept.verify != fingerprint(verify, secret):
+        if name is None:
+            report.notice(Notice("verify_changed"))
+            secret = None
         kept = None
 
     told: list[Terms] = []
@@ -221,7 +237,8 @@ def listen(
     client = Client(
         server,
         token=kept.token if kept is not None else None,
-        secret=kept.secret if kept is not None else None,
+        secret=secret,
+        name=name,
         api_key=api_key,
         mode="reply" if reply else "ack",
         verify=verify,

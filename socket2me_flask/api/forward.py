@@ -20,7 +20,7 @@ from ..http.answers import OUTCOMES, Answer
 from ..http.request_body import BodyReader, BodySource, EnvironBody
 from ..relay.call import Call
 from ..relay.relay import Relay
-from ..relay.tokens import is_token
+from ..relay.tokens import fold_name, is_token
 from ..relay.verification import Verification
 from ..services import get_services
 from ..storage import TokenRecord
@@ -150,7 +150,9 @@ class Forwarder:
     ) -> Answer:
         try:
             if not is_token(target.token):
-                raise UnknownToken
+                target.token = fold_name(target.token) or ""
+                if not target.token:
+                    raise UnknownToken
             record = self._relay.admit(target.token)
         except RelayError:
             self._bodies.discard(source)

@@ -22,7 +22,7 @@ from .. import errors
 from ..config import Settings
 from ..errors import RelayError
 from ..http.answers import SECURITY_HEADERS
-from ..relay.tokens import SECRET, TOKEN
+from ..relay.tokens import NAME, SECRET, TOKEN
 from ..services import get_services
 from ..storage import MODES
 from ..telemetry import request_id
@@ -87,7 +87,10 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "Ready": (*_HEALTH, errors.StoreUnavailable),
     "Any": _ANY,
     "New": _NEW,
-    "NewWithSecret": (*_NEW, *_BODY, errors.BadRequest),
+    "NewWithSecret": (
+        *(*_NEW, *_BODY, errors.BadRequest),
+        *(errors.BadName, errors.NameTaken, errors.NameDiffers, errors.TooManyNames, errors.NotVerifiable),
+    ),
     "Token": _TOKEN_OF_OWNER,
     "Metrics": (*_ANY, errors.Unauthorized),
     "Events": (*_TOKEN_OF_OWNER, errors.UnknownEvent, errors.TooManyRequests),
@@ -235,7 +238,8 @@ def _token_paths(prefix: str, settings: Settings, keeps_mailboxes: bool) -> Json
                 "newTokenWithSecret",
                 "tokens",
                 "Issue a token with a secret.",
-                "The secret is required to connect as its client, and to refresh, inspect and delete the token.",
+                "The secret is required to connect as its client, and to refresh, inspect and delete the token. "
+                "With `name` the token is that name; its secret as `Authorization: Bearer` takes it again.",
                 {201: _json("A new token and its secret.", "NewToken")},
                 "NewWithSecret",
                 security=_MAY_NEED_KEY,
@@ -269,6 +273,13 @@ def _options_schema(settings: Settings, keeps_mailboxes: bool) -> Json:
         "type": "object",
         "additionalProperties": False,
         "properties": {
+            "name": {
+                "type": "string",
+                "pattern": f"^{NAME.replace('a-z', 'A-Za-z')}$",
+                "not": {"pattern": f"^{TOKEN.replace('a-z', 'A-Za-z')}$"},
+                "description": "What the token is to be, in lower case; not like a token that the relay made, and "
+                "none of those that it reserves.",
+            },
             "ttl_seconds": {
                 "description": "How long the token lives.",
                 "anyOf": [
@@ -829,7 +840,8 @@ def _components() -> Json:
         "schemas": {
             "Token": {
                 "type": "string",
-                "pattern": f"^{TOKEN}$",
+                "description": "24 letters and digits, or a name.",
+                "pattern": f"^{NAME}$",
                 "examples": ["mrs6wpu2mawk0swpja1c3dit"],
             },
             "Error": _object({"error": _object({"code": text, "message": text})}),

@@ -12,11 +12,13 @@ from ..errors import BadRequest, Forbidden, ForbiddenOrigin, Unauthorized, Unkno
 from ..http.answers import prefers
 from ..http.request_body import EnvironBody
 from ..limits import address_key, begin_one, check_rate
-from ..relay.tokens import hash_of, is_secret, is_token, new_secret
+from ..relay.tokens import hash_of, is_name, is_secret, is_token, new_secret
 from ..services import get_services
 from ..storage import MODES, TokenRecord
+from . import names
 
-blueprint = Blueprint("tokens", __name__)
+blueprint = Blueprint("tokens", __name__, cli_group=None)
+blueprint.cli.command("release-name")(names.release_name)
 
 # The largest body of `POST /v1/new`, whose members fit in a line.
 MAX_OPTIONS_BYTES = 4096
@@ -42,14 +44,22 @@ def new_with_secret() -> Response:
     """Issue a token with a secret, which is required to listen, refresh, inspect and delete."""
     services = get_services()
     options = parse_options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
-    _check_who_asks()
-    secret = new_secret()
-    record = services.relay.issue(
-        _ttl_seconds(options.get("ttl_seconds")),
-        secret_hash=hash_of(secret),
-        verify=partial(services.verification.new, given=options["verify"]) if "verify" in options else None,
-        **_delivery(options),
-    )
+    name = names.parse_name(options["name"], services.settings) if "name" in options else None
+    key = _check_who_asks(needs_key=name is None)
+    ttl_seconds = _ttl_seconds(options.get("ttl_seconds"))
+    verify = partial(services.verification.new, given=options["verify"]) if "verify" in options else None
+    if name is not None:
+        given = bearer()
+        may_claim = key is not None or (services.settings.open_names and not services.settings.api_keys)
+        record, secret = names.claim(
+            *(name, ttl_seconds, options, given if given != key else None),
+            owner=names.owner_of(key, request.remote_addr or "") if may_claim else None,
+            verify=verify,
+            **_delivery(options),
+        )
+    else:
+        secret = new_secret()
+        record = services.relay.issue(ttl_seconds, secret_hash=hash_of(secret), verify=verify, **_delivery(options))
     return _created(record, secret)
 
 
@@ -87,9 +97,13 @@ def inspect(token: str) -> Response:
 
 @blueprint.delete("/tokens/<token>")
 def delete(token: str) -> Response:
-    """End a token with a secret now, and disconnect its client."""
-    find_with_secret(token)
-    get_services().relay.delete(token)
+    """End a token with a secret now, and disconnect its client. A name is free then, also after it has expired."""
+    services = get_services()
+    if is_name(token) and services.store.get(token) is None:
+        names.release_expired(token, bearer())
+    else:
+        find_with_secret(token)
+        services.relay.delete(token)
     return Response(status=204)
 
 
@@ -102,8 +116,8 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-def _check_who_asks() -> None:
-    """Raise unless the caller may have a token now."""
+def _check_who_asks(*, needs_key: bool = True) -> str | None:
+    """Return the API key that the caller gives. Raise unless it may have a token now."""
     services = get_services()
     settings = services.settings
     purpose = request.headers.get("Sec-Purpose", "") + request.headers.get("Purpose", "")
@@ -116,12 +130,13 @@ def _check_who_asks() -> None:
     keys = settings.api_keys
     given = bearer()
     # All are compared, each in constant time: the time that it takes reveals nothing.
-    may_ask = not keys or any([hmac.compare_digest(hash_of(given or ""), hash_of(key)) for key in keys])
+    right = [key for key in keys if hmac.compare_digest(hash_of(given or ""), hash_of(key))]
     address = address_key(request.remote_addr or "")
     # A guess of a key counts, too.
     check_rate(services.new_rate, address, "SOCKET2ME_RATE_LIMIT_NEW", "Your address asks for too many tokens.")
-    if not may_ask:
-        raise Unauthorized("This relay asks for a key: Authorization: Bearer <key>.")
+    if needs_key and keys and not right:
+        raise Unauthorized(names.ASKS_FOR_KEY)
+    return right[0] if right else None
 
 
 def parse_options(body: bytes) -> dict[str, Any]:
@@ -135,8 +150,10 @@ def parse_options(body: bytes) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadRequest("The body is a JSON object, or empty.")
     for name in options:
-        if name not in ("ttl_seconds", "mode", "mailbox", "inspect", "verify"):
-            raise BadRequest("The body may have ttl_seconds, mode, mailbox, inspect and verify, and nothing else.")
+        if name not in ("name", "ttl_seconds", "mode", "mailbox", "inspect", "verify"):
+            raise BadRequest(
+                "The body may have name, ttl_seconds, mode, mailbox, inspect and verify, and nothing else."
+            )
     return options
 
 

@@ -4,6 +4,8 @@
 --   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox, verify; process, client, client_mode: who has its client;
 --                          forwarded, refused, last: what was counted. Redis lets it expire.
 --   s2m:waiting:T  set     processes that hold calls for it until its client comes
+-- and, if it is a name:
+--   s2m:name:T     hash    secret, owner, grace_ms: how long it is held after its end. Redis lets it expire then.
 -- and of its mailbox:
 --   s2m:callers:T  set     processes whose callers wait for what its client says
 --   s2m:events:T   stream  the calls, by number
@@ -21,6 +23,7 @@
 -- Of all:
 --   s2m:calls      zset    "id token" of a request of a history -> when it was received
 --   s2m:history    number  bytes in all histories
+--   s2m:names      zset    name -> when it is free, in ms of Redis's clock; s2m:names:O those of an owner
 --   s2m:tokens     zset    token -> when it expires, in ms of Redis's clock
 --   s2m:ages       zset    "id token" -> when the event was received
 --   s2m:bytes, s2m:sequence  bytes in all mailboxes; the last number
@@ -198,6 +201,33 @@ local function drop_history(token)
   return #ids
 end
 
+-- Names
+
+-- Hold a name, if it is one, for its grace after its token has expired.
+local function extend_name(token, ttl_ms)
+  local found = call('HMGET', 's2m:name:' .. token, 'owner', 'grace_ms')
+  if not found[1] then return end
+  local of_owner, held_ms = 's2m:names:' .. found[1], ttl_ms + found[2]
+  call('PEXPIRE', 's2m:name:' .. token, held_ms)
+  call('ZADD', 's2m:names', now_ms() + held_ms, token)
+  call('ZADD', of_owner, now_ms() + held_ms, token)
+  if call('PTTL', of_owner) < held_ms then call('PEXPIRE', of_owner, held_ms) end
+end
+
+local function free_name(token)
+  local owner = call('HGET', 's2m:name:' .. token, 'owner')
+  if not owner then return end
+  call('DEL', 's2m:name:' .. token)
+  call('ZREM', 's2m:names', token)
+  call('ZREM', 's2m:names:' .. owner, token)
+end
+
+-- How many names a sorted set has that are held.
+local function names_in(set)
+  call('ZREMRANGEBYSCORE', set, '-inf', now_ms())
+  return call('ZCARD', set)
+end
+
 local function drop_token(token, asking)
   post_to_all('s2m:callers:' .. token, asking, 'ended', token)
   call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token)
@@ -224,13 +254,37 @@ end
 
 -- Tokens
 
+local function is_full(max_tokens)
+  return tonumber(max_tokens) > 0 and call('ZCOUNT', 's2m:tokens', now_ms(), '+inf') >= tonumber(max_tokens)
+end
+
 function scripts.add(token, ttl_ms, max_tokens, ...)
   local now = now_ms()
-  if tonumber(max_tokens) > 0 and call('ZCOUNT', 's2m:tokens', now, '+inf') >= tonumber(max_tokens) then return 0 end
+  if is_full(max_tokens) then return 0 end
   call('HSET', 's2m:token:' .. token, ...)
   call('PEXPIRE', 's2m:token:' .. token, ttl_ms)
   call('ZADD', 's2m:tokens', now + ttl_ms, token)
   return 1
+end
+
+-- The token of a name that lives and has the secret `given`; `again` if it is in its grace and has it, else `new`.
+function scripts.claim(token, process, ttl_ms, max_tokens, grace_ms, given, new, owner, quota, ...)
+  local name = 's2m:name:' .. token
+  local secret = call('HGET', name, 'secret')
+  if secret and secret ~= given then return 'taken' end
+  if secret and exists(token) then return record(token) end
+  if not secret and new == '' then return 'refused' end
+  if not secret and names_in('s2m:names:' .. owner) >= tonumber(quota) then return 'quota' end
+  local is_over = not secret and tonumber(max_tokens) > 0 and names_in('s2m:names') >= tonumber(max_tokens)
+  if is_over or is_full(max_tokens) then return 'full' end
+  if not secret then
+    drop_token(token, process)  -- an earlier owner may have left a mailbox that was not swept yet
+    call('HSET', name, 'secret', new, 'owner', owner)
+  end
+  call('HSET', name, 'grace_ms', grace_ms)
+  scripts.add(token, ttl_ms, 0, 'secret', secret or new, ...)
+  extend_name(token, ttl_ms)
+  return secret and 'again' or 'new'
 end
 
 function scripts.get(token)
@@ -245,6 +299,7 @@ function scripts.refresh(token, expires_at, process)
   call('HSET', key, 'expires_at', expires_at)
   call('PEXPIRE', key, ttl_ms)
   call('ZADD', 's2m:tokens', now_ms() + ttl_ms, token)
+  extend_name(token, ttl_ms)
   post_to_owner(token, process, 'refreshed', token)
   return record(token)
 end
@@ -254,6 +309,16 @@ function scripts.remove(token, process)
   post_to_owner(token, process, 'ended', token)
   post_to_all('s2m:waiting:' .. token, process, 'ended', token)
   drop_token(token, process)
+  free_name(token)
+  return 1
+end
+
+-- Let a name go, if it has that secret, or whatever it has if none is given.
+function scripts.release(token, process, given)
+  local secret = call('HGET', 's2m:name:' .. token, 'secret')
+  if not secret or (given ~= '' and secret ~= given) then return 0 end
+  scripts.remove(token, process)
+  free_name(token)
   return 1
 end
 

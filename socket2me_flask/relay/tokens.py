@@ -1,4 +1,4 @@
-"""Tokens and secrets: how one is made, what one looks like, what is kept of it. Where it is kept: `storage/`."""
+"""Tokens, names and secrets: how one is made, what one looks like, what is kept of it. Where, `storage/` knows."""
 
 import hashlib
 import hmac
@@ -9,12 +9,17 @@ import string
 # A token is 24 characters, a letter first: no lenient JSON parser takes a bare one for a number.
 TOKEN = "[a-z][a-z0-9]{23}"
 
+# A name is a token that its owner chose: letters and digits, and single hyphens between them.
+NAME = "[a-z0-9](?:-?[a-z0-9]){2,62}"
+
 # A secret has a prefix that shows what it is, so that scanners find it and the log can leave it out.
 SECRET = "s2m_[A-Za-z0-9_-]{43}"
 
 _LETTERS = string.ascii_lowercase
 _ALPHABET = string.ascii_lowercase + string.digits
-_is_token = re.compile(TOKEN).fullmatch
+_is_made = re.compile(TOKEN).fullmatch
+_is_token = re.compile(f"{TOKEN}|{NAME}").fullmatch  # most are no names: those are told by the first half
+_is_secret = re.compile(SECRET).fullmatch
 
 
 def new_token() -> str:
@@ -23,14 +28,28 @@ def new_token() -> str:
 
 
 def is_token(text: str) -> bool:
-    """Say whether `text` has the form of a token. Whether it lives, only the store knows."""
+    """Say whether `text` has the form of a token, made or a name. Whether it lives, only the store knows."""
     return _is_token(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Say whether `text` has the form of a name. What looks like a token that was made is none."""
+    return _is_token(text) is not None and _is_made(text) is None
+
+
+def fold_name(text: str) -> str | None:
+    """Return the name that a text is, in lower case, or None. Only ASCII has a lower case here.
+
+    Unicode folds other characters to ASCII, too: U+212A, the sign of the unit kelvin, to `k`.
+    """
+    name = text.lower() if text.isascii() else ""
+    return name if is_name(name) else None
 
 
 def tag_of(token: str) -> str:
     """Return what the log has in place of a token: the same in all lines of all processes, and no way back.
 
-    A token has 123 bits of its own, so a hash without a key cannot be searched for.
+    A token that was made has 123 bits, so a hash without a key cannot be searched for. A name is public anyway.
     """
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()[:16]
 
@@ -38,6 +57,11 @@ def tag_of(token: str) -> str:
 def new_secret() -> str:
     """Return a new secret of 256 bits."""
     return f"s2m_{secrets.token_urlsafe(32)}"
+
+
+def has_form_of_secret(text: str) -> bool:
+    """Say whether a text may be a secret that `new_secret` made."""
+    return _is_secret(text) is not None
 
 
 def hash_of(secret: str) -> bytes:

@@ -78,6 +78,14 @@ class Verification:
         """Return the provider that signs the calls of a token; None if none does. Raises `NotVerifiable`."""
         return None if record.verify is None else self._verifier(record.token, record.verify).provider
 
+    def is_same(self, record: TokenRecord, given: object) -> bool:
+        """Say whether a token is verified by what the `verify` of a request says. Raises `NotVerifiable`."""
+        verify = self.new(record.token, given)
+        stored = record.verify
+        return stored is not None and self._vault.open(record.token, stored) == self._vault.open(
+            record.token, verify
+        )
+
     def check(self, call: Call, path: str, query: str, stored: str) -> Answer | None:
         """Verify a call: note it in the call, or return the answer to the question that it is.
 

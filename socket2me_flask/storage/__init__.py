@@ -8,18 +8,20 @@ tokens there are, but for `pop_expired`, whose cost follows what expired.
 
 from collections.abc import Callable, Collection
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 from socket2me.inspector.history import History
 
 from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
+from .names import Claim
 from .record import MODES, Counts, StoredEvent, TokenRecord, Totals
 from .sqlite import SQLiteStore
 
 __all__ = [
     "MODES",
+    "Claim",
     "Counts",
     "MailboxStore",
     "MemoryStore",
@@ -29,6 +31,7 @@ __all__ = [
     "TokenStore",
     "Totals",
     "open_store",
+    "release_name",
 ]
 
 
@@ -114,6 +117,20 @@ class TokenStore(Protocol):
     ) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 
+    def claim(self, name: str, ttl_seconds: float, claim: Claim, **options: Any) -> tuple[TokenRecord, bool] | None:
+        """Let a name be the asker's, and return its token and whether that is new.
+
+        A name that lives and has the secret that comes with the claim is returned as it is. One that is free, or in
+        its grace and has that secret, begins to live, with the `options` of `add`. Returns None for a free one that
+        the asker may not have. Raises `NameTaken`, `TooManyNames` or `TooManyTokens`.
+        """
+
+    def release(self, name: str, secret_hash: bytes | None = None) -> bool:
+        """Let a name go that is held, and end its token, if it has that secret or none is given.
+
+        Return False otherwise. `remove` lets a name go, too; when a token expires, its name is held for the grace.
+        """
+
     def get(self, token: str) -> TokenRecord | None:
         """Return a token that lives. One that has expired by now does not, whether or not it was swept."""
 
@@ -150,7 +167,19 @@ class TokenStore(Protocol):
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> TokenStore:
     """Return the store that `SOCKET2ME_STORE_URL` names. Raises `ConfigError` if it cannot be used."""
-    # Only when it is used: the library for Redis takes memory.
-    module = import_module(f".{settings.store.module}", __name__)
-    store: TokenStore = module.open_store(settings, clock)
+    store: TokenStore = _module(settings).open_store(settings, clock)
     return store
+
+
+def release_name(settings: Settings, name: str) -> bool:
+    """Release a name for the operator, from outside the relay. Return False if nobody holds it.
+
+    Raises `ConfigError` if the store cannot be reached from outside, or `StoreUnavailable`.
+    """
+    is_released: bool = _module(settings).release_name(settings, name)
+    return is_released
+
+
+def _module(settings: Settings) -> Any:
+    # Only when it is used: the library for Redis takes memory.
+    return import_module(f".{settings.store.module}", __name__)

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 from socket2me.inspector.history import Bounds, MemoryHistory
 
 from ..concurrency.native import native
 from ..config import Settings
-from ..errors import TooManyTokens
+from ..errors import ConfigError, TooManyTokens
+from .names import Claim, Names
 from .record import TokenRecord, Totals, history_bounds_of
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
@@ -32,6 +34,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.time,
         *,
         max_tokens: int = 0,
+        name_grace_seconds: float = 0,
         history_bounds: Bounds = Bounds(),  # noqa: B008  # it is frozen
     ) -> None:
         self._clock = clock
@@ -42,6 +45,7 @@ class MemoryStore:
         self._seconds: list[int] = []  # a heap of the buckets' seconds, and of some that have no bucket any more
         self._expired: list[str] = []  # removed, and not popped yet
         self._lock = Lock()  # `flask run` serves with threads
+        self.names = Names(clock, grace_seconds=name_grace_seconds, max_names=max_tokens)
 
     def add(
         self,
@@ -64,6 +68,27 @@ class MemoryStore:
             self._keep(record)
             return record
 
+    def claim(self, name: str, ttl_seconds: float, claim: Claim, **options: Any) -> tuple[TokenRecord, bool] | None:
+        with self.names.lock:
+            secret_hash = self.names.secret_for(name, claim)
+            if secret_hash is None:
+                return None
+            record = self.get(name)
+            if record is not None:
+                return record, False
+            self._discard(name)
+            record = self.add(name, ttl_seconds, secret_hash=secret_hash, **options)
+            self.names.hold(name, secret_hash, claim.owner, record.expires_at)
+            return record, True
+
+    def release(self, name: str, secret_hash: bytes | None = None) -> bool:
+        with self.names.lock:
+            if not self.names.is_held(name, secret_hash):
+                return False
+            if not self.remove(name):
+                self.names.release(name)
+            return True
+
     def restore(self, record: TokenRecord) -> None:
         """Keep a token that was issued before, whether or not it still lives, and however many there are."""
         with self._lock:
@@ -85,6 +110,7 @@ class MemoryStore:
             self._forget(record)
             record = replace(record, expires_at=self._clock() + record.ttl_seconds)
             self._keep(record)
+            self.names.extend(token, record.expires_at)
             return record
 
     def remove(self, token: str) -> bool:
@@ -93,6 +119,7 @@ class MemoryStore:
             if record is None:
                 return False
             self._forget(record)
+            self.names.release(token)
             return True
 
     def pop_expired(self) -> list[str]:
@@ -126,6 +153,14 @@ class MemoryStore:
                 del self._records[token]
                 self._expired.append(token)
 
+    def _discard(self, token: str) -> None:
+        """Forget a token that has expired, whether or not it was swept: it begins anew."""
+        with self._lock:
+            if token in self._records:
+                self._forget(self._records[token])
+            if token in self._expired:
+                self._expired.remove(token)
+
     def _keep(self, record: TokenRecord) -> None:
         self._records[record.token] = record
         second = math.ceil(record.expires_at)
@@ -147,4 +182,16 @@ class MemoryStore:
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> MemoryStore:
     """Return the store of this process."""
-    return MemoryStore(clock, max_tokens=settings.max_tokens, history_bounds=history_bounds_of(settings))
+    return MemoryStore(
+        clock,
+        max_tokens=settings.max_tokens,
+        name_grace_seconds=settings.name_grace_seconds,
+        history_bounds=history_bounds_of(settings),
+    )
+
+
+def release_name(settings: Settings, name: str) -> bool:
+    """Raise `ConfigError`: no other process reaches the names of one."""
+    raise ConfigError(
+        "The names of SOCKET2ME_STORE_URL=memory:// are in the relay's own process, and end with it: restart it."
+    )

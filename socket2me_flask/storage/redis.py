@@ -7,8 +7,9 @@ what Redis makes durable: docs/scaling.md.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from limits.storage import RedisStorage
@@ -19,8 +20,10 @@ from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
 from ..config import Settings
-from ..errors import StoreUnavailable, TooManyTokens
+from ..errors import NameTaken, StoreUnavailable, TooManyNames, TooManyTokens
 from ..relay.call import this_process
+from ..relay.tokens import is_name
+from .names import MAX_NAMES_PER_OWNER, Claim
 from .record import MAX_DEAD_PASSED, Counts, TokenRecord, Totals, bounds_of, history_bounds_of
 from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
@@ -42,6 +45,7 @@ class RedisStore:
         clock: Callable[[], float] = time.time,
         *,
         max_tokens: int = 0,
+        name_grace_seconds: float = 0,
         timeout_seconds: float = 2,
         lease_seconds: float = 10,
         verify_tls: bool = True,
@@ -51,6 +55,7 @@ class RedisStore:
     ) -> None:
         self._clock = clock
         self._max_tokens = max_tokens
+        self._name_grace_ms = math.ceil(name_grace_seconds * 1000)
         self._timeout_seconds = timeout_seconds
         self.process = process
         self.connection = RedisConnection(url, timeout_seconds=timeout_seconds, verify_tls=verify_tls)
@@ -111,22 +116,39 @@ class RedisStore:
     ) -> TokenRecord:
         expires_at = self._clock() + ttl_seconds
         record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify)
-        fields: dict[str, Any] = {
-            "ttl": ttl_seconds,
-            "expires_at": expires_at,
-            "mode": mode,
-            "mailbox": int(mailbox),
-        }
-        if inspect:
-            fields["inspect"] = 1
-        if secret_hash is not None:
-            fields["secret"] = secret_hash
-        if verify is not None:
-            fields["verify"] = verify
-        pairs = (each for pair in fields.items() for each in pair)
-        if not self.connection.run_script("add", token, math.ceil(ttl_seconds * 1000), self._max_tokens, *pairs):
+        ttl_ms = math.ceil(ttl_seconds * 1000)
+        if not self.connection.run_script("add", token, ttl_ms, self._max_tokens, *_pairs(record)):
             raise TooManyTokens
         return record
+
+    # Names
+
+    def claim(self, name: str, ttl_seconds: float, claim: Claim, **options: Any) -> tuple[TokenRecord, bool] | None:
+        record = TokenRecord(name, ttl_seconds, self._clock() + ttl_seconds, **options)
+        with self.routes.look_up(name) as lookup:
+            found = self.connection.run_script(
+                "claim",
+                *(name, self.process, math.ceil(ttl_seconds * 1000), self._max_tokens, self._name_grace_ms),
+                *(claim.given_hash or "", claim.new_hash or "", claim.owner, MAX_NAMES_PER_OWNER),
+                *_pairs(record),
+            )
+            if isinstance(found, list) and (live := self.routes.learn(lookup, found)) is not None:
+                return live, False
+        if found == b"taken":
+            raise NameTaken
+        if found == b"quota":
+            raise TooManyNames
+        if found == b"full":
+            raise TooManyTokens
+        secret_hash = {b"new": claim.new_hash, b"again": claim.given_hash}.get(found)
+        return None if secret_hash is None else (replace(record, secret_hash=secret_hash), True)
+
+    def release(self, name: str, secret_hash: bytes | None = None) -> bool:
+        is_released = bool(self.connection.run_script("release", name, self.process, secret_hash or ""))
+        self.routes.invalidate(name)
+        return is_released
+
+    # Tokens that live
 
     def get(self, token: str) -> TokenRecord | None:
         record = self.routes.get_local(token) if self.bus.is_in_sync else None
@@ -157,6 +179,8 @@ class RedisStore:
                 if self._find("get", token) is None:
                     self.connection.run_script("purge", token)
                     expired.append(token)
+                elif is_name(token) and not self.routes.has(token):
+                    expired.append(token)  # it was taken again meanwhile, which the client here does not know
                 self._expired.pop()
             while swept := self.connection.run_script("expired", MOST_DROPPED):
                 for token in map(bytes.decode, swept):
@@ -231,12 +255,31 @@ class RedisStore:
             return self.routes.learn(lookup, self.connection.run_script(script, token, *args))
 
 
+def _pairs(record: TokenRecord) -> Iterator[Any]:
+    """Yield the fields of the hash of a token, each as its name and its value."""
+    fields: dict[str, Any] = {
+        "ttl": record.ttl_seconds,
+        "expires_at": record.expires_at,
+        "mode": record.mode,
+        "mailbox": int(record.mailbox),
+    }
+    if record.inspect:
+        fields["inspect"] = 1
+    if record.secret_hash is not None:
+        fields["secret"] = record.secret_hash
+    if record.verify is not None:
+        fields["verify"] = record.verify
+    for pair in fields.items():
+        yield from pair
+
+
 def open_store(settings: Settings, clock: Callable[[], float]) -> RedisStore:
     """Return this process's part of the store that the URL names."""
     return RedisStore(
         settings.store_url,
         clock,
         max_tokens=settings.max_tokens,
+        name_grace_seconds=settings.name_grace_seconds,
         timeout_seconds=settings.store_timeout_seconds,
         lease_seconds=settings.lease_seconds,
         verify_tls=settings.redis_tls_verify,
@@ -244,3 +287,17 @@ def open_store(settings: Settings, clock: Callable[[], float]) -> RedisStore:
         history_bounds=history_bounds_of(settings),
         **bounds_of(settings),
     )
+
+
+def release_name(settings: Settings, name: str) -> bool:
+    """Release a name, at once. Return False if nobody holds it. Raises `StoreUnavailable`."""
+    connection = RedisConnection(
+        settings.store_url,
+        timeout_seconds=settings.store_timeout_seconds,
+        verify_tls=settings.redis_tls_verify,
+    )
+    connection.start()
+    try:
+        return bool(connection.run_script("release", name, "", ""))
+    finally:
+        connection.close()

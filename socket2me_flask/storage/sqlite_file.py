@@ -21,7 +21,7 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _TOKENS = """
 CREATE TABLE tokens (
@@ -80,13 +80,24 @@ _ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 
 # Up to version 4, tokens had no signatures.
 _ADD_VERIFY = "ALTER TABLE tokens ADD COLUMN verify TEXT;"
 
+# Up to version 5, tokens had no names.
+_ADD_NAMES = """
+CREATE TABLE names (
+    name TEXT PRIMARY KEY, secret_hash BLOB NOT NULL, owner TEXT NOT NULL, held_until REAL NOT NULL,
+    is_released INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX names_by_end ON names (held_until);
+CREATE INDEX released_names ON names (name) WHERE is_released;
+"""
+
 # From each version, the statements that make a file of this one. 0 is an empty file.
 MIGRATIONS = {
-    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY,
-    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
-    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
-    3: _ADD_HISTORY + _ADD_VERIFY,
-    4: _ADD_VERIFY,
+    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
+    3: _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
+    4: _ADD_VERIFY + _ADD_NAMES,
+    5: _ADD_NAMES,
 }
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -227,8 +227,11 @@ def scenarios(tmp_path_factory):
     """What happened when each operation was called in many ways."""
     seen = Scenarios()
     seen.on(
-        tmp_path_factory.mktemp("store"), REPLY_TIMEOUT_SECONDS=0.01, ACK_TIMEOUT_SECONDS=0.01, MAILBOX_MAX_EVENTS=2
+        tmp_path_factory.mktemp("store"),
+        **dict(REPLY_TIMEOUT_SECONDS=0.01, ACK_TIMEOUT_SECONDS=0.01, MAILBOX_MAX_EVENTS=2, OPEN_NAMES=True),
     )
+    for _ in range(2):
+        seen.call("POST", "/v1/new", json={"name": "acme-dev"})
     for path in ("/healthz", "/readyz", "/openapi.json", "/", "/inspector.json"):
         seen.call("GET", path)
     page_file = "/static/inspector/{name}"
