@@ -156,16 +156,16 @@ class HandlerThreads:
     def __init__(self, handle: Callable[[Delivery], None], count: int) -> None:
         self._handle = handle
         self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()  # None is the end
-        self._room = threading.Semaphore(MAX_WAITING_REQUESTS)
+        self._has_room = threading.Condition()
+        self._is_full = False  # whether `add` waits
         self._count = count
         for _ in range(count):
             threading.Thread(target=self._work, daemon=True).start()
 
     def add(self, delivery: Delivery) -> None:
         """Have a delivery handled. Blocks while too many wait, so that no more are read."""
-        while not self._room.acquire(timeout=1):
-            if delivery.connection.ended.is_set():
-                break  # it was the last
+        if self._waiting.qsize() >= MAX_WAITING_REQUESTS:
+            self._wait_for_room(delivery)
         self._waiting.put(delivery)
 
     def close(self) -> None:
@@ -173,10 +173,20 @@ class HandlerThreads:
         for _ in range(self._count):
             self._waiting.put(None)
 
+    def _wait_for_room(self, delivery: Delivery) -> None:
+        with self._has_room:
+            self._is_full = True
+            while self._waiting.qsize() >= MAX_WAITING_REQUESTS and not delivery.connection.ended.is_set():
+                self._has_room.wait(1)  # a connection that ends does not say so here
+            self._is_full = False
+
     def _work(self) -> None:
         while (delivery := self._waiting.get()) is not None:
-            self._room.release()
-            delivery.connection.started.wait()
+            if self._is_full:
+                with self._has_room:
+                    self._has_room.notify()
+            if not delivery.connection.started.is_set():
+                delivery.connection.started.wait()
             try:
                 self._handle(delivery)
             except Exception:

@@ -1,10 +1,8 @@
 """What `socket2me listen` does with each request: choose, save, forward, tell, and answer its caller."""
 
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +13,7 @@ from .recorder import Recorder
 from .report import Report
 from .request import METHODS, Reply, Request
 from .signing_options import LateSigner
+from .slow_requests import SlowRequests
 from .target import Answer, Target
 
 # A request that takes longer than this has a line of its own before its answer comes.
@@ -72,6 +71,7 @@ class Forwarder:
         self._folder = folder
         self._recorder = recorder
         self._signer = signer
+        self._slow = SlowRequests(SLOW_SECONDS, report.slow)
 
     def __call__(self, request: Request) -> Reply | None:
         """Forward a request. Raises `NotHandled` if that should be tried again, or no caller waits for it."""
@@ -87,7 +87,7 @@ class Forwarder:
             sent = self._signer.late(request) if self._signer is not None else request
             if recorder is not None:
                 recorder.sent(request, self._target.origin + self._target.checked(sent))
-            with self._told_if_slow(request):
+            with self._slow.watching(request):
                 answer = self._target.send(sent)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
@@ -111,16 +111,6 @@ class Forwarder:
             saved_requests.save(folder, request, self._target)
         except OSError as error:
             raise NotHandled(f"It cannot be saved: {error.strerror or error}.") from None
-
-    @contextmanager
-    def _told_if_slow(self, request: Request) -> Iterator[None]:
-        timer = threading.Timer(SLOW_SECONDS, self._report.slow, [request, SLOW_SECONDS])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def _refuse(self, request: Request, why: str) -> Reply | None:
         """Take a request without forwarding it: it would be no better the next time."""

@@ -175,6 +175,10 @@ class TextReport:
         )
 
     def _print(self, *parts: tuple[str, str]) -> None:
+        if not self._console.is_terminal:  # where there are no styles, a tenth of the time is enough
+            with _until_closed():
+                click.echo("".join(printable(text) for text, _ in parts))
+            return
         text = Text.assemble(*((printable(text), style) for text, style in parts))
         with _until_closed():
             self._console.print(text, soft_wrap=True)

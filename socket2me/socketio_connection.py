@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import engineio
 import requests
 import socketio
+import websocket
 from socketio import packet
 
 from .exceptions import RelayRefused, RelayUnavailable, TokenGone, unreachable
+from .websocket_frames import WebSocket
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +144,7 @@ class Connection:
     def send(self, kind: int, number: int, data: list[Any]) -> None:
         """Send a packet. Bytes in it go as attachments."""
         encoded = packet.Packet(kind, data=data, namespace=self._namespace, id=number).encode()
-        with self._engine.send_lock:
-            for piece in encoded if isinstance(encoded, list) else [encoded]:
-                self._engine.send(piece)
+        self._engine.send_packet(encoded if isinstance(encoded, list) else [encoded])
 
     @property
     def is_sending(self) -> bool:
@@ -244,20 +245,46 @@ class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types
         on_end: Callable[..., None],
         http_session: requests.Session,
     ) -> None:
-        super().__init__(handle_sigint=False, logger=_library_log, http_session=http_session)
+        super().__init__(
+            handle_sigint=False,
+            logger=_library_log,
+            http_session=http_session,
+            websocket_extra_options={"class_": partial(WebSocket, self._on_websocket_message)},
+        )
         self.handlers.update(client.eio.handlers)
         self._handle_message = self.handlers["message"]
         self._on_message = on_message
-        self.send_lock = threading.Lock()  # a packet and its attachments go together
+        self._send_lock = threading.Lock()  # a packet and its attachments go together
         self.on("disconnect", on_end)
+
+    def send_packet(self, pieces: list[str | bytes]) -> None:
+        """Send a Socket.IO packet and its attachments: over a WebSocket at once, without the library's thread."""
+        if self.transport() != "websocket":
+            with self._send_lock:
+                for piece in pieces:
+                    self.send(piece)
+            return
+        try:
+            self.ws.send_messages(f"4{piece}" if isinstance(piece, str) else piece for piece in pieces)
+        except (OSError, websocket.WebSocketException):
+            # A part of it may be written, so nothing can follow. The thread that reads ends the connection.
+            self.ws.abort()
+
+    def _on_websocket_message(self, message: str | bytes) -> bool:
+        """Take what `on_message` takes, before the library takes it apart."""
+        if isinstance(message, str):
+            return message[:1] == "4" and self._take(message[1:])
+        return self._take(message)
+
+    def _take(self, message: Any) -> bool:
+        try:
+            return self._on_message(message)
+        except Exception:
+            log.exception("what the relay sent is no packet")
+            return True
 
     def start_background_task(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Start a thread, but for a message that `on_message` takes."""
-        if target == self._handle_message:
-            try:
-                if self._on_message(args[0]):
-                    return None
-            except Exception:
-                log.exception("what the relay sent is no packet")
-                return None
+        if target == self._handle_message and self._take(args[0]):
+            return None
         return super().start_background_task(target, *args, **kwargs)

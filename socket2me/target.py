@@ -1,6 +1,6 @@
 """The local app: requests are sent to it as they were received, and to no other place.
 
-The standard library's HTTP client writes what it is given. Those that are kinder to use normalise paths.
+`http_exchange.py` writes what it is given. HTTP clients that are kinder to use normalise paths.
 """
 
 import contextlib
@@ -13,11 +13,13 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote, unquote, urlsplit
 
 from .exceptions import BadArgument, Dropped, OutsideTarget, TargetDown, TargetSlow, reason_of
+from .http_exchange import Answer as Answer
+from .http_exchange import encode, exchange, seconds_until
+from .http_exchange import is_header_name as is_header_name
 from .request import Request
 
 # What is read of an answer. The relay takes 256 KB from a client, which base64 may make of this.
@@ -34,20 +36,6 @@ _climbs = re.compile(r"(?:^|[/\\])\.\.(?:[/\\;]|$)").search
 
 # All of ASCII that is printed: what a request's first line is made of, and stays as it is.
 _PRINTED = "".join(map(chr, range(0x21, 0x7F)))
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the local app answered.
-
-    headers: as they came, repeated ones too.
-    body: its first `MAX_ANSWER_BYTES`; `is_cut` says whether there was more.
-    """
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-    is_cut: bool
 
 
 class Target:
@@ -174,36 +162,15 @@ class Target:
     def _exchange(
         self, connection: http.client.HTTPConnection, request: Request, target: str, deadline: float
     ) -> Answer:
+        encoded = encode(request.method, target, self.headers_for(request), request.body)
         if connection.sock is not None and _has_ended(connection.sock):
             connection.close()
-        connection.timeout = _left(deadline)
         if connection.sock is None:
+            connection.timeout = seconds_until(deadline)
             connection.connect()
         if request.cancellation.is_set:
             raise ConnectionAbortedError
-        sock = connection.sock
-        sock.settimeout(_left(deadline))
-        connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers_for(request):
-            connection.putheader(name, value.encode("latin-1"))
-        with contextlib.suppress(BrokenPipeError):  # it may have answered before it read all of the body
-            connection.endheaders(request.body or None)
-        sock.settimeout(_left(deadline))
-        response = connection.getresponse()
-        body = bytearray()
-        while len(body) <= MAX_ANSWER_BYTES:
-            sock.settimeout(_left(deadline))
-            piece = response.read1(65_536)
-            if not piece:
-                break
-            body += piece
-        is_cut = len(body) > MAX_ANSWER_BYTES
-        if is_cut:
-            connection.close()
-        elif response.length:  # `read1` takes a broken connection for the end
-            raise http.client.IncompleteRead(bytes(body), response.length)
-        response.close()
-        return Answer(response.status, response.getheaders(), bytes(body[:MAX_ANSWER_BYTES]), is_cut)
+        return exchange(connection, request.method, encoded, deadline, MAX_ANSWER_BYTES)
 
 
 # A host and a port, with a path or without one, as in a URL without its scheme.
@@ -215,9 +182,6 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKN
 
 # RFC 3986, section 3.2.2, as far as the host of an app or a relay goes.
 _is_host = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]+", re.ASCII).fullmatch
-
-# RFC 9110, section 5.6.2.
-is_header_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 
 def check_header(name: str, value: str) -> None:
@@ -236,14 +200,6 @@ def _break_off(connection: http.client.HTTPConnection) -> None:
         with contextlib.suppress(OSError):
             # Not the method of a TLS socket, which would take the TLS away from the reading thread.
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
-
-
-def _left(deadline: float) -> float:
-    """Return the seconds until `deadline`. Raises `TimeoutError` if it has passed."""
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise TimeoutError
-    return seconds
 
 
 def _has_ended(sock: socket.socket) -> bool:

@@ -5,7 +5,7 @@ import time
 
 def printable(text: str) -> str:
     """Return text without what a terminal obeys: control characters are shown as their numbers."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def when(seconds: float) -> str:
