@@ -30,7 +30,7 @@ def new() -> Response:
         raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")
     token = ""
     if request.method != "HEAD":  # which would throw the token away
-        _check_who_asks()
+        check_who_asks()
         token = services.relay.issue(services.settings.token_expire_seconds).token
     if prefers(request.headers.get("Accept", ""), "application/json", "text/plain"):
         return jsonify(token)
@@ -42,7 +42,7 @@ def new_with_secret() -> Response:
     """Issue a token with a secret, which is required to listen, refresh, inspect and delete."""
     services = get_services()
     options = parse_options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
-    _check_who_asks()
+    check_who_asks()
     secret = new_secret()
     record = services.relay.issue(
         _ttl_seconds(options.get("ttl_seconds")),
@@ -102,7 +102,7 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-def _check_who_asks() -> None:
+def check_who_asks() -> None:
     """Raise unless the caller may have a token now."""
     services = get_services()
     settings = services.settings
