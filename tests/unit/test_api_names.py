@@ -5,7 +5,7 @@ import pytest
 
 from socket2me_flask import create_app, get_services
 from socket2me_flask.api.names import RESERVED_NAMES
-from socket2me_flask.relay.tokens import is_name, new_token
+from socket2me_flask.relay.tokens import is_name
 from tests.support.fakes import FakeClient
 
 
@@ -84,7 +84,7 @@ def test_nothing_but_calling_works_without_the_secret(http):
             "abc\n",
         ),
         *("a/b", "../abc", "ab\u212a", "ab\u017f", "\uff41bc", "\u0430bc", "abc\u200b", "a" * 64, "a" * 3000),
-        *(new_token(), new_token().upper(), "a" * 24),
+        *("nwabmasbuvvxurtorn722f0l", "NWABMASBUVVXURTORN722F0L", "a" * 24),
     ],
 )
 def test_what_is_no_name_is_refused(http, name):
