@@ -15,10 +15,11 @@ from socket2me.inspector.history import History
 from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
-from .record import MODES, Counts, StoredEvent, TokenRecord, Totals
+from .record import LISTENERS, MODES, Counts, StoredEvent, TokenRecord, Totals
 from .sqlite import SQLiteStore
 
 __all__ = [
+    "LISTENERS",
     "MODES",
     "Counts",
     "MailboxStore",
@@ -111,6 +112,7 @@ class TokenStore(Protocol):
         mailbox: bool = False,
         inspect: bool = False,
         verify: str | None = None,
+        listeners: str = "newest",
     ) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 

@@ -108,9 +108,10 @@ class RedisStore:
         mailbox: bool = False,
         inspect: bool = False,
         verify: str | None = None,
+        listeners: str = "newest",
     ) -> TokenRecord:
         expires_at = self._clock() + ttl_seconds
-        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify)
+        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify, listeners)
         fields: dict[str, Any] = {
             "ttl": ttl_seconds,
             "expires_at": expires_at,
@@ -123,6 +124,8 @@ class RedisStore:
             fields["secret"] = secret_hash
         if verify is not None:
             fields["verify"] = verify
+        if listeners != "newest":
+            fields["listeners"] = listeners
         pairs = (each for pair in fields.items() for each in pair)
         if not self.connection.run_script("add", token, math.ceil(ttl_seconds * 1000), self._max_tokens, *pairs):
             raise TooManyTokens

@@ -21,7 +21,7 @@ LOCK_SECONDS = 10
 # How often that is tried.
 _LOCK_POLL_SECONDS = 0.05
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _TOKENS = """
 CREATE TABLE tokens (
@@ -80,13 +80,24 @@ _ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 
 # Up to version 4, tokens had no signatures.
 _ADD_VERIFY = "ALTER TABLE tokens ADD COLUMN verify TEXT;"
 
+# Up to version 5, the newest client of a token was its only one. `position` is the number of the event up to which
+# a listener has all of them, `seen_at` when it was last known to be connected.
+_ADD_LISTENERS = """
+ALTER TABLE tokens ADD COLUMN listeners TEXT NOT NULL DEFAULT 'newest';
+CREATE TABLE listeners (
+    token TEXT NOT NULL, id TEXT NOT NULL, position INTEGER NOT NULL, seen_at REAL NOT NULL, PRIMARY KEY (token, id)
+) WITHOUT ROWID;
+CREATE INDEX listeners_by_age ON listeners (seen_at);
+"""
+
 # From each version, the statements that make a file of this one. 0 is an empty file.
 MIGRATIONS = {
-    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY,
-    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
-    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY,
-    3: _ADD_HISTORY + _ADD_VERIFY,
-    4: _ADD_VERIFY,
+    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY + _ADD_LISTENERS,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_LISTENERS,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_LISTENERS,
+    3: _ADD_HISTORY + _ADD_VERIFY + _ADD_LISTENERS,
+    4: _ADD_VERIFY + _ADD_LISTENERS,
+    5: _ADD_LISTENERS,
 }
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -235,7 +246,7 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
             for statement in MIGRATIONS[version].split(";"):
                 database.execute(statement)
         write_nothing(database)
-        for table in ("events", "history", "history_changes"):
+        for table in ("events", "listeners", "history", "history_changes"):
             database.execute(f"DELETE FROM {table} WHERE token NOT IN (SELECT token FROM tokens)")  # noqa: S608
         database.execute("DELETE FROM history_bodies WHERE position NOT IN (SELECT position FROM history)")
         database.execute("COMMIT")
