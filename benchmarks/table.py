@@ -12,6 +12,7 @@ import flat
 import forwarding
 import idle
 import large
+import listeners
 import scaling
 import signatures
 import stopping
@@ -23,7 +24,8 @@ if __name__ == "__main__":
     print(f"Python {platform.python_version()}, gunicorn {version('gunicorn')}, {parser}\n")
     missed = False
     benchmarks = [
-        module.run for module in (fairness, flat, idle, large, delivery, stopping, client, scaling, signatures)
+        module.run
+        for module in (fairness, flat, idle, large, delivery, listeners, stopping, client, scaling, signatures)
     ]
     for run in [forwarding.run, forwarding.run_python, *benchmarks]:
         for row in run():

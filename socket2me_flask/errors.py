@@ -337,6 +337,22 @@ class NobodyConnected(Unavailable):
     message = "No client is connected for this token."
 
 
+class NoListener(Unavailable):
+    """Listeners are connected, but the filter of none of them holds for the call."""
+
+    code = "no_listener"
+    outcome = "no_client"
+    message = "Clients are connected for this token, but their filters ask for other calls."
+
+
+class TooManyListeners(Unavailable):
+    """A token has as many listeners as `MAX_LISTENERS_PER_TOKEN` allows, or as many terms in their filters."""
+
+    code = "too_many_listeners"
+    message = "This token has as many listeners as it may."
+    setting = "MAX_LISTENERS_PER_TOKEN"
+
+
 class ClientBusy(Unavailable):
     """The client's window is full, and no call was acknowledged within `SOCKET2ME_HOLD_SECONDS`."""
 

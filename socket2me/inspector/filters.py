@@ -16,6 +16,9 @@ and colons in a term; within them `\\"` is a quote and `\\\\` a backslash.
 | anything else | the text is in the method, the path, the query, a header or the body, whatever the case |
 
 `*` in a value stands for any characters.
+
+Which requests a client receives is said in the same language, without `status:` and `outcome:`: nothing has become
+of them yet. Those of the body hold for no request whose body is larger than `MAX_READ_BYTES`.
 """
 
 import json
@@ -33,6 +36,9 @@ from .record import OUTCOMES, RequestRecord
 MAX_FILTER_CHARACTERS = 1000
 MAX_TERMS = 20
 
+# A `Subject` with a larger body is not read: its filters delay other requests.
+MAX_READ_BYTES = 262_144
+
 Test = Callable[[RequestRecord], bool]
 
 
@@ -42,19 +48,42 @@ class Filter:
 
     reads_body: whether it has to see the body of a request.
     may_change: whether it may come to hold, or cease to, for a request that is there.
+    text: what was parsed.
     """
 
     tests: tuple[Test, ...] = ()
     reads_body: bool = False
     may_change: bool = False
+    text: str = ""
 
     def holds(self, record: RequestRecord) -> bool:
         """Say whether a request is one of those that the filter asks for."""
         return all(test(record) for test in self.tests)
 
 
-def parse(text: str) -> Filter:
-    """Return the filter that a text is. Raises `BadFilter`, which has the place of the error."""
+class Subject(RequestRecord):
+    """A request that several filters look at before anything has become of it: its body is read once."""
+
+    __slots__ = ("_lower", "_members")
+
+    def members(self) -> Any:
+        """Return the body as JSON or as the fields of a form."""
+        if not hasattr(self, "_members"):
+            self._members = _NOTHING if len(self.body) > MAX_READ_BYTES else _parsed(self)
+        return self._members
+
+    def lower(self) -> bytes:
+        """Return the body in lower case."""
+        if not hasattr(self, "_lower"):
+            self._lower = b"" if len(self.body) > MAX_READ_BYTES else self.body.lower()
+        return self._lower
+
+
+def parse(text: str, *, knows_outcome: bool = True) -> Filter:
+    """Return the filter that a text is. Raises `BadFilter`, which has the place of the error.
+
+    Without `knows_outcome` it may not ask for what becomes of a request.
+    """
     if len(text) > MAX_FILTER_CHARACTERS:
         raise BadFilter(f"A filter has at most {MAX_FILTER_CHARACTERS} characters.", MAX_FILTER_CHARACTERS + 1)
     tests: list[Test] = []
@@ -62,11 +91,13 @@ def parse(text: str) -> Filter:
     for term in _terms(text):
         if len(tests) == MAX_TERMS:
             raise BadFilter(f"A filter has at most {MAX_TERMS} terms.", term.column)
+        if not knows_outcome and term.key in ("status", "outcome"):
+            raise BadFilter(f"{term.key}: is not known before the request was forwarded.", term.column)
         test = _test(term)
         reads_body |= not term.key or term.key.startswith("body")
         may_change |= term.key in ("status", "outcome")
         tests.append(_not(test) if term.is_negated else test)
-    return Filter(tuple(tests), reads_body, may_change)
+    return Filter(tuple(tests), reads_body, may_change, text)
 
 
 @dataclass(frozen=True)
@@ -206,9 +237,15 @@ def _glob(pattern: str) -> Callable[[str], bool]:
 def _text(value: str) -> Test:
     if value.isascii():
         needle, folded = value.lower().encode(), value.lower()
-        return lambda record: _is_in_head(record, folded) or needle in record.body.lower()
+        return lambda record: _is_in_head(record, folded) or needle in _lower(record)
     folded = value.casefold()
-    return lambda record: _is_in_head(record, folded) or folded in record.body.decode(errors="replace").casefold()
+    return lambda record: (
+        _is_in_head(record, folded) or folded in _lower(record).decode(errors="replace").casefold()
+    )
+
+
+def _lower(record: RequestRecord) -> bytes:
+    return record.lower() if isinstance(record, Subject) else record.body.lower()
 
 
 def _is_in_head(record: RequestRecord, folded: str) -> bool:
@@ -244,8 +281,11 @@ def _body_member(term: _Term) -> Test:
         at = match.end()
     matches = _glob(term.value)
 
+    def parsed(record: RequestRecord) -> Any:
+        return record.members() if isinstance(record, Subject) else _parsed(record)
+
     def test(record: RequestRecord) -> bool:
-        return any(matches(_as_text(value)) for value in _members(_parsed(record), steps))
+        return any(matches(_as_text(value)) for value in _members(parsed(record), steps))
 
     return test
 

@@ -24,7 +24,7 @@ from ..errors import RelayError
 from ..http.answers import SECURITY_HEADERS
 from ..relay.tokens import NAME, SECRET, TOKEN
 from ..services import get_services
-from ..storage import MODES
+from ..storage import LISTENERS, MODES
 from ..telemetry import request_id
 from .forward import METHODS
 
@@ -118,6 +118,7 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
         errors.NotAcknowledged,
         errors.Rejected,
         errors.NobodyConnected,
+        errors.NoListener,
         errors.ClientBusy,
         errors.ClientLeft,
         errors.ClientTooSlow,
@@ -307,6 +308,11 @@ def _options_schema(settings: Settings, keeps_mailboxes: bool) -> Json:
                 "description": "Whether a history of the calls is kept.",
             },
             "verify": _verify_schema(),
+            "listeners": {
+                "enum": list(LISTENERS),
+                "default": "newest",
+                "description": "Which of the clients of the token receive a call: listeners.md.",
+            },
         },
         "not": notify_with_mailbox | {"required": ["mode"] if settings.mailbox_default else ["mode", "mailbox"]},
     }
@@ -915,7 +921,9 @@ def _components() -> Json:
                     "url": text | {"description": "What callers are given."},
                     "namespace": text | {"description": "What a Socket.IO client connects to."},
                     "expires_at": seconds | {"description": "Seconds since the epoch."},
-                }
+                    "listeners": {"enum": list(LISTENERS), "description": "Only if the call had it."},
+                },
+                ["listeners"],
             ),
             "TokenState": _object(
                 {
@@ -926,9 +934,22 @@ def _components() -> Json:
                     "inspect": {"type": "boolean"},
                     "verify": {"anyOf": [_object({"provider": {"enum": list(PROVIDERS)}}), {"type": "null"}]},
                     "connected": {"type": "boolean"},
+                    "listener_mode": {"enum": list(LISTENERS)},
+                    "listeners": {"type": "array", "items": {"$ref": "#/components/schemas/Listener"}},
                     "forwarded": count | {"description": "Calls that were accepted."},
                     "refused": count | {"description": "Calls that were answered with an error."},
                     "last_request_at": {"type": ["number", "null"]},
+                }
+            ),
+            "Listener": _object(
+                {
+                    "id": text
+                    | {"description": "What it chose as `auth.listener`; else one that begins with `~`."},
+                    "since": seconds | {"description": "When it connected, or was last seen."},
+                    "mode": {"enum": [*MODES, None], "description": "`null` if it is not connected."},
+                    "in_flight": count | {"description": "Calls that it has not acknowledged."},
+                    "waiting": count | {"description": "Events of the mailbox that it has not had."},
+                    "connected": {"type": "boolean"},
                 }
             ),
             "RequestList": _object(

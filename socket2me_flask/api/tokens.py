@@ -12,13 +12,17 @@ from ..errors import BadRequest, Forbidden, ForbiddenOrigin, Unauthorized, Unkno
 from ..http.answers import prefers
 from ..http.request_body import EnvironBody
 from ..limits import address_key, begin_one, check_rate
+from ..relay.listing import listeners_of
 from ..relay.tokens import hash_of, is_name, is_secret, is_token, new_secret
 from ..services import get_services
-from ..storage import MODES, TokenRecord
+from ..storage import LISTENERS, MODES, TokenRecord
 from . import names
 
 blueprint = Blueprint("tokens", __name__, cli_group=None)
 blueprint.cli.command("release-name")(names.release_name)
+
+# What the body of `POST /v1/new` may have.
+OPTIONS = ("name", "ttl_seconds", "mode", "mailbox", "inspect", "verify", "listeners")
 
 # The largest body of `POST /v1/new`, whose members fit in a line.
 MAX_OPTIONS_BYTES = 4096
@@ -60,7 +64,7 @@ def new_with_secret() -> Response:
     else:
         secret = new_secret()
         record = services.relay.issue(ttl_seconds, secret_hash=hash_of(secret), verify=verify, **_delivery(options))
-    return _created(record, secret)
+    return _created(record, secret, options)
 
 
 @blueprint.get("/refresh/<anypath:token>")
@@ -89,6 +93,8 @@ def inspect(token: str) -> Response:
         inspect=record.inspect,
         verify=None if provider is None else {"provider": provider},
         connected=relay.is_connected(token),
+        listener_mode=record.listeners,
+        listeners=listeners_of(relay, token),
         forwarded=counts.forwarded,
         refused=counts.refused,
         last_request_at=counts.last_request_at,
@@ -150,10 +156,8 @@ def parse_options(body: bytes) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadRequest("The body is a JSON object, or empty.")
     for name in options:
-        if name not in ("name", "ttl_seconds", "mode", "mailbox", "inspect", "verify"):
-            raise BadRequest(
-                "The body may have name, ttl_seconds, mode, mailbox, inspect and verify, and nothing else."
-            )
+        if name not in OPTIONS:
+            raise BadRequest(f"The body may have {', '.join(OPTIONS)}, and nothing else.")
     return options
 
 
@@ -171,7 +175,7 @@ def _ttl_seconds(wanted: Any) -> float:
 
 
 def _delivery(options: dict[str, Any]) -> dict[str, Any]:
-    """Return `mode`, `mailbox` and `inspect` of a new token."""
+    """Return `mode`, `mailbox`, `inspect` and `listeners` of a new token."""
     services = get_services()
     mailbox = options.get("mailbox", services.settings.mailbox_default)
     mode = options.get("mode", "ack" if mailbox is True else "notify")
@@ -180,6 +184,11 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
         raise BadRequest("inspect is true or false.")
     if not isinstance(mailbox, bool):
         raise BadRequest("mailbox is true or false.")
+    listeners = options.get("listeners", "newest")
+    if listeners not in LISTENERS:
+        raise BadRequest(f"listeners is one of {', '.join(LISTENERS)}.")
+    if listeners != "newest" and (mailbox is True or services.settings.store.is_shared):
+        raise BadRequest("Several listeners work without a mailbox only, and in one process.")
     if mode not in MODES:
         raise BadRequest(f"mode is one of {', '.join(MODES)}.")
     if mailbox and services.store.mailboxes is None:
@@ -188,11 +197,13 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
         )
     if mailbox and mode == "notify":
         raise BadRequest("A token with a mailbox has mode ack or reply.")
-    return {"mode": mode, "mailbox": mailbox, "inspect": inspect}
+    return {"mode": mode, "mailbox": mailbox, "inspect": inspect, "listeners": listeners}
 
 
-def _created(record: TokenRecord, secret: str) -> Response:
+def _created(record: TokenRecord, secret: str, options: Mapping[str, Any]) -> Response:
+    asked = {"listeners": record.listeners} if "listeners" in options else {}
     response = jsonify(
+        **asked,
         token=record.token,
         secret=secret,
         url=f"{get_services().settings.public_url or request.host_url.rstrip('/')}/v1/go/{record.token}",

@@ -1,7 +1,7 @@
 -- Scripts: what must be atomic in Redis, called as `EVALSHA sha 0 script argument...`.
 --
 -- Of each token:
---   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox, verify; process, client, client_mode: who has its client;
+--   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox, verify, listeners; process, client, client_mode: who has its client;
 --                          forwarded, refused, last: what was counted. Redis lets it expire.
 --   s2m:waiting:T  set     processes that hold calls for it until its client comes
 -- and, if it is a name:
@@ -81,11 +81,10 @@ end
 local function record(token)
   local key = 's2m:token:' .. token
   local found = call('HMGET', key, 'ttl', 'expires_at', 'secret', 'mode', 'mailbox', 'process', 'client', 'client_mode',
-    'forwarded', 'refused', 'last', 'inspect', 'verify')
+    'forwarded', 'refused', 'last', 'inspect', 'verify', 'listeners')
   if not found[1] then return false end
   if not lives(found[6]) then found[6] = false end
-  found[14] = found[13]
-  found[12], found[13] = call('PTTL', key), found[12]
+  found[12], found[13], found[14], found[15] = call('PTTL', key), found[12], found[13], found[14]
   return found
 end
 

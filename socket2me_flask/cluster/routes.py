@@ -122,10 +122,11 @@ class Routes:
         if not found:
             return None
         ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, _, _, _, lives_ms, *added = found
-        inspect, verify = added
+        inspect, verify, listeners = added
         record = TokenRecord(
             *(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1", inspect == b"1"),
             verify=verify.decode() if verify is not None else None,
+            listeners=listeners.decode() if listeners is not None else "newest",
         )
         if process is None or lookup.is_stale:
             return record

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from socket2me.inspector.filters import Filter
+
 from ..errors import BadReply, ClientLeft, RelayError
 from ..http.answers import Answer
 from .call import Call
@@ -24,6 +26,11 @@ class Client(Protocol):
     answering: what is known of whether it answers calls to `/go`; None before the first.
     bounds_calls: whether its window is of its own choice, and so holds for calls without a mailbox as well.
     number: of the call that was queued last, for `has_lost`.
+    listeners: which of the clients of its token receive a call, one of `storage.LISTENERS`.
+    listener: the id that it has among the listeners of its token.
+    filter: what says which calls it receives; None for all of them.
+    since: when it connected, in seconds since the epoch.
+    in_flight: how many acknowledgements of it are awaited.
     """
 
     sid: str
@@ -32,17 +39,33 @@ class Client(Protocol):
     answering: "Answering | None"
     bounds_calls: bool
     number: int
+    listeners: str
+    filter: Filter | None
+    since: float
+
+    @property
+    def listener(self) -> str: ...
+
+    @property
+    def in_flight(self) -> int: ...
 
     @property
     def has_room(self) -> bool:
         """Whether it may be sent another call without a mailbox: fewer than its window are not acknowledged."""
 
-    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+    def send(
+        self,
+        call: Call,
+        on_ack: OnAck | None = None,
+        attempt: int | None = None,
+        encoded: dict[bool, Any] | None = None,
+    ) -> int | None:
         """Queue a call for the client. If it raises, it was not queued.
 
         Raises `ClientGone`, `ClientTooSlow` or `EventTooLarge`; for one from a mailbox, which has an `attempt`,
         `NoRoom` as well.
-        With `on_ack` it is asked to acknowledge it, and the number to forget that by is returned.
+        With `on_ack` it is asked to acknowledge it, and the number to forget that by is returned. `encoded` has the
+        event as clients before this one have encoded it for the wire, and is filled.
         """
 
     def forget(self, ack_id: int | None) -> None:

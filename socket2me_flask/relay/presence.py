@@ -1,6 +1,7 @@
 """Which client has which token: attach, detach, replace; and the calls that wait for one.
 
-Knows a client only as something that accepts calls (`delivery.Client`). No Flask, no Socket.IO.
+Knows a client only as something that accepts calls (`delivery.Client`). Of a token that may have several, the
+client is a `listeners.ListenerGroup`. No Flask, no Socket.IO.
 """
 
 import logging
@@ -10,10 +11,18 @@ from functools import partial
 
 from socket2me.inspector.history import History
 
-from ..errors import ClientBusy, ClientGone, NobodyConnected, ShuttingDown, StoreUnavailable, UnknownToken
+from ..errors import (
+    ClientBusy,
+    ClientGone,
+    NobodyConnected,
+    ShuttingDown,
+    StoreUnavailable,
+    UnknownToken,
+)
 from ..storage import TokenStore
 from .delivery import Client, Delivery, deliver
 from .hold_queue import HoldQueue, PendingDelivery
+from .listeners import Clients
 from .mailbox import Mailboxes
 from .token_counts import TokenCounts
 
@@ -21,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Presence:
-    """The clients of this process: one a token, the newest wins.
+    """The clients of this process: one a token, the newest wins, or a group of listeners.
 
     Calls for one token reach its client in the order in which they were accepted; those that were held for it go
     first.
@@ -40,25 +49,39 @@ class Presence:
         self._mailboxes = mailboxes
         self._counts = counts
         self._history = history
-        self._clients: dict[str, Client] = {}
+        self._clients = Clients()
         self._lock = threading.Lock()  # guards the step from "no client" to "held", and back
 
     def __contains__(self, token: str) -> bool:
         return token in self._clients
 
     def __len__(self) -> int:
-        return len(self._clients)
+        return self._clients.count
 
     def get(self, token: str) -> Client | None:
         """Return the client of a token, if it is attached to this process."""
         return self._clients.get(token)
+
+    def listeners(self, token: str) -> list[Client]:
+        """Return the clients of a token that are attached to this process."""
+        return self._clients.of(token)
+
+    def check_room(self, token: str, client: Client) -> None:
+        """Raise `TooManyListeners` if the token has no room for another listener."""
+        self._clients.check_room(token, client)
 
     def clients(self) -> list[tuple[str, Client]]:
         """Return the tokens whose clients this process has, and the clients."""
         return list(self._clients.items())
 
     def attach(self, token: str, client: Client) -> None:
-        """Make `client` the token's one client, deliver what was held, and disconnect the one before."""
+        """Make `client` the token's one client, deliver what was held, and disconnect the one before.
+
+        Of a token that may have several it becomes another one, and replaces one with the same id only.
+        """
+        if client.listeners != "newest":
+            self._join(token, client)
+            return
         with self._lock:
             replaced = self._clients.get(token)
             if not self._flush_held(token, client):
@@ -78,6 +101,23 @@ class Presence:
                 if self._clients.get(token) is client:
                     self._mailboxes.open(token, client, is_inspected=record.inspect)
 
+    def _join(self, token: str, client: Client) -> None:
+        """Add a listener to those of its token. Raises `TooManyListeners` if others came since it was accepted."""
+        with self._lock:
+            group, replaced = self._clients.join(token, client)
+            self._flush_held(token, group)
+        try:
+            record = self._store.attach(token, group.sid, group.mode)
+        except StoreUnavailable:
+            self.detach(token, client)
+            for each in filter(None, (client, replaced)):
+                each.drop_connection()
+            return
+        if replaced is not None:
+            replaced.disconnect("replaced")
+        if record is None:
+            self.end(token)
+
     def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
         """Leave the token to the client that it had, and have the new one try again."""
         with self._lock:
@@ -89,14 +129,12 @@ class Presence:
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has replaced it."""
         with self._lock:
-            is_the_one = self._clients.get(token) is client
-            if is_the_one:
-                del self._clients[token]
+            attached = self._clients.remove(token, client)
             if self._mailboxes is not None:
                 self._mailboxes.close(token, client)
-        if is_the_one:
-            self._store.detach(token, client.sid)
-            self._retry_bounded(token, client)
+        if attached is not None:
+            self._store.detach(token, attached.sid)
+            self._retry_bounded(token, attached)
 
     def replace_client(self, token: str, sid: str) -> None:
         """Disconnect a client, if it is still here: another process has the token's newest."""
@@ -114,8 +152,9 @@ class Presence:
         """Deliver what waits for room in a client's window."""
         if token in self.held:
             with self._lock:
-                if self._clients.get(token) is client:
-                    self._flush_held(token, client)
+                attached = self._clients.attached(token, client)
+                if attached is not None:
+                    self._flush_held(token, attached)
 
     def retry_held(self, token: str) -> None:
         """Have calls that are held go where their client is: it came to another process."""
@@ -137,7 +176,7 @@ class Presence:
         """Disconnect the client and release the calls of a token that does not live any more."""
         with self._lock:
             self._counts.forget(token)
-            client = self._clients.pop(token, None)
+            client = self._clients.remove_all(token)
             if self._mailboxes is not None:
                 self._mailboxes.end(token)
             self.held.release_all(token, UnknownToken())
@@ -169,7 +208,7 @@ class Presence:
                 except ClientGone:
                     if needs_client:
                         raise
-                    del self._clients[token]
+                    self._clients.remove_all(token)
                     self._store.detach(token, client.sid)
                     client = None
             if client is None and needs_client:

@@ -217,7 +217,10 @@ class Relay:
     def _forward(self, call: Call) -> Answer:
         client = self.presence.get(call.token)
         if client is not None and client.bounds_calls:
-            return answer_of(call, self._hold(call), self._timeouts)
+            delivery = self._hold(call)
+            if delivery.pending_ack is None:
+                self._yield_to_others()
+            return answer_of(call, delivery, self._timeouts)
         if client is not None:
             try:
                 delivery = deliver(call, client)

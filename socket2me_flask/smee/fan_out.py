@@ -38,6 +38,11 @@ class _Channel:
     window = 1
     bounds_calls = False
     has_room = True
+    listeners = "newest"
+    listener = ""
+    filter: Any = None
+    since = 0.0
+    in_flight = 0
 
     def __init__(self, token: str) -> None:
         self.sid = f"smee-{token}"
@@ -45,7 +50,13 @@ class _Channel:
         self.number = 0
         self.streams: dict[str, Client] = {}
 
-    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+    def send(
+        self,
+        call: Call,
+        on_ack: OnAck | None = None,
+        attempt: int | None = None,
+        encoded: dict[bool, Any] | None = None,
+    ) -> int | None:
         error: Exception = ClientGone()
         sent = False
         for stream in list(self.streams.values()):

@@ -5,12 +5,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from socket2me.inspector.filters import Filter
+
 from ..engineio import EngineFull, MessageTooLarge, OutboxFull, Session, SessionClosed
 from ..engineio.protocol import Packet
 from ..engineio.state import End
-from ..errors import ClientGone, ClientTooSlow, EventTooLarge, NoRoom, TooManyQueued
+from ..errors import ClientGone, ClientTooSlow, EventTooLarge, NoListener, NoRoom, TooManyQueued
 from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
+from ..relay.listeners import wants
 from ..storage import TokenRecord
 from .manager import NamespaceClient
 from .request_event import event_packets, request_event
@@ -24,7 +27,8 @@ class SocketClient(NamespaceClient):
 
     __slots__ = (
         *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address", "end"),
-        *("answering", "bounds_calls", "has_options", "is_raw", "is_wanted", "joining", "mode", "number", "window"),
+        *("answering", "bounds_calls", "filter", "has_options", "is_raw", "is_wanted", "joining", "listeners"),
+        *("mode", "name", "number", "since", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
@@ -46,6 +50,10 @@ class SocketClient(NamespaceClient):
         self.end = "client"  # why it is disconnected, once it is: it says so itself unless something else is known
         self._carrier: Session | None = None  # what carried the last call
         self.number = 0
+        self.listeners = "newest"
+        self.name: str | None = None  # the id that it has chosen as a listener
+        self.filter: Filter | None = None
+        self.since = time.time()
 
     def apply(self, options: Mapping[str, Any], record: TokenRecord, window: int) -> None:
         """Take the options of `auth`. `record` has the default mode, `window` is the default window."""
@@ -53,20 +61,46 @@ class SocketClient(NamespaceClient):
         self.is_raw = options.get("body") == "raw"
         self.mode = options.get("mode", record.mode)
         self.window = options.get("window", window)
+        self.listeners = record.listeners
+        self.name = options.get("listener")
+        self.filter = options.get("filter")
         self.bounds_calls = "window" in options and not record.mailbox and self.mode != "notify"
+        if self.listeners == "all":
+            self.bounds_calls = False  # it would delay the calls of the other listeners
 
     @property
     def token(self) -> str:
         """The token whose calls it is to get."""
         return self.namespace[1:]
 
-    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+    @property
+    def listener(self) -> str:
+        # An id that a client cannot choose.
+        return self.name or f"~{self.sid[:12]}"
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._acks or ())
+
+    def send(
+        self,
+        call: Call,
+        on_ack: OnAck | None = None,
+        attempt: int | None = None,
+        encoded: dict[bool, Any] | None = None,
+    ) -> int | None:
         session = self._session()
         if session is None or self._has_left:
             raise ClientGone
+        if self.filter is not None and attempt is None and not wants(self, call):
+            raise NoListener
         ack_id = None if on_ack is None else self._await(on_ack)
         try:
-            event = request_event(call, raw=self.is_raw, attempt=attempt)
+            event = None if encoded is None else encoded.get(self.is_raw)
+            if event is None:
+                event = request_event(call, raw=self.is_raw, attempt=attempt)
+                if encoded is not None:
+                    encoded[self.is_raw] = event
             self.number = session.send(event_packets(self.namespace, event, ack_id))
             self._carrier = session
         except SessionClosed:

@@ -90,12 +90,12 @@ class LegacyEngine(Engine):
             query = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
         except ValueError:
             raise BadPacket("a query of too many parameters") from None
-        auth = {name: _value(query[name]) for name in self._option_names if name in query}
+        auth = {name: _value(name, query[name]) for name in self._option_names if name in query}
         return Packet(b"40%b,%b" % (match["namespace"], json.dumps(auth).encode()))
 
 
-def _value(text: str) -> str | int:
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text
+def _value(name: str, text: str) -> str | int:
+    return int(text) if name == "window" and re.fullmatch("[0-9]{1,9}", text) else text
 
 
 def _to_protocol_4(packet: str) -> str:

@@ -28,6 +28,7 @@ from ..errors import (
     BadAuth,
     RelayError,
     StoreUnavailable,
+    TooManyListeners,
     TooManyNamespaces,
     Unauthorized,
     UnknownToken,
@@ -66,7 +67,10 @@ RESULTS = (
     "accepted",
     *(
         error.code
-        for error in (UnknownToken, Unauthorized, BadAuth, TooManyNamespaces, StoreUnavailable, RelayError)
+        for error in (
+            *(UnknownToken, Unauthorized, BadAuth, TooManyNamespaces, TooManyListeners),
+            *(StoreUnavailable, RelayError),
+        )
     ),
 )
 REASONS = (*End, "replaced", "token_ended")
@@ -160,7 +164,11 @@ class Sockets:
         options = parse_auth(auth, self._max_window)
         if record.secret_hash is not None and not is_secret(options.get("secret"), record.secret_hash):
             raise Unauthorized("This token has a secret, and auth.secret is not it.")
+        if options.get("listeners", record.listeners) != record.listeners:
+            raise BadAuth(f"This token has listeners: {record.listeners}. A client cannot have another.")
         client.apply(options, record, self._window)
+        if record.listeners != "newest":
+            self._presence.check_room(client.token, client)
         if record.mailbox and client.mode == "notify":
             raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
         client.is_wanted = True
@@ -178,6 +186,9 @@ class Sockets:
         try:
             self._presence.attach(client.token, client)
             self._on_result(session, client.token, "accepted")
+        except TooManyListeners as error:
+            self._on_result(session, client.token, error.code)
+            client.disconnect()
         except Exception:
             log.exception("a client was not attached")
             client.disconnect()

@@ -16,10 +16,11 @@ from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
 from .names import Claim
-from .record import MODES, Counts, StoredEvent, TokenRecord, Totals
+from .record import LISTENERS, MODES, Counts, StoredEvent, TokenRecord, Totals
 from .sqlite import SQLiteStore
 
 __all__ = [
+    "LISTENERS",
     "MODES",
     "Claim",
     "Counts",
@@ -114,6 +115,7 @@ class TokenStore(Protocol):
         mailbox: bool = False,
         inspect: bool = False,
         verify: str | None = None,
+        listeners: str = "newest",
     ) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 

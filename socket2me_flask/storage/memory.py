@@ -57,6 +57,7 @@ class MemoryStore:
         mailbox: bool = False,
         inspect: bool = False,
         verify: str | None = None,
+        listeners: str = "newest",
     ) -> TokenRecord:
         with self._lock:
             if self._max_tokens and len(self._records) >= self._max_tokens:
@@ -64,7 +65,9 @@ class MemoryStore:
                 if len(self._records) >= self._max_tokens:
                     raise TooManyTokens
             expires_at = self._clock() + ttl_seconds
-            record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify)
+            record = TokenRecord(
+                token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify, listeners
+            )
             self._keep(record)
             return record
 

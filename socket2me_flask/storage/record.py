@@ -23,6 +23,10 @@ MAX_DEAD_PASSED = 100
 # client acknowledged it; `reply`, what the client's acknowledgement says.
 MODES = ("notify", "ack", "reply")
 
+# Which of the clients of a token receive a call: `newest`, the one that connected last, and the others are
+# disconnected; `all`, each of them; `one`, any one of them.
+LISTENERS = ("newest", "all", "one")
+
 
 def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
     """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
@@ -59,6 +63,7 @@ class TokenRecord:
     inspect: whether a history of its calls is kept.
     verify: the provider that signs its calls, and its secrets, as `relay/verification.py` writes them; None for a
         token whose calls need no signature.
+    listeners: which of its clients receive a call: one of `LISTENERS`.
     """
 
     token: str
@@ -69,6 +74,7 @@ class TokenRecord:
     mailbox: bool = False
     inspect: bool = False
     verify: str | None = None
+    listeners: str = "newest"
 
 
 @dataclass

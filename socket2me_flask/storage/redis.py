@@ -113,9 +113,10 @@ class RedisStore:
         mailbox: bool = False,
         inspect: bool = False,
         verify: str | None = None,
+        listeners: str = "newest",
     ) -> TokenRecord:
         expires_at = self._clock() + ttl_seconds
-        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify)
+        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify, listeners)
         ttl_ms = math.ceil(ttl_seconds * 1000)
         if not self.connection.run_script("add", token, ttl_ms, self._max_tokens, *_pairs(record)):
             raise TooManyTokens
@@ -269,6 +270,8 @@ def _pairs(record: TokenRecord) -> Iterator[Any]:
         fields["secret"] = record.secret_hash
     if record.verify is not None:
         fields["verify"] = record.verify
+    if record.listeners != "newest":
+        fields["listeners"] = record.listeners
     for pair in fields.items():
         yield from pair
 

@@ -78,6 +78,7 @@ class SQLiteStore:
         mailbox: bool = False,
         inspect: bool = False,
         verify: str | None = None,
+        listeners: str = "newest",
     ) -> TokenRecord:
         record = self._tokens.add(
             token,
@@ -87,6 +88,7 @@ class SQLiteStore:
             mailbox=mailbox,
             inspect=inspect,
             verify=verify,
+            listeners=listeners,
         )
         try:
             self.database.run(partial(self._write, record))
@@ -177,15 +179,15 @@ class SQLiteStore:
         self.mailboxes.load()
         self.history.load()
         if not self._has_tokens:
-            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify"
+            columns = "token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify, listeners"
             rows = self.database.execute(f"SELECT {columns} FROM tokens")  # noqa: S608
             self.database.report(partial(self._restore, list(map(_token, rows)), self._names.load()))
 
     def _write(self, record: TokenRecord) -> None:
         row = (record.token, record.ttl_seconds, record.expires_at, record.secret_hash, record.mode, record.mailbox)
         self.database.execute(
-            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, record.inspect, record.verify),
+            "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, record.inspect, record.verify, record.listeners),
         )
         if is_name(record.token):
             self._names.extend(record.token, record.expires_at)
@@ -209,8 +211,8 @@ class SQLiteStore:
 
 
 def _token(row: Sequence[Any]) -> TokenRecord:
-    token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify = row
-    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect), verify)
+    token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, *added = row
+    return TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, bool(mailbox), bool(inspect), *added)
 
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> SQLiteStore:

@@ -80,24 +80,30 @@ _ADD_HISTORY = f"ALTER TABLE tokens ADD COLUMN inspect INTEGER NOT NULL DEFAULT 
 # Up to version 4, tokens had no signatures.
 _ADD_VERIFY = "ALTER TABLE tokens ADD COLUMN verify TEXT;"
 
-# Up to version 5, tokens had no names.
-_ADD_NAMES = """
+# Up to version 5, tokens had no names, and the newest client of a token was its only one. `position` is the number
+# of the event up to which a listener has all of them, `seen_at` when it was last known to be connected.
+_ADD_NAMES_AND_LISTENERS = """
 CREATE TABLE names (
     name TEXT PRIMARY KEY, secret_hash BLOB NOT NULL, owner TEXT NOT NULL, held_until REAL NOT NULL,
     is_released INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX names_by_end ON names (held_until);
 CREATE INDEX released_names ON names (name) WHERE is_released;
+ALTER TABLE tokens ADD COLUMN listeners TEXT NOT NULL DEFAULT 'newest';
+CREATE TABLE listeners (
+    token TEXT NOT NULL, id TEXT NOT NULL, position INTEGER NOT NULL, seen_at REAL NOT NULL, PRIMARY KEY (token, id)
+) WITHOUT ROWID;
+CREATE INDEX listeners_by_age ON listeners (seen_at);
 """
 
 # From each version, the statements that make a file of this one. 0 is an empty file.
 MIGRATIONS = {
-    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
-    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
-    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
-    3: _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES,
-    4: _ADD_VERIFY + _ADD_NAMES,
-    5: _ADD_NAMES,
+    0: _TOKENS + _EVENTS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES_AND_LISTENERS,
+    1: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES_AND_LISTENERS,
+    2: _EVENTS_FROM_COLUMNS + _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES_AND_LISTENERS,
+    3: _ADD_HISTORY + _ADD_VERIFY + _ADD_NAMES_AND_LISTENERS,
+    4: _ADD_VERIFY + _ADD_NAMES_AND_LISTENERS,
+    5: _ADD_NAMES_AND_LISTENERS,
 }
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -246,7 +252,7 @@ def _bring_up_to_date(path: str, database: sqlite3.Connection) -> list[str]:
             for statement in MIGRATIONS[version].split(";"):
                 database.execute(statement)
         write_nothing(database)
-        for table in ("events", "history", "history_changes"):
+        for table in ("events", "listeners", "history", "history_changes"):
             database.execute(f"DELETE FROM {table} WHERE token NOT IN (SELECT token FROM tokens)")  # noqa: S608
         database.execute("DELETE FROM history_bodies WHERE position NOT IN (SELECT position FROM history)")
         database.execute("COMMIT")

@@ -27,6 +27,10 @@ class Acknowledging(WebSocket):
         ack_id = head.partition(",")[2]
         return int(ack_id) if ack_id else None, json.loads("[" + rest)[1]
 
+    def leave(self):
+        """Lose the connection."""
+        self._socket.shutdown()
+
     def acknowledge(self, ack_id, *args):
         self.send(f"43/{self.token},{ack_id}{json.dumps(args)}")
 

@@ -19,15 +19,19 @@ class FakeClient:
     bounds_calls = False
     has_room = True
     number = 0
+    listeners = "newest"
+    filter = None
+    since = 0.0
+    in_flight = 0
 
     def __init__(self):
-        self.sid = str(id(self))
+        self.sid = self.listener = str(id(self))
         self.received = []
         self.calls = []  # their paths
         self.final_events = []
         self.gone = False
 
-    def send(self, call, on_ack=None, attempt=None):
+    def send(self, call, on_ack=None, attempt=None, encoded=None):
         if self.gone:
             raise ClientGone
         self.received.append(call)
@@ -97,7 +101,7 @@ class AckClient(FakeClient):
         super().__init__()
         self.forgotten = []
 
-    def send(self, call, on_ack=None, attempt=None):
+    def send(self, call, on_ack=None, attempt=None, encoded=None):
         super().send(call)
         self.on_ack = on_ack
         return len(self.calls)

@@ -31,6 +31,7 @@ NOT_OF_THIS_API = {
     errors.MalformedRequest,  # it has no status of its own: `HEAD_ERRORS` has those
     errors.TooManyConnections,
     errors.TooManyFrames,
+    errors.TooManyListeners,
     errors.TooManyIncomplete,
     errors.TooManyNamespaces,
     errors.TooManyUnread,

@@ -111,12 +111,12 @@ def test_a_popped_token_can_be_added_again(store, clock):
 
 
 def test_a_record_says_what_was_kept(store, clock):
-    """Lifetime, end, secret, mode and who signs its calls, also after a refresh."""
-    token = new_token()
-    record = store.add(token, 60, secret_hash=b"hash", mode="reply", verify="{}")
-    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, b"hash", "reply", verify="{}")
+    """Lifetime, end, secret, mode, who signs its calls and how many receive them, also after a refresh."""
+    token, given = new_token(), {"secret_hash": b"hash", "mode": "reply", "verify": "{}", "listeners": "all"}
+    record = store.add(token, 60, **given)
+    assert record == store.get(token) == TokenRecord(token, 60, clock.now + 60, **given)
     clock.now += 10
-    expected = TokenRecord(token, 60, clock.now + 60, b"hash", "reply", verify="{}")
+    expected = TokenRecord(token, 60, clock.now + 60, **given)
     assert store.refresh(token) == store.get(token) == expected
 
 
@@ -224,7 +224,7 @@ def test_refreshing_takes_no_memory(clock):
 def test_tokens_survive_the_process(reopen, clock):
     """As they were; what expired meanwhile is found by the next sweep, what was removed is gone."""
     store = reopen()
-    record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True, verify="{}")
+    record = store.add(new_token(), 60, secret_hash=b"hash", mode="ack", mailbox=True, verify="{}", listeners="one")
     short = store.add(new_token(), 10)
     gone = store.add(new_token(), 60)
     store.remove(gone.token)
