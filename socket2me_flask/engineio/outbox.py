@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..concurrency.detached_connection import DetachedConnection
 from ..limits import Pool
-from .protocol import PING_PACKET, Codec, Packet
+from .protocol import PING_PACKET, FrameCodec, Packet
 from .websocket import CloseCode
-from .websocket_connection import Connection
 
 # What the protocols demand of the relay may exceed a full outbox by this much.
 CONTROL_BYTES = 65_536
@@ -61,9 +61,11 @@ class Outbox:
 
     _limits: OutboxLimits
     _address: str  # the one that its bytes count for
-    _codec: Codec
+    _codec: FrameCodec
     _lock: AbstractContextManager[Any]
-    connection: Connection | None = field(default=None, init=False)  # without one, polls take the packets
+    connection: DetachedConnection[Any] | None = field(
+        default=None, init=False
+    )  # without one, polls take the packets
     packets: list[Packet] = field(default_factory=lambda: _NOTHING, init=False)
     _is_corked: bool = field(default=False, init=False)
     _poll: threading.Event | None = field(default=None, init=False)  # while a poll waits for packets

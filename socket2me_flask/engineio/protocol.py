@@ -47,7 +47,14 @@ class TooManyPackets(BadPacket):
         super().__init__(f"a payload of more than {PAYLOAD_PACKETS} packets")
 
 
-class Codec(Protocol):
+class FrameCodec(Protocol):
+    """How packets are written to a connection."""
+
+    def encode_frames(self, packets: Iterable[Packet]) -> bytes:
+        """Return packets as frames, one each: of a WebSocket, if it is one."""
+
+
+class Codec(FrameCodec, Protocol):
     """How the packets of a session are written."""
 
     @property
@@ -59,9 +66,6 @@ class Codec(Protocol):
 
     def decode_payload(self, body: bytes) -> list[Packet]:
         """Return the packets in the body of a POST. Raises `BadPacket`."""
-
-    def encode_frames(self, packets: Iterable[Packet]) -> bytes:
-        """Return packets as WebSocket frames, one each."""
 
     def decode_message(self, opcode: int, payload: bytes) -> Packet:
         """Return the packet in a WebSocket message. Raises `BadPacket`."""

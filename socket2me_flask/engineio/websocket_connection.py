@@ -1,25 +1,20 @@
-"""One WebSocket on one socket: writes frames as fast as the peer reads them, and reports complete messages.
+"""One WebSocket on one socket: reads frames, and reports complete messages.
 
 Never blocks. Knows frames and sockets, not what the messages mean.
 """
 
-import contextlib
 import socket
-import ssl
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..concurrency.loop import Loop, Watch
+from ..concurrency.detached_connection import WOULD_BLOCK, ConnectionOwner, DetachedConnection
+from ..concurrency.loop import Loop
 from ..errors import RelayError, TooManyFrames, TooManyIncomplete
 from ..limits import Pool
 from .protocol import BadPacket
 from .receive_limits import ReceiveLimits
 from .websocket import CloseCode, FrameReader, Opcode, ProtocolError, close_code, close_frame, frame
-
-# What a non-blocking socket raises when it would block; with TLS, for either direction.
-WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # The size of one read, which bounds the frames in it to some 300. A frame whose head has arrived is read in larger
 # pieces. Between two reads of one connection, the other connections are read.
@@ -33,7 +28,7 @@ PONGS_PER_READ = 16
 CLIENT_CLOSED = "the client closed"
 
 
-class Owner:
+class Owner(ConnectionOwner):
     """What receives the events of a connection. By default, each is ignored."""
 
     __slots__ = ()
@@ -41,23 +36,11 @@ class Owner:
     def on_message(self, opcode: int, payload: bytes) -> None:
         """Handle a complete text or binary message. May raise `BadPacket`."""
 
-    def on_progress(self) -> None:
-        """Some of what was written is unsent: the peer reads slowly, or has just read a part."""
-
-    def on_drained(self) -> None:
-        """The peer has read all that was written: there is room for more."""
-
     def on_limit(self, error: RelayError) -> None:
         """The peer has reached a limit: reading pauses for a moment, or the connection is closed."""
 
     def on_closing(self, reason: str) -> None:
         """A close frame was written because of what the peer sent. `on_closed` follows after `abort`."""
-
-    def on_closed(self, reason: str) -> None:
-        """The socket is closed, by either side. No other event follows."""
-
-
-_NOBODY = Owner()  # of a closed connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,109 +56,39 @@ class ConnectionOptions:
     incomplete: Pool
 
 
-@dataclass(slots=True, eq=False)
-class Connection:
+class Connection(DetachedConnection[Owner]):
     """A WebSocket after its handshake."""
 
-    socket: socket.socket
-    _options: ConnectionOptions
-    _lock: AbstractContextManager[Any]  # keeps threads apart, where there are any
-    _owner: Owner
-    address: InitVar[str]  # the one that its incomplete messages count for
-    is_open: bool = field(default=True, init=False)  # until the socket is closed
-    is_closing: bool = field(default=False, init=False)  # a close frame was written
-    is_paused: bool = field(default=False, init=False)  # nothing is read: by one of the next two
-    _is_paused_by_owner: bool = field(default=False, init=False)
-    _is_throttled: bool = field(default=False, init=False)
-    _receive_limits: ReceiveLimits = field(init=False)
-    _pending: Callable[[], int] | None = field(init=False)  # where the socket speaks TLS
-    _reader: FrameReader | None = field(default=None, init=False)  # only while a message is incomplete
-    _unsent: bytes | memoryview = field(default=b"", init=False)
-    _pong_due: bytes | None = field(default=None, init=False)  # for the newest ping since the peer does not read
-    _writing: Watch | None = field(default=None, init=False)
+    __slots__ = (
+        *("_is_paused_by_owner", "_is_throttled", "_max_message_bytes"),
+        *("_pong_due", "_reader", "_receive_limits"),
+    )
 
-    def __post_init__(self, address: str) -> None:
-        self._receive_limits = ReceiveLimits(self._options.incomplete, address)
-        self._pending = getattr(self.socket, "pending", None)
+    _nobody = Owner()
 
-    @property
-    def unsent_bytes(self) -> int:
-        """What was written and the kernel has not accepted yet. While there is any, the peer is slow."""
-        return len(self._unsent)
-
-    def write(self, data: bytes) -> None:
-        """Write frames, after those that are still unsent."""
-        with self._lock:
-            if not self.is_open:
-                return
-            self._unsent = bytes(self._unsent) + data if self._unsent else data
-            if self._writing is None and not self._all_sent():
-                self._writing = self._options.loop.when_writable(self.socket, self._on_writable)
-                self._owner.on_progress()
-
-    def close(self, code: int, last: bytes = b"") -> None:
-        """Write `last` and a close frame, then nothing more. The caller ensures that `abort` follows."""
-        with self._lock:
-            if not self.is_closing:
-                self.write(last + close_frame(code))
-                self.is_closing = True
-                self._shut_when_sent()
-
-    def abort(self, reason: str = "the relay closed it") -> None:
-        """Close the socket now."""
-        with self._lock:
-            if not self.is_open:
-                return
-            self.is_open = False
-            self.is_closing = True
-            self._options.loop.leave(self)
-            if self._writing is not None:
-                self._writing.cancel()
-                self._writing = None
-            self._unsent = b""
-            self._reader = None
-            self._receive_limits.hold(0)
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
-            self.socket.close()
-            # The owner refers to this connection: the cycle would keep memory until the garbage collector runs.
-            owner, self._owner = self._owner, _NOBODY
-            owner.on_closed(reason)
-
-    def is_owned_by(self, owner: Owner) -> bool:
-        """Return whether `owner` receives the events of this connection."""
-        return self._owner is owner
-
-    def transfer_to(self, owner: Owner) -> None:
-        """Report to another owner from now on."""
-        self._owner = owner
+    def __init__(
+        self,
+        sock: socket.socket,
+        options: ConnectionOptions,
+        lock: AbstractContextManager[Any],
+        owner: Owner,
+        address: str,
+    ) -> None:
+        """`address` is the one that its incomplete messages count for."""
+        super().__init__(sock, options.loop, lock, owner)
+        self._max_message_bytes = options.max_message_bytes
+        self._is_paused_by_owner = False
+        self._is_throttled = False
+        self._receive_limits = ReceiveLimits(options.incomplete, address)
+        self._reader: FrameReader | None = None  # only while a message is incomplete
+        self._pong_due: bytes | None = None  # for the newest ping since the peer does not read
 
     def pause_reading(self, paused: bool) -> None:
-        """Read nothing until this is called with `paused=False`."""
         self._is_paused_by_owner = paused
         self._pause()
 
     def _pause(self) -> None:
-        paused = self._is_paused_by_owner or self._is_throttled
-        if paused != self.is_paused and self.is_open:
-            self.is_paused = paused
-            self._options.loop.pause(self)
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether TLS has data for the next read that the kernel's socket does not report as readable."""
-        return self._pending is not None and self.is_open and not self.is_paused and self._pending() > 0
-
-    def has_ended(self) -> bool:
-        """Return whether the peer has closed the connection and everything before that was read."""
-        if self._pending is not None or not self.is_open:
-            return not self.is_open  # TLS cannot look ahead
-        try:
-            return not self.socket.recv(1, socket.MSG_PEEK)
-        except WOULD_BLOCK:
-            return False
-        except OSError:
-            return True
+        super().pause_reading(self._is_paused_by_owner or self._is_throttled)
 
     def on_readable(self, events: int = 0) -> None:
         """Read once, and report the messages that this completes."""
@@ -193,7 +106,7 @@ class Connection:
             self.abort("the connection ended")
         elif not self.is_closing:
             if reader is None:
-                reader = FrameReader(self._options.max_message_bytes)
+                reader = FrameReader(self._max_message_bytes)
             try:
                 self._read(reader, data)
             except ProtocolError as error:
@@ -232,7 +145,7 @@ class Connection:
         if pause_seconds and not self._is_throttled and self.is_open:
             self._is_throttled = True
             self._pause()
-            self._options.loop.call_later(pause_seconds, self._end_throttling)
+            self._loop.call_later(pause_seconds, self._end_throttling)
             self._owner.on_limit(TooManyFrames())
 
     def _pong(self, pings: list[bytes]) -> None:
@@ -246,46 +159,18 @@ class Connection:
         self._pause()
 
     def _refuse(self, code: int, reason: str) -> None:
-        self._reader = None
-        self._receive_limits.hold(0)
+        self._forget_unread()
         self.close(code)
         self._owner.on_closing(reason)
 
-    def _on_writable(self) -> bool:
-        """Send what is unsent. Return whether some is left."""
-        with self._lock:
-            if not self.is_open:
-                return False
-            unsent = len(self._unsent)
-            if not self._all_sent():
-                if len(self._unsent) < unsent:
-                    self._owner.on_progress()
-                return True
-            if not self.is_closing and self.is_open:
-                if self._pong_due is not None:
-                    pong, self._pong_due = frame(Opcode.PONG, self._pong_due), None
-                    self.write(pong)
-                self._owner.on_drained()  # which may write more
-            if self._unsent:
-                return True
-            self._writing = None
-            self._shut_when_sent()
-            return False
+    def _end(self, code: int) -> bytes:
+        return close_frame(code)
 
-    def _all_sent(self) -> bool:
-        """Send what the kernel accepts. Return whether nothing is left to send."""
-        try:
-            sent = self.socket.send(self._unsent)
-        except WOULD_BLOCK:
-            return False
-        except OSError:
-            self.abort("the connection broke")
-            return True
-        self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
-        return not self._unsent
+    def _forget_unread(self) -> None:
+        self._reader = None
+        self._receive_limits.hold(0)
 
-    def _shut_when_sent(self) -> None:
-        # Half-closed, so that the peer gets what was sent: a close with something unread would discard it.
-        if self.is_closing and not self._unsent and self.is_open:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_WR)
+    def _write_due(self) -> None:
+        if self._pong_due is not None:
+            pong, self._pong_due = frame(Opcode.PONG, self._pong_due), None
+            self.write(pong)
