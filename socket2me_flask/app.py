@@ -36,6 +36,8 @@ from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
 from .relay.verification import Verification
 from .services import Services, get_services, set_services
+from .smee.fan_out import FanOut
+from .smee.streams import Streams
 from .sockets.server import Sockets, new_engine
 from .storage import open_store
 from .storage.vault import Vault
@@ -138,7 +140,8 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     sockets = Sockets(app, settings, engine, store, presence, answers)
     behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
     reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
-    lifecycle = Lifecycle(store, relay, engine, reaper, inspector)
+    streams = Streams(engine, FanOut(presence))
+    lifecycle = Lifecycle(store, relay, engine, reaper, inspector, streams)
     hosts = Hosts(settings.allowed_hosts)
     gateway = Gateway(
         behind_proxies(engine.handle_request), behind_proxies(to_flask), lifecycle, scheduler, answers, hosts
@@ -152,6 +155,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
             store=store,
             relay=relay,
             sockets=sockets,
+            streams=streams,
             reaper=reaper,
             scheduler=scheduler,
             lifecycle=lifecycle,

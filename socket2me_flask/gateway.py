@@ -20,6 +20,9 @@ HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")
 # What a process serves that is about to end.
 _PATHS_TO_THE_END = ("/healthz", "/metrics")
 
+# Where streams are asked for. Any answer but 200 ends their clients for good: `api/smee.py` has one for them.
+_STREAMS_PATH = "/smee/"
+
 # Where calls go.
 _CALL_PATHS = ("/v1/go/", "/go/")
 
@@ -79,7 +82,7 @@ class Gateway:
             response = self._refuse(UnknownHost(), environ, start_response)
         elif path.startswith(ENGINE_PATH):
             response = self._to_engine(environ, start_response)
-        elif (lifecycle.is_closed and path not in _PATHS_TO_THE_END) or (
+        elif (lifecycle.is_closed and not _is_served_to_the_end(path, environ)) or (
             lifecycle.is_draining and path == "/readyz"
         ):
             self.calls_refused += path.startswith(_CALL_PATHS)
@@ -111,3 +114,7 @@ def _with_request_id(start_response: "StartResponse") -> "StartResponse":
         return start_response(status, [*headers, (request_id.HEADER, request_id.current())], *error)
 
     return start
+
+
+def _is_served_to_the_end(path: str, environ: "WSGIEnvironment") -> bool:
+    return path in _PATHS_TO_THE_END or (path.startswith(_STREAMS_PATH) and environ["REQUEST_METHOD"] == "GET")

@@ -15,6 +15,7 @@ from socket2me.inspector.http import Inspector
 from .engineio import Engine
 from .relay.reaper import Reaper
 from .relay.relay import Relay
+from .smee.streams import Streams
 from .storage import TokenStore
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,20 @@ class Lifecycle:
     """Starts, drains and stops one relay. `in_flight` is the number of calls that are being served."""
 
     def __init__(
-        self, store: TokenStore, relay: Relay, engine: Engine, reaper: Reaper, inspector: Inspector
+        self,
+        store: TokenStore,
+        relay: Relay,
+        engine: Engine,
+        reaper: Reaper,
+        inspector: Inspector,
+        streams: Streams,
     ) -> None:
         self._store = store
         self._relay = relay
         self._engine = engine
         self._reaper = reaper
         self._inspector = inspector
+        self._streams = streams
         self._lock = threading.Lock()
         self.state = State.BUILT
         self.in_flight = 0
@@ -106,6 +114,7 @@ class Lifecycle:
     def disconnect_clients(self) -> None:
         """Close every client's transport, such that it reconnects, to the next process. Waits for nothing."""
         self._engine.drain()
+        self._streams.drain()
 
     def stop(self) -> None:
         """Close the store: what it still has to write is written."""

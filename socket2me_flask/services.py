@@ -19,6 +19,7 @@ from .limits import AtOnce, Rate
 from .relay.reaper import Reaper
 from .relay.relay import Relay
 from .relay.verification import Verification
+from .smee.streams import Streams
 from .sockets.server import Sockets
 from .storage import TokenStore
 
@@ -40,6 +41,7 @@ class Services:
     store: TokenStore
     relay: Relay
     sockets: Sockets
+    streams: Streams
     reaper: Reaper
     scheduler: Scheduler
     lifecycle: Lifecycle

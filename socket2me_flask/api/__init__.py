@@ -3,7 +3,7 @@
 from flask import Flask
 from werkzeug.routing import BaseConverter, PathConverter
 
-from . import error_handlers, events, forward, health, inspector, legacy, openapi, page, tokens
+from . import error_handlers, events, forward, health, inspector, legacy, openapi, page, smee, tokens
 
 
 class _AnyPath(PathConverter):
@@ -28,6 +28,7 @@ def register(app: Flask, *, serves_legacy: bool, serves_metrics: bool) -> None:
     app.register_blueprint(events.blueprint, url_prefix="/v1")
     app.register_blueprint(forward.blueprint, url_prefix="/v1")
     app.register_blueprint(inspector.blueprint, url_prefix="/v1/tokens/<token>")
+    app.register_blueprint(smee.blueprint)
     app.register_blueprint(page.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(openapi.blueprint)

@@ -36,10 +36,15 @@ blueprint = Blueprint("forward", __name__)
 @blueprint.route("/go/<anypath:tail>", methods=METHODS, provide_automatic_options=False)
 def forward(tail: str) -> Response:
     """Forward the call."""
-    environ = request.environ
-    target = parse_target(_raw_target(environ))
+    target = parse_target(_raw_target(request.environ))
     if target is None:
         raise UnknownToken
+    return forward_call(target)
+
+
+def forward_call(target: "Target") -> Response:
+    """Forward the call that the request is, to a target."""
+    environ = request.environ
     address = environ.get("werkzeug.proxy_fix.orig", environ).get("REMOTE_ADDR") or ""
     answer = get_services().forwarder.forward(
         target, environ["REQUEST_METHOD"], partial(_headers, environ), EnvironBody(environ), address

@@ -100,6 +100,8 @@ ERRORS: Mapping[str, tuple[type[RelayError], ...]] = {
     "Request": (*_HISTORY, errors.UnknownRequest),
     "Replay": (*_HISTORY, *_BODY, errors.UnknownRequest, errors.BadRequest),
     "Stream": (*_HISTORY, errors.BadFilter, errors.TooManyStreams),
+    "Listen": (*_STORE, errors.UnknownToken, errors.BadRequest),
+    "Post": (*_STORE, errors.UnknownToken, errors.Forbidden),
     "File": (*_ANY, errors.UnknownFile),
     "Call": (
         *_STORE,
@@ -166,6 +168,14 @@ _PATH = {
     "schema": {"type": "string"},
 }
 
+_CHANNEL_KEY = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "description": "The last part of the URL that `/smee/new` redirects to.",
+    "schema": {"type": "string"},
+}
+
 _NO_KEY: list[Json] = []
 _MAY_NEED_KEY: list[Json] = [{}, {"apiKey": []}]
 _MAY_NEED_SECRET: list[Json] = [{}, {"secret": []}]
@@ -180,6 +190,7 @@ def build(settings: Settings, *, keeps_mailboxes: bool) -> Json:
         **_event_paths(),
         **_history_paths(),
         **_call_paths("/v1", "call", "Forward a call to the client of a token."),
+        **_channel_paths(),
         **_other_paths(),
     }
     if settings.metrics_key is not None:
@@ -205,6 +216,7 @@ def build(settings: Settings, *, keeps_mailboxes: bool) -> Json:
             {"name": "calls", "description": "What callers of an app do."},
             {"name": "events", "description": "What is in the mailbox of a token."},
             {"name": "history", "description": "The calls for a token with `inspect`, live, and sent again."},
+            {"name": "channels", "description": "For the clients of smee.io and of gosmee: docs/smee.md."},
             {"name": "operations", "description": "For those who run the relay."},
             {"name": "original", "description": "The URLs of the original, if SOCKET2ME_LEGACY_CLIENTS is on."},
         ],
@@ -571,6 +583,57 @@ def _call_paths(prefix: str, name: str, summary: str) -> Json:
             },
         }
         for tail, parameters in tails.items()
+    }
+
+
+def _channel_paths() -> Json:
+    stream: Json = {"text/event-stream": {"schema": {"type": "string"}}}
+    page: Json = {"text/html": {"schema": {"type": "string"}}}
+    later = "What is temporary is answered by a stream that ends at once, and says when to connect again."
+    return {
+        "/smee/new": {
+            "get": _operation(
+                "newChannel",
+                "channels",
+                "Make a channel.",
+                "It is a token, and counts as one. smee-client asks by `HEAD`.",
+                {307: {"description": "The URL to listen at.", "headers": {"Location": _header("/smee/...")}}},
+                "New",
+                security=_MAY_NEED_KEY,
+            ),
+        },
+        "/smee/{key}": {
+            "parameters": [_CHANNEL_KEY],
+            "get": _operation(
+                "channel",
+                "channels",
+                "The events of a channel, as smee.io sends them.",
+                f"Without `Accept: text/event-stream` a page that shows how to use the channel. {later}",
+                {200: {"description": "A stream, or the page.", "content": stream | page}},
+                "Listen",
+            ),
+            "post": _operation(
+                "postToChannel",
+                "channels",
+                "Forward a call to an open channel.",
+                "With SOCKET2ME_SMEE_OPEN_CHANNELS a call to a token without a secret is answered as one to "
+                "`/v1/go/{token}`. The URL of any other channel is for listening: `403` says where to post.",
+                {200: _text("A client was sent the call.")},
+                "Post",
+                requestBody={"required": False, "content": {"*/*": {"schema": {}}}},
+            ),
+        },
+        "/smee/events/{key}": {
+            "parameters": [_CHANNEL_KEY],
+            "get": _operation(
+                "channelEvents",
+                "channels",
+                "The events of a channel, as gosmee's server sends them.",
+                f"gosmee's client asks for `.../events/X` when it is given `.../X`. {later}",
+                {200: {"description": "A stream.", "content": stream}},
+                "Listen",
+            ),
+        },
     }
 
 

@@ -32,7 +32,7 @@ def new() -> Response:
         raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")
     token = ""
     if request.method != "HEAD":  # which would throw the token away
-        _check_who_asks()
+        check_who_asks()
         token = services.relay.issue(services.settings.token_expire_seconds).token
     if prefers(request.headers.get("Accept", ""), "application/json", "text/plain"):
         return jsonify(token)
@@ -45,7 +45,7 @@ def new_with_secret() -> Response:
     services = get_services()
     options = parse_options(services.bodies.read(EnvironBody(request.environ), MAX_OPTIONS_BYTES))
     name = names.parse_name(options["name"], services.settings) if "name" in options else None
-    key = _check_who_asks(needs_key=name is None)
+    key = check_who_asks(needs_key=name is None)
     ttl_seconds = _ttl_seconds(options.get("ttl_seconds"))
     verify = partial(services.verification.new, given=options["verify"]) if "verify" in options else None
     if name is not None:
@@ -116,7 +116,7 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-def _check_who_asks(*, needs_key: bool = True) -> str | None:
+def check_who_asks(*, needs_key: bool = True) -> str | None:
     """Return the API key that the caller gives. Raise unless it may have a token now."""
     services = get_services()
     settings = services.settings

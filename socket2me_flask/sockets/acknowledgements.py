@@ -5,6 +5,7 @@ Knows Socket.IO packets and who waits for which id; what an acknowledgement mean
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +62,7 @@ class Acknowledgements:
         incomplete.attachments.append(data)
         if len(incomplete.attachments) == incomplete.expected:
             self.drop(transport_id)
-            args = _with_attachments(_arguments(incomplete.args), incomplete.attachments)
+            args = with_attachments(_arguments(incomplete.args), incomplete.attachments)
             incomplete.client.acknowledge(incomplete.ack_id, args)
         else:
             self._hold(transport_id, incomplete, len(data))
@@ -129,12 +130,12 @@ def _arguments(text: str) -> list[Any]:
     return args
 
 
-def _with_attachments(value: Any, attachments: list[bytes]) -> Any:
+def with_attachments(value: Any, attachments: Sequence[Any]) -> Any:
     """Return a value with its attachments in the places that it has for them."""
     if isinstance(value, list):
-        return [_with_attachments(item, attachments) for item in value]
+        return [with_attachments(item, attachments) for item in value]
     if isinstance(value, dict):
         if value.get("_placeholder") is True:
             return attachments[value["num"]]
-        return {key: _with_attachments(item, attachments) for key, item in value.items()}
+        return {key: with_attachments(item, attachments) for key, item in value.items()}
     return value

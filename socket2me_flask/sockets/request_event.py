@@ -88,11 +88,11 @@ def request_event(call: Call, *, raw: bool = False, attempt: int | None = None) 
     With `raw`, `body` is the exact bytes and nothing is parsed: `params` holds the query and the token. `attempt`
     says how often it was sent from a mailbox, this time included.
     """
-    collect = nest if call.is_legacy else _collect
+    collect = nest if call.is_legacy else collect_pairs
     if raw:
-        body = _Body.unparsed(call.body)
+        body = ParsedBody.unparsed(call.body)
     else:
-        body = _parse_body(call.body, call.headers.get("content-type", ""), collect)
+        body = parse_body(call.body, call.headers.get("content-type", ""), collect)
     query = collect(parse_qsl(call.query, keep_blank_values=True, errors="replace")) if call.query else {}
     if body.attachments:
         # A client would take such a member for a place where bytes belong; the query as it was sent has it.
@@ -136,7 +136,7 @@ _Collect = Callable[[Iterable[tuple[str, str]]], dict[str, Any]]
 
 
 @dataclass(slots=True)
-class _Body:
+class ParsedBody:
     """A body as the request object carries it: its value, what it adds to `params`, and its bytes."""
 
     value: Any
@@ -144,13 +144,14 @@ class _Body:
     attachments: tuple[bytes, ...] = ()
 
     @classmethod
-    def unparsed(cls, body: bytes) -> "_Body":
+    def unparsed(cls, body: bytes) -> "ParsedBody":
         return cls(_placeholder(0), attachments=(body,))
 
 
-def _parse_body(body: bytes, content_type: str, collect: _Collect) -> _Body:
+def parse_body(body: bytes, content_type: str, collect: _Collect) -> ParsedBody:
+    """Read a body as its type says. `collect` makes an object of the names and values of a form."""
     if not body:
-        return _Body(None)
+        return ParsedBody(None)
     mimetype, boundary = media_type(content_type[:MAX_CONTENT_TYPE_CHARACTERS])
     parsed = None
     if mimetype == "application/json" or mimetype.endswith("+json"):
@@ -163,10 +164,10 @@ def _parse_body(body: bytes, content_type: str, collect: _Collect) -> _Body:
         return parsed
     if _TEXTUAL.fullmatch(mimetype):
         try:
-            return _Body(body.decode())
+            return ParsedBody(body.decode())
         except UnicodeDecodeError:
             pass
-    return _Body.unparsed(body)
+    return ParsedBody.unparsed(body)
 
 
 @lru_cache(maxsize=128)  # providers send few; a caller can send any
@@ -175,7 +176,7 @@ def media_type(content_type: str) -> tuple[str, str]:
     return mimetype.lower(), options.get("boundary", "")
 
 
-def _parse_json(body: bytes) -> _Body | None:
+def _parse_json(body: bytes) -> ParsedBody | None:
     """Return a JSON body, or None where it is not JSON (RFC 8259), not UTF-8, or more than clients can parse."""
     body = body.removeprefix(_UTF8_BOM)
     try:
@@ -191,7 +192,7 @@ def _parse_json(body: bytes) -> _Body | None:
         return None
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and json_depth(body) > MAX_JSON_DEPTH:
         return None
-    return _Body(msgspec.Raw(body), params)
+    return ParsedBody(msgspec.Raw(body), params)
 
 
 def _has_long_integer(json: bytes) -> bool:
@@ -240,7 +241,7 @@ _PEAKS = bytes(map(_peak, range(256)))
 _DIGITS_AS_ZEROS = bytes.maketrans(b"0123456789", b"0000000000")
 
 
-def _parse_form(body: bytes, collect: _Collect) -> _Body | None:
+def _parse_form(body: bytes, collect: _Collect) -> ParsedBody | None:
     """Return an urlencoded form, or None where it has too many fields, escapes or stray percent signs, or no UTF-8.
 
     `collect` makes an object of names and values.
@@ -255,7 +256,7 @@ def _parse_form(body: bytes, collect: _Collect) -> _Body | None:
         fields = collect(_form_pairs(escaped))
     except ValueError:
         return None
-    return _Body(fields, fields)
+    return ParsedBody(fields, fields)
 
 
 def _form_pairs(body: bytes) -> Iterator[tuple[str, str]]:
@@ -281,7 +282,7 @@ def _unquoted(data: bytes) -> str:
 _STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
+def _parse_multipart(body: bytes, boundary: str) -> ParsedBody | None:
     """Return a multipart form, or None where it can't be read or its files don't fit into a message.
 
     A field is text. A file is `{"filename", "content_type", "data"}` with its bytes as `data`; files are
@@ -294,7 +295,7 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
         form, files = parser.parse(BytesIO(body), boundary.encode(), len(body))
     except (ValueError, HTTPException):
         return None
-    fields = _collect(form.items(multi=True))
+    fields = collect_pairs(form.items(multi=True))
     if b"\xef\xbf\xbd" not in body and _has_replacement(form):
         return None  # Werkzeug put it where a field is not text in its charset: that would be a loss
     attachments: list[bytes] = []
@@ -303,10 +304,10 @@ def _parse_multipart(body: bytes, boundary: str) -> _Body | None:
         data = _placeholder(len(attachments))
         uploads.append((name, {"filename": file.filename, "content_type": file.content_type, "data": data}))
         attachments.append(file.stream.read())
-    members = _collect([*form.items(multi=True), *uploads])
+    members = collect_pairs([*form.items(multi=True), *uploads])
     if None in members or len(attachments) > MAX_ATTACHMENTS or (attachments and _PLACEHOLDER in members):
         return None  # a part without a name, or what a message cannot hold
-    return _Body(members, fields, tuple(attachments))
+    return ParsedBody(members, fields, tuple(attachments))
 
 
 def _has_replacement(form: Any) -> bool:
@@ -344,7 +345,7 @@ def _placeholder(num: int) -> dict[str, Any]:
     return {_PLACEHOLDER: True, "num": num}
 
 
-def _collect(pairs: Any) -> dict[str, Any]:
+def collect_pairs(pairs: Any) -> dict[str, Any]:
     """Return pairs as an object. A key that comes several times has the list of its values."""
     lists: dict[str, list[Any]] = {}
     for key, value in pairs:

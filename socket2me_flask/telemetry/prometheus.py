@@ -64,6 +64,11 @@ class _Collector:
         yield _counter(
             "disconnects", "Clients that were disconnected, by reason.", _labelled(sockets.disconnects), ["reason"]
         )
+        streams = services.streams
+        yield _counter("streams_opened", "Streams of channels that were opened.", {(): streams.opened})
+        yield _counter(
+            "streams_ended", "Streams of channels that ended, by reason.", _labelled(streams.ended), ["reason"]
+        )
         limits = Counter(dict.fromkeys(_LIMITS, 0))
         limits.update(services.answers.limits_reached)
         redelivered = dead_lettered = 0
@@ -118,6 +123,7 @@ class _Collector:
         services = self._services
         relay, engine = services.relay, services.sockets.engine
         yield _gauge("clients", "Clients that are attached to a token, at this process.", len(relay.presence))
+        yield _gauge("streams", "Streams of channels that are open, at this process.", len(services.streams))
         yield _gauge(
             "held_calls", "Calls that wait for a client, at this process.", relay.presence.held.requests.used
         )

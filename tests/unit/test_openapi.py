@@ -129,15 +129,17 @@ def test_what_any_request_may_be_answered(app, monkeypatch):
     monkeypatch.setattr(services.hosts, "_allowed", frozenset({"relay.example"}))
     http = app.test_client()
     for (path, method), operation in operations(described).items():
-        url = path.format(token="x", path="y", event_id="1-1", request_id="1-1", name="index.html")
+        url = path.format(token="x", path="y", event_id="1-1", request_id="1-1", name="index.html", key="z")
         expected = 421 if "421" in operation["responses"] else 200
         assert http.open(url, method=method).status_code == expected, (path, method)
         assert {"400", "500", "503"} <= set(operation["responses"])
     monkeypatch.setattr(services.hosts, "_allowed", frozenset())
     services.lifecycle.is_closed = True
     for path, method in operations(described):
-        answer = http.open(path, method=method)
-        assert answer.status_code == (200 if path == "/healthz" else 503)
+        answer = http.open(path, method=method.upper())
+        # Any answer but 200 ends the client of a stream.
+        is_stream = (path, method) == ("/smee/events/{key}", "get")
+        assert answer.status_code == (200 if path == "/healthz" or is_stream else 503)
 
 
 class Scenarios:
@@ -242,6 +244,7 @@ def scenarios(tmp_path_factory):
     seen.call("GET", "/v1/refresh/{token}", token=plain)
     seen.call("GET", "/v1/new", headers={"Sec-Purpose": "prefetch"})
     seen.call("POST", "/v1/new", headers={"Sec-Purpose": "prefetch"})
+    channels(seen)
     seen.call("POST", "/v1/new", data=b"{")
     seen.call("POST", "/v1/new", data=b" " * 5000)
     seen.call("POST", "/v1/new", input_stream=Late(b"later"))
@@ -279,13 +282,27 @@ def scenarios(tmp_path_factory):
     seen.on(API_KEYS=("key",), RATE_LIMIT_NEW=limits.parse("3/hour"))
     for method in ("GET", "POST", "GET", "POST"):
         seen.call(method, "/v1/new")
-    seen.on(RATE_LIMIT_NEW=limits.parse("1/hour"))
-    for _ in range(2):
-        seen.call("GET", "/v1/new")
+    seen.on(API_KEYS=("key",))
+    seen.call("GET", "/smee/new")
+    for path in ("/v1/new", "/smee/new"):
+        seen.on(RATE_LIMIT_NEW=limits.parse("1/hour"))
+        for _ in range(2):
+            seen.call("GET", path)
     seen.on(LEGACY_CLIENTS=False, METRICS_KEY="key")
     for key in (None, "key"):
         seen.call("GET", "/metrics", key)
     return seen.observed
+
+
+def channels(seen):
+    """Make a channel, listen and post, in all the ways that have a status of their own."""
+    seen.call("GET", "/smee/new", headers={"Sec-Purpose": "prefetch"})
+    key = seen.call("GET", "/smee/new").headers["Location"].rpartition("/")[2]
+    for known in (key, "none"):
+        seen.call("GET", "/smee/{key}", key=known)
+        seen.call("POST", "/smee/{key}", key=known)
+    seen.call("HEAD", "/smee/events/{key}", key=key)
+    seen.call("GET", "/smee/events/{key}", key="none")
 
 
 def _closed_watch(watches, token):
@@ -363,6 +380,10 @@ def test_described_statuses_exist(scenarios):
     elsewhere = {
         ("/v1/go/{token}", 410),  # tests/live/test_delivery.py: an event is dropped while its caller waits
         ("/v1/go/{token}/{path}", 410),
+        ("/smee/{key}", 400),  # tests/live/test_smee.py: a request for a stream that has a body
+        ("/smee/events/{key}", 400),
+        ("/smee/events/{key}", 200),  # a stream that does not end
+        ("/smee/{key}", 200),  # of an open channel
     }
     for (path, method), operation in operations(document(create_app({"METRICS_KEY": "key"}))).items():
         if method in ("head", "options") or operation["tags"] == ["original"]:

@@ -1,0 +1,182 @@
+"""One stream, as `relay/` knows a client: it accepts calls. It never says what it has."""
+
+import secrets
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..concurrency.detached_connection import ConnectionOwner
+from ..engineio.outbox import EngineFull, MessageTooLarge, Outbox, OutboxFull
+from ..engineio.protocol import Packet
+from ..engineio.websocket import CloseCode
+from ..errors import ClientDoesNotRead, ClientGone, ClientTooSlow, EventTooLarge, TooManyQueued
+from ..relay.call import Call
+from ..relay.delivery import Answering, OnAck
+from .frames import PING, READY, RETRY_MS, retry
+from .stream_connection import StreamCodec, StreamConnection
+
+if TYPE_CHECKING:
+    from .streams import Streams
+
+# Callers of `/go` do not wait for a stream.
+_SILENT = Answering()
+_SILENT.is_silent = True
+
+_PING, _READY = Packet(PING), Packet(READY)
+
+
+class Stream(ConnectionOwner):
+    """A stream of one channel: what `relay.Client` asks for.
+
+    Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
+
+    is_exact: it has gosmee's form.
+    """
+
+    __slots__ = (
+        *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_streams"),
+        *("answering", "is_exact", "number", "sid", "token"),
+    )
+
+    def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
+        self._streams = streams
+        self._address = address
+        self._lock = streams.engine.loop.lock()
+        self._outbox = Outbox(streams.engine.outbox_limits, address, codec, self._lock)
+        self._is_open = True
+        self._has_progressed = False
+        self.token = token
+        self.is_exact = is_exact
+        self.sid = secrets.token_urlsafe(12)
+        self.answering: Answering | None = _SILENT
+        self.number = 0
+
+    # What `relay.Client` asks for
+
+    mode = "notify"
+    window = 1
+    bounds_calls = False
+    has_room = True
+
+    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+        packet = self._streams.packet_of(call, is_exact=self.is_exact)
+        with self._lock:
+            if not self._is_open:
+                raise ClientGone
+            try:
+                self.number = self._outbox.add([packet])
+            except EngineFull:
+                raise TooManyQueued from None
+            except MessageTooLarge:
+                raise EventTooLarge from None
+            except OutboxFull:
+                error = ClientTooSlow()
+                self._streams.end_slow(self, error)
+                raise error from None
+        return None
+
+    def forget(self, ack_id: int | None) -> None:
+        pass
+
+    def flush(self) -> None:
+        with self._lock:
+            self._outbox.flush()
+            if not self._is_open:
+                raise ClientGone
+
+    def has_lost(self, number: int) -> bool:
+        return self._outbox.has_lost(number)
+
+    def tell_dropped(self, event_id: str) -> None:
+        pass
+
+    def disconnect(self, final_event: str | None = None) -> None:
+        self._streams.note_end(final_event or "token_ended")
+        self.close()
+
+    def drop_connection(self) -> None:
+        self.close()
+
+    # Its connection
+
+    def connect(self, connection: StreamConnection, head: bytes) -> None:
+        """Send over `connection` from now on: first `head`, the response's."""
+        self._outbox.connection = connection
+        connection.write(head)
+        self._send_control(_READY)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body of the response, until the stream ends."""
+        try:
+            yield READY
+            while self._is_open or self._outbox.packets:
+                waiter = self._begin_wait()
+                if waiter is not None and not waiter.wait(self._streams.ping_seconds):
+                    yield PING
+                    continue
+                with self._lock:
+                    self._outbox.end_poll()
+                    packets = self._outbox.take_for_poll()
+                if packets:
+                    yield b"".join([packet.data for packet in packets])
+        finally:
+            self.abort()
+
+    def _begin_wait(self) -> threading.Event | None:
+        with self._lock:
+            return self._outbox.begin_poll() if self._is_open else None
+
+    def ping(self) -> None:
+        """Send a ping, or end a stream that has read nothing since the last."""
+        with self._lock:
+            if not self._is_open:
+                return
+            if not self._outbox.unsent_bytes:
+                self._send_control(_PING)
+            elif not self._has_progressed:
+                self._streams.end_slow(self, ClientDoesNotRead())
+                return
+            self._has_progressed = False
+        self._streams.pings.add(self)
+
+    def on_progress(self) -> None:
+        self._has_progressed = True
+        self._outbox.count()
+
+    def on_drained(self) -> None:
+        with self._lock:
+            self._outbox.on_drained()
+            self.on_progress()
+
+    def on_closed(self, reason: str) -> None:
+        if self._is_open:
+            self._streams.note_end("connection_lost")
+        self.abort()
+
+    def close(self) -> None:
+        """End the stream: what is queued is sent first, and its client connects again."""
+        with self._lock:
+            if self._is_open:
+                self._outbox.add_control(Packet(retry(RETRY_MS / 1000)))
+                self._leave()
+                self._outbox.release_poll()
+                self._outbox.close(CloseCode.NORMAL)
+                if self._outbox.connection is not None:
+                    self._streams.closing.add(self)
+
+    def abort(self) -> None:
+        """End the stream and its connection at once."""
+        with self._lock:
+            self._leave()
+            self._outbox.release_poll()
+            self._outbox.abort()
+            self._streams.closing.discard(self)
+
+    def _send_control(self, packet: Packet) -> None:
+        self._outbox.add_control(packet)
+        self._outbox.flush()
+
+    def _leave(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._streams.left(self, self._address)

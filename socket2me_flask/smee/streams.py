@@ -1,0 +1,124 @@
+"""All streams of this process: how one begins, what they have in common, and their end."""
+
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..engineio import Engine
+from ..engineio.protocol import Packet
+from ..errors import RelayError
+from ..limits import address_key
+from ..relay.call import Call
+from .frames import gosmee_message, smee_message
+from .stream import Stream
+from .stream_connection import Chunks, Plain, StreamConnection
+
+# The most seconds between two pings. Proxies close connections that stay silent, some after 30 s.
+PING_SECONDS = 20
+
+# How long a client may take to close a stream that has ended.
+CLOSE_SECONDS = 2
+
+# Why streams end, for the metrics.
+ENDS = ("connection_lost", "too_slow", "token_ended", "replaced", "draining")
+
+_CHUNKS, _PLAIN = Chunks(), Plain()
+
+
+class Streams:
+    """Opens streams, and knows those that are open."""
+
+    def __init__(self, engine: Engine, presence: Any) -> None:
+        self.engine = engine
+        self.ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
+        self.pings = engine.timer(self.ping_seconds, Stream.ping)
+        self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
+        # How long a peer may leave something unacknowledged that was sent: then it is gone.
+        self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
+        self._presence = presence
+        self._open: set[Stream] = set()
+        self._last: tuple[str, bool, Packet] | None = None  # the call that was encoded last
+        self.opened = 0
+        self.ended = dict.fromkeys(ENDS, 0)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(
+        self, environ: dict[str, Any], token: str, head: Sequence[tuple[str, str]], *, is_exact: bool
+    ) -> Exception | Iterator[bytes]:
+        """Begin the stream of a request.
+
+        Return what the request raises to end without an answer, or, where the server keeps its sockets, the body
+        of the response. `head` are the headers. Raises `ShuttingDown`, `BadRequest`, and what `Admission.admit`
+        does.
+        """
+        engine = self.engine
+        engine.admission.check()
+        address = sys.intern(address_key(environ.get("REMOTE_ADDR", "")))
+        engine.admission.admit(address)
+        is_chunked = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+        codec = _CHUNKS if is_chunked else _PLAIN
+        stream = Stream(self, token, address, codec, is_exact=is_exact)
+        self._open.add(stream)
+        self.opened += 1
+        try:
+            if "socket2me.connection" not in environ:
+                self._presence.attach(token, stream)
+                return stream.pieces()
+            connection = StreamConnection(
+                engine.loop.detach_socket(environ), engine.loop, engine.loop.lock(), stream
+            )
+            connection.codec = codec
+            with contextlib.suppress(OSError):  # a Unix socket has no such option
+                connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._gone_after_ms)
+            stream.connect(connection, _head(head, is_chunked=is_chunked))
+            self.pings.add(stream)
+            end = engine.loop.watch(connection)
+            self._presence.attach(token, stream)
+        except BaseException:
+            stream.abort()
+            raise
+        return end
+
+    def packet_of(self, call: Call, *, is_exact: bool) -> Packet:
+        """Return a call as an event, which is made once for all streams of its channel."""
+        last = self._last
+        if last is not None and last[0] == call.id and last[1] == is_exact:
+            return last[2]
+        packet = Packet(gosmee_message(call) if is_exact else smee_message(call))
+        self._last = (call.id, is_exact, packet)
+        return packet
+
+    def note_end(self, end: str) -> None:
+        """Count the end of a stream."""
+        self.ended[end] += 1
+
+    def end_slow(self, stream: Stream, error: RelayError) -> None:
+        """End a stream that does not read, and say which limit it has reached."""
+        self.engine.note(error)
+        self.note_end("too_slow")
+        stream.abort()
+
+    def left(self, stream: Stream, address: str) -> None:
+        """Forget a stream that has ended. Waits for nothing: its client is detached in the background."""
+        self._open.discard(stream)
+        self.pings.discard(stream)
+        self.engine.admission.release(address)
+        self.engine.start_background_task(self._presence.detach, stream.token, stream)
+
+    def drain(self) -> None:
+        """End all streams, so that their clients connect again, to the next process."""
+        for number, stream in enumerate(list(self._open), 1):
+            self.note_end("draining")
+            stream.close()
+            if number % 100 == 0:
+                self.engine.sleep(0)
+
+
+def _head(headers: Sequence[tuple[str, str]], *, is_chunked: bool) -> bytes:
+    framing = [("Transfer-Encoding", "chunked")] if is_chunked else []
+    lines = [f"{name}: {value}" for name, value in (*headers, *framing, ("Connection", "close"))]
+    return "\r\n".join([f"HTTP/1.{is_chunked:d} 200 OK", *lines, "\r\n"]).encode("latin-1")

@@ -1,0 +1,106 @@
+"""Channels, and who listens at them: stock clients from npm, and a reader of frames."""
+
+import http.client
+import json
+import socket
+import subprocess
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from tests.support.servers import DEADLINE_SECONDS, ROOT, Listener, Server, with_bytes
+
+EVENT_STREAM = "text/event-stream"
+
+
+class Channel:
+    """A channel of a relay. `key` is who may listen, `token` who may post."""
+
+    def __init__(self, server: Server) -> None:
+        answer = requests.head(f"{server.url}/smee/new", allow_redirects=False, timeout=DEADLINE_SECONDS)
+        assert answer.status_code == 307, answer.text
+        self.url = answer.headers["Location"]
+        self.key = self.url.rpartition("/")[2]
+        self.token = self.key.partition("-")[0]
+        server.giveaways |= {self.token, self.key}
+
+
+class StreamReader:
+    """The stream of a channel. `next` returns the next event, its fields by name."""
+
+    def __init__(self, server: Server, path: str, **headers: str) -> None:
+        connection = self._connection = http.client.HTTPConnection(
+            "127.0.0.1", server.port, timeout=DEADLINE_SECONDS
+        )
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers={"Accept": EVENT_STREAM} | sent)
+        self.socket: socket.socket = connection.sock  # the response takes it
+        self.response = connection.getresponse()
+        self.status = self.response.status
+
+    def next(self) -> dict[str, str] | None:
+        """Return the next event; None at the end of the stream."""
+        fields: dict[str, str] = {}
+        while line := self.response.readline().decode().removesuffix("\n"):
+            name, _, value = line.partition(": ")
+            assert name not in fields
+            fields[name] = value
+        return fields or None
+
+    def message(self) -> dict[str, Any]:
+        """Return the data of the next event that is no control event."""
+        while (event := self.next()) is not None and "event" in event:
+            pass
+        assert event is not None, "the stream ended"
+        return json.loads(event["data"])
+
+    def close(self) -> None:
+        self.response.close()
+        self._connection.close()
+
+    def __enter__(self) -> "StreamReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class StockClient(Listener):
+    """A program of `tests/js`, around a package from npm."""
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        super().__init__()
+        self.process = subprocess.Popen(
+            ["node", program, *arguments],
+            cwd=ROOT / "tests" / "js",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.output: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.output.append(line)
+            if line.startswith('{"token":"smee"'):
+                said = json.loads(line)
+                self.hear(said["event"], *with_bytes(said["data"]))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.close()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=DEADLINE_SECONDS)
+        self._reader.join()
+        self.process.stdout.close()
+
+
+def path_of(url: str) -> str:
+    return urlsplit(url).path

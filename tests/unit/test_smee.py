@@ -1,0 +1,264 @@
+"""Channels without a server: keys, events, and what is answered before a stream begins."""
+
+import json
+from urllib.parse import urlsplit
+
+import pytest
+
+from socket2me_flask import create_app, get_services
+from socket2me_flask.errors import StoreUnavailable
+from socket2me_flask.relay.call import Call
+from socket2me_flask.smee.channel_keys import ChannelKey, parse_key
+from socket2me_flask.smee.frames import PING, READY, gosmee_message, smee_message
+from tests.support.smee import EVENT_STREAM
+
+SECRET = f"s2m_{'A-_9' * 10}abc"
+LISTENS = {"Accept": EVENT_STREAM}
+
+
+def call(body: bytes = b"", content_type: str = "", query: str = "", **headers: str) -> Call:
+    sent = headers | ({"content-type": content_type} if content_type else {})
+    return Call("t" * 24, "POST", "/a", query, sent, body, 1700000000.1234, id="v2ab-1", request_id="r1")
+
+
+def data_of(event: bytes) -> dict:
+    id_line, data, *end = event.decode().split("\n")
+    assert (id_line, end) == ("id: v2ab-1", ["", ""])
+    return json.loads(data.removeprefix("data: "))
+
+
+@pytest.mark.parametrize("token", ["t" * 24, "acme-dev", "a-b-c"])
+def test_a_key_is_a_token_and_a_secret(token):
+    """Of a token or a name, with the dashes that both may have."""
+    key = ChannelKey(token, SECRET)
+    assert parse_key(str(key)) == key
+    assert parse_key(token) == (token, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "A", "a/b", f"a-{SECRET}x", f"-{SECRET}", f"a{SECRET}", "a" * 200, "a\n"]
+)
+def test_what_is_no_key_is_found_out_at_once(text):
+    """Or is taken for the name of an open channel, of which there is none."""
+    key = parse_key(text)
+    assert key is None or key.secret is None
+
+
+def test_events_are_those_of_smee_io():
+    """Headers beside `body`, `query` and `timestamp`, a number of milliseconds; control events have no id."""
+    event = smee_message(call(b'{"a": 1}', "application/json", "x=1&y=2&y=3&z", **{"x-github-event": "push"}))
+    assert data_of(event) == {
+        "content-type": "application/json",
+        "x-github-event": "push",
+        "body": {"a": 1},
+        "query": {"x": "1", "y": ["2", "3"], "z": ""},
+        "timestamp": 1700000000123,
+    }
+    assert READY == b"event: ready\nretry: 1000\ndata: {}\n\n"
+    assert PING == b"event: ping\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"", "application/json", None),
+        (b"null", "application/json", None),
+        (b'{\n "a":\r\n [1]\r}', "application/json", {"a": [1]}),
+        (b'{"a": "\\n"}', "application/vnd.github+json; charset=utf-8", {"a": "\n"}),
+        (b"{", "application/json", "{"),
+        (b"payload=%7B%7D&a=1&a=2", "application/x-www-form-urlencoded", {"payload": "{}", "a": ["1", "2"]}),
+        ("grün".encode(), "text/plain", "grün"),
+        (b"a\nb\r\n\nid: 1\n\n", "text/plain", "a\nb\r\n\nid: 1\n\n"),
+        (b"a\xff\x00", "application/octet-stream", "a\ufffd\x00"),
+        (b"\xff", "application/json", "\ufffd"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b\r\nContent-Disposition: form-data; '
+            b'name="f"; filename="n"\r\nContent-Type: text/plain\r\n\r\nx\xff\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            {"a": "1", "f": {"filename": "n", "content_type": "text/plain", "data": "x\ufffd"}},
+        ),
+    ],
+)
+def test_the_body_is_always_there(body, content_type, expected):
+    """As JSON, an object of a form's fields, text or null; whatever is in it, the event is one line of data."""
+    data = data_of(smee_message(call(body, content_type)))
+    assert data["body"] == expected
+    assert "body" in data
+
+
+def test_numbers_arrive_as_they_were_sent():
+    """JSON is not rebuilt: no parser of the relay rounds a number or drops a member that comes twice."""
+    body = b'{"id": 12345678901234567890123, "x": 1.10, "x": 2}'
+    assert body in smee_message(call(body, "application/json"))
+
+
+HEADERS_LEFT_OUT = {
+    "connection": "close, X-Hop",
+    "x-hop": "1",
+    "keep-alive": "timeout=5",
+    "proxy-authorization": "x",
+    "te": "trailers",
+    "trailer": "x",
+    "transfer-encoding": "chunked",
+    "upgrade": "h2c",
+    "expect": "100-continue",
+    "content-encoding": "gzip",
+    "sec-fetch-mode": "navigate",
+    "body": "a",
+    "bodyb": "a",
+    "query": "a",
+    "timestamp": "a",
+    "x-line": "a\nb",
+    "x-delete": "a\x7f",
+    "x-beyond": "\u20ac",
+    "x(name)": "a",
+}
+
+
+@pytest.mark.parametrize("message", [smee_message, gosmee_message])
+def test_headers_that_no_client_can_send_on_are_left_out(message):
+    """Hop-by-hop headers, those that clash with a member, and those that Node refuses; all others arrive."""
+    kept = {"host": "h", "x-latin": "\xe9\x80", "user-agent": "a\tb", "content-length": "0", "x-empty": ""}
+    sent = call()
+    sent.headers = HEADERS_LEFT_OUT | kept
+    data = data_of(message(sent))
+    for name in ("body", "bodyB", "query", "timestamp"):
+        data.pop(name, None)
+    assert data == kept
+
+
+def test_the_form_of_gosmee_has_the_exact_bytes():
+    """In base64 as `bodyB`, without `body`; the time is a string. `x-request-id` is there if nothing like it is."""
+    assert data_of(gosmee_message(call(b"\xff\x00{", **{"user-agent": "curl"}))) == {
+        "user-agent": "curl",
+        "bodyB": "/wB7",
+        "query": {},
+        "timestamp": "1700000000123",
+    }
+    assert data_of(gosmee_message(call()))["x-request-id"] == "r1"
+
+
+def new_channel(http, **kwargs) -> str:
+    answer = http.get("/smee/new", **kwargs)
+    assert answer.status_code == 307
+    return urlsplit(answer.headers["Location"]).path
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_channel_is_made_and_redirected_to(http, method):
+    """307, by an absolute URL that no cache keeps."""
+    answer = http.open("/smee/new", method=method, base_url="https://relay.example:8443")
+    assert answer.status_code == 307
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Location"].startswith("https://relay.example:8443/smee/")
+
+
+def test_the_public_url_is_that_of_channels():
+    """If the operator has set it, whatever host was asked."""
+    http = create_app({"PUBLIC_URL": "https://hooks.example"}).test_client()
+    assert http.get("/smee/new").headers["Location"].startswith("https://hooks.example/smee/")
+
+
+def test_channels_are_for_those_who_may_have_a_token():
+    """The keys and the rate of new tokens hold for channels, which count as such."""
+    http = create_app({"API_KEYS": ("k",), "RATE_LIMIT_NEW": 0}).test_client()
+    assert http.get("/smee/new").status_code == 401
+    new_channel(http, headers={"Authorization": "Bearer k"})
+    app = create_app()
+    http = app.test_client()
+    statuses = [http.head("/smee/new").status_code for _ in range(61)]
+    assert (statuses[0], statuses[-1]) == (307, 429)
+    assert get_services(app).relay.tokens_issued == 60
+
+
+def test_who_may_post_may_not_listen(app, http):
+    """What is no key of a channel is answered alike: a token, a wrong secret, one of another channel."""
+    path, other = new_channel(http), new_channel(http)
+    token = path.removeprefix("/smee/").partition("-")[0]
+    secret = other.partition("-")[2]
+    open_token = http.get("/v1/new").text
+    answers = {
+        (answer.status_code, answer.data)
+        for guess in (token, f"{token}-{secret}", f"{path[6:]}x", open_token, f"{open_token}-{secret}", "none")
+        for prefix in ("/smee/", "/smee/events/")
+        for answer in [http.get(prefix + guess, headers=LISTENS)]
+    }
+    assert [status for status, _ in answers] == [404]
+    assert http.get(f"/smee/{token}").status_code == 404
+    assert http.head(path, headers=LISTENS).headers["Content-Type"] == EVENT_STREAM
+
+
+def test_a_call_to_the_listening_url_is_refused(http):
+    """With the URL to post to, so that no sender is given the key; without a right key, as anything unknown."""
+    path = new_channel(http)
+    answer = http.post(path)
+    assert answer.status_code == 403
+    assert f"/v1/go/{path[6:30]}" in answer.json["error"]["message"]
+    assert http.post(f"{path}x").status_code == 404
+
+
+def test_the_page_of_a_channel_shows_both_urls(http):
+    """Without a script, and under the policy of the inspector's page."""
+    path = new_channel(http)
+    answer = http.get(path, headers={"Accept": "text/html"})
+    assert answer.status_code == 200
+    assert f"http://localhost{path}" in answer.text
+    assert f"http://localhost/v1/go/{path[6:30]}<" in answer.text
+    assert "<script" not in answer.text
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("no-store", "Accept")
+
+
+def test_an_open_channel_has_one_url():
+    """Where the operator says so: the token alone may listen, and a call to it is forwarded."""
+    http = create_app({"SMEE_OPEN_CHANNELS": True, "HOLD_SECONDS": 0}).test_client()
+    path = new_channel(http)
+    assert len(path) == len("/smee/") + 24
+    with http.get(path, headers=LISTENS) as stream:
+        events = iter(stream.response)
+        assert next(events) == READY
+        assert http.post(f"{path}?a=1", json={"b": 2}).text == "OK"
+        event = json.loads(next(events).decode().split("data: ")[1])
+        assert (event["body"], event["query"]) == ({"b": 2}, {"a": "1"})
+    assert f"http://localhost{path}<" in http.get(path).text
+
+
+def test_a_store_that_is_away_ends_no_client(app, http, monkeypatch):
+    """What is temporary is a stream that ends at once, and says when to connect again."""
+    path = new_channel(http)
+
+    def fail(token):
+        raise StoreUnavailable
+
+    monkeypatch.setattr(get_services(app).store, "get", fail)
+    answer = http.get(path, headers=LISTENS)
+    assert (answer.status_code, answer.data) == (200, b"retry: 5000\n\n")
+    assert answer.headers["Content-Type"] == EVENT_STREAM
+    assert http.get(path).status_code == 503
+
+
+def test_so_does_no_fault_of_the_relay(app, http, monkeypatch, caplog):
+    """A stream that fails to begin is logged, and its client tries again."""
+    monkeypatch.setattr(get_services(app).streams, "open", lambda *_, **__: 1 / 0)
+    answer = http.get(new_channel(http), headers=LISTENS)
+    assert (answer.status_code, answer.data) == (200, b"retry: 5000\n\n")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_limits_and_the_end_of_the_process_end_no_client():
+    """As many connections as there may be, or a process that drains: a client tries again later."""
+    app = create_app({"MAX_CONNECTIONS": 1, "MAX_CONNECTIONS_PER_ADDRESS": 1})
+    http = app.test_client()
+    path = new_channel(http)
+    with http.get(path, headers=LISTENS) as stream:
+        assert next(iter(stream.response)) == READY
+        assert http.get(path, headers=LISTENS).data == b"retry: 5000\n\n"
+        assert get_services(app).answers.limits_reached == {"SOCKET2ME_MAX_CONNECTIONS": 1}
+    with http.get(path, headers=LISTENS) as stream:
+        events = iter(stream.response)
+        assert next(events) == READY
+        get_services(app).lifecycle.drain()
+        assert list(events) == [b"retry: 1000\n\n"]
+    assert http.get(path, headers=LISTENS).data == b"retry: 1000\n\n"
+    for answer in (http.get("/smee/new"), http.get(path), http.post(path)):
+        assert answer.status_code == 503
