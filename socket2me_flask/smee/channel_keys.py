@@ -3,10 +3,10 @@
 import re
 from typing import NamedTuple
 
-from ..relay.tokens import SECRET
+from ..relay.tokens import NAME, SECRET, TOKEN
 
-# What a stock client accepts as the last part of its URL: smee.io's channels match this.
-_KEY = re.compile(rf"(?P<token>[a-z0-9-]{{1,64}}?)(?:-(?P<secret>{SECRET}))?").fullmatch
+# Of the characters that smee.io's channels have. No name has a `_`, as every secret has.
+_KEY = re.compile(rf"(?P<token>{TOKEN}|{NAME})(?:-(?P<secret>{SECRET}))?").fullmatch
 
 
 class ChannelKey(NamedTuple):
