@@ -64,6 +64,9 @@ class Loop(Protocol):
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call back once, after that time."""
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back once, after what can be read by now was read; where there is no such moment, at once."""
+
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         """Call back when there is room to write, again and again until it returns False."""
 
@@ -129,6 +132,9 @@ class GreenLoop:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._call_later(seconds, callback)
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._call_later(0, callback)
+
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         def write(_: int) -> None:
             if not callback():
@@ -179,6 +185,9 @@ class ThreadLoop:
         timer = threading.Timer(seconds, callback)
         timer.daemon = True
         timer.start()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        callback()
 
     def when_writable(self, connection: socket.socket, callback: Callable[[], bool]) -> Watch:
         watch = _ThreadWatch(connection, callback)

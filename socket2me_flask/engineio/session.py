@@ -47,6 +47,7 @@ class Session(Owner):
     joins: int = field(default=0, init=False)  # how often its client tried to join a namespace
     is_posting: bool = field(default=False, init=False)  # a POST of the client is being handled
     is_pong_due: bool = field(default=False, init=False)  # the last ping was not answered
+    _is_flush_due: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.lock = self._engine.loop.lock()
@@ -70,6 +71,21 @@ class Session(Owner):
             self.outbox.flush()
             if not self.state.is_open:
                 raise SessionClosed
+
+    def flush_soon(self) -> None:
+        """Send what is queued, in one piece with what is queued in this round of the loop. Raises `SessionClosed`."""
+        with self.lock:
+            if not self.state.is_open:
+                raise SessionClosed
+            if self._is_flush_due:
+                return
+            self._is_flush_due = True
+        self._engine.loop.call_soon(self._flush_due)
+
+    def _flush_due(self) -> None:
+        with self.lock:
+            self._is_flush_due = False
+            self.outbox.flush()
 
     def send_control(self, packet: Packet) -> None:
         """Send what the protocols demand. A client that reads not even that is disconnected."""
