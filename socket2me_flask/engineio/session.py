@@ -73,7 +73,7 @@ class Session(Owner):
                 raise SessionClosed
 
     def flush_soon(self) -> None:
-        """Send what is queued, in one piece with what is queued in this round of the loop. Raises `SessionClosed`."""
+        """Send what is queued, in one piece with what this round of the loop queues. Raises `SessionClosed`."""
         with self.lock:
             if not self.state.is_open:
                 raise SessionClosed
