@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .delivery_handler import DeliveryHandler, Handler, HandlerThreads, handler_share
+from .delivery_handler import DeliveryHandler, Handler, handler_share
 from .exceptions import ClientError, RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token, is_name
+from .ordering import OrderKey, Threads, start_threads
 from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ class Client:
             mailboxes, it is one without.
         verify: which provider signs the requests, and with which secrets: those that it has not signed are answered
             401 by the relay, and do not arrive. A token that is given has its own.
-        parallel: how many requests are handled at once, each in a thread of its own. With 1, one after another in
-            the order in which the relay took them.
+        parallel: how many requests are handled at once, in threads. With 1, in the order in which they came.
+        order_by: requests with the same key are handled one after another, in their order.
         on_notice: called with each `Notice`; by default it is logged.
         clock: returns seconds since the epoch.
     """
@@ -99,6 +100,7 @@ class Client:
         mailbox: bool = True,
         verify: dict[str, Any] | None = None,
         parallel: int = PARALLEL,
+        order_by: OrderKey | None = None,
         on_notice: Callable[[Notice], None] = _log_notice,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -111,6 +113,7 @@ class Client:
         self._mailbox = mailbox
         self._verify = verify
         self._parallel = parallel
+        self._order_by = order_by
         self._notice = on_notice
         self._clock = clock
         self._refresh_at = 0.0
@@ -203,14 +206,14 @@ class Client:
         failure it tries again.
         """
         lost = BackOff()
-        threads = HandlerThreads(partial(self._deliveries.handle, handler), self._parallel)
+        threads = start_threads(partial(self._deliveries.handle, handler), self._parallel, self._order_by)
         try:
             self._listen(threads, lost)
         finally:
             threads.close()
             self._prolong()
 
-    def _listen(self, threads: HandlerThreads, lost: "BackOff") -> None:
+    def _listen(self, threads: Threads, lost: "BackOff") -> None:
         was_connected = False
         while not self._closed.is_set():
             try:
@@ -266,7 +269,7 @@ class Client:
             with contextlib.suppress(ClientError):
                 self._refresh(self._token)
 
-    def _connect(self, threads: HandlerThreads) -> None:
+    def _connect(self, threads: Threads) -> None:
         token = self._token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
