@@ -19,8 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.text import Text
 
 from .client import Notice
@@ -67,7 +66,10 @@ _MOVES = {
     b"\x1b[F": 10**9,
 }
 
-_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
+# Another screen, no cursor, and lines that are cut at the right; and back.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+
+_HOME, _CLEAR_LINE = "\x1b[H", "\x1b[2K"
 
 
 def is_possible() -> bool:
@@ -96,9 +98,8 @@ class ScreenReport:
         self._view = View()
         self._lock = threading.Lock()
         self._console = Console(highlight=False)
-        self._live: Live | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._is_closed = False
+        self._is_started = self._is_closed = False
         self._replays = threading.BoundedSemaphore(MAX_REPLAYS)
         self._wake_reader = self._wake_writer = -1
         self._before: Any = None
@@ -122,24 +123,21 @@ class ScreenReport:
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
-        self._live = Live(
-            console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-        )
-        self._live.start()
-        self._console.file.write(_NO_WRAP)
+        self._is_started = True
+        self._write(_ENTER)
         self._thread.start()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._live is None or self._is_closed:
+        """Leave the terminal as it was. A signal may interrupt it and call it again: each call does all of it."""
+        if not self._is_started:
             return
         self._is_closed = True
         self._wake()
         self._thread.join(CLOSE_SECONDS)
-        with contextlib.suppress(OSError):
-            self._console.file.write(_WRAP)
-            self._live.stop()
-        termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+        self._write(_LEAVE)
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+        self._is_started = False
         sys.stderr = self._stderr
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
@@ -232,11 +230,16 @@ class ScreenReport:
         width, height = self._console.size
         with self._lock:
             lines = self._view.lines(width, height)
-        if self._live is not None:
+        with self._console.capture() as captured:
             for line in lines:
-                line.no_wrap, line.overflow = True, "crop"
-            with contextlib.suppress(OSError):
-                self._live.update(Group(*lines), refresh=True)
+                self._console.print(line, no_wrap=True, overflow="crop", crop=True)
+        drawn = captured.get().removesuffix("\n").split("\n")
+        self._write(_HOME + "\n".join(_CLEAR_LINE + line for line in drawn))
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._console.file.write(text)
+            self._console.file.flush()
 
     def _press(self, key: bytes) -> None:
         with self._lock:
@@ -290,8 +293,7 @@ class ScreenReport:
         if len(encoded) > MAX_COPY_CHARACTERS:
             self._tell(f"Not copied: terminals do not take {size_of(len(command))}. --save writes it into a file.")
             return
-        self._console.file.write(f"\x1b]52;c;{encoded}\x07")
-        self._console.file.flush()
+        self._write(f"\x1b]52;c;{encoded}\x07")
         self._tell(f"Copied as curl, {size_of(len(command))}, if this terminal knows OSC 52.")
 
 

@@ -140,7 +140,10 @@ class View:
         room = max(1, height - len(head) - len(foot))
         body = self._list(width, room) if self.detail is None else self._detail(self.detail, width, room)
         body += [Text("")] * (room - len(body))
-        return [*head, *body, *foot][:height]
+        lines = [*head, *body, *foot][:height]
+        for line in lines:
+            line.truncate(width)
+        return lines
 
     def _newest_first(self) -> list[Row]:
         return list(reversed(self._rows.values()))
@@ -184,7 +187,7 @@ def fit(text: str, width: int) -> str:
     """Return a text that has no more columns than that; an ellipsis says that it is cut."""
     if len(text) > 4 * width:
         text = text[: 4 * width]
-    return text if cell_len(text) <= width else f"{set_cell_size(text, max(0, width - 1))}…"[:width]
+    return text if cell_len(text) <= width else f"{set_cell_size(text, max(0, width - 1))}…"
 
 
 def _row(row: Row, width: int, is_selected: bool) -> Text:

@@ -430,6 +430,8 @@ def _until_told(
         raise KeyboardInterrupt
 
     def exit_at_once(number: int, frame: object) -> None:
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)
         report.close()
         os._exit(128 + number)  # does not wait for threads; the output is flushed
 
