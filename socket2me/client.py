@@ -231,12 +231,7 @@ class Client:
                 self._wait(Notice("unavailable", str(error)), max(lost.seconds(), error.retry_after_seconds))
                 continue
             if why == "replaced":
-                who = (
-                    "It has this token's secret."
-                    if self.secret is not None
-                    else "It has no secret: who knows the URL may use it."
-                )
-                raise Replaced(f"Another client took the stream. {who}")
+                raise Replaced(_who_replaced(self.secret))
             if why != "closed":
                 self._wait(Notice(why), lost.seconds())
 
@@ -285,18 +280,8 @@ class Client:
             auth["secret"] = token.secret
         if self.mode == "notify":
             self._connection = connect(auth=auth)
-            return
-        auth["mode"] = self.mode
-        try:
-            self._connection = connect(auth={**auth, "window": self._parallel})
-        except RelayRefused as error:
-            if error.code != "bad_auth":
-                raise
-            # Its MAX_WINDOW is less, which it tells a client that asks for none.
-            connection = self._connection = connect(auth=auth)
-            if connection.options is not None and connection.options.max_window < self._parallel:
-                connection.close()
-                self._connection = connect(auth={**auth, "window": int(connection.options.max_window)})
+        else:
+            self._connection = _connect_with_window(connect, {**auth, "mode": self.mode}, self._parallel)
 
     def _stay_connected(self) -> str:
         """Return why the connection ended. Raises `TokenGone` if the token did."""
@@ -327,6 +312,26 @@ class Client:
     def _wait(self, notice: Notice, seconds: float) -> None:
         self._notice(Notice(notice.what, notice.why, seconds))
         self._closed.wait(seconds)
+
+
+def _who_replaced(secret: str | None) -> str:
+    who = "It has this token's secret." if secret is not None else "It has no secret: who knows the URL may use it."
+    return f"Another client took the stream. {who}"
+
+
+def _connect_with_window(connect: Callable[..., Connection], auth: dict[str, Any], window: int) -> Connection:
+    """Return a connection on which the relay delivers so many requests at once, or as many as it allows."""
+    try:
+        return connect(auth={**auth, "window": window})
+    except RelayRefused as error:
+        if error.code != "bad_auth":
+            raise
+    # Its MAX_WINDOW is less, which it tells a client that asks for none.
+    connection = connect(auth=auth)
+    if connection.options is None or connection.options.max_window >= window:
+        return connection
+    connection.close()
+    return connect(auth={**auth, "window": int(connection.options.max_window)})
 
 
 class BackOff:
