@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from .client import Notice
@@ -227,7 +227,8 @@ class ScreenReport:
                 drawn_at, is_due = time.monotonic(), False
 
     def _draw(self) -> None:
-        width, height = self._console.size
+        width, height = os.get_terminal_size(1)  # not what `COLUMNS` was at the start
+        self._console.size = ConsoleDimensions(width, height)
         with self._lock:
             lines = self._view.lines(width, height)
         with self._console.capture() as captured:
