@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .delivery_handler import DeliveryHandler, Handler, HandlerThreads, handler_share
+from .delivery_handler import DeliveryHandler, Handler, handler_share
 from .exceptions import ClientError, RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token, is_name
+from .ordering import OrderKey, Threads, start_threads
 from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ class Client:
             mailboxes, it is one without.
         verify: which provider signs the requests, and with which secrets: those that it has not signed are answered
             401 by the relay, and do not arrive. A token that is given has its own.
-        parallel: how many requests are handled at once, each in a thread of its own. With 1, one after another in
-            the order in which the relay took them.
+        parallel: how many requests are handled at once, in threads. With 1, in the order in which they came.
+        order_by: requests with the same key are handled one after another, in their order.
         on_notice: called with each `Notice`; by default it is logged.
         clock: returns seconds since the epoch.
     """
@@ -99,6 +100,7 @@ class Client:
         mailbox: bool = True,
         verify: dict[str, Any] | None = None,
         parallel: int = PARALLEL,
+        order_by: OrderKey | None = None,
         on_notice: Callable[[Notice], None] = _log_notice,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -111,6 +113,7 @@ class Client:
         self._mailbox = mailbox
         self._verify = verify
         self._parallel = parallel
+        self._order_by = order_by
         self._notice = on_notice
         self._clock = clock
         self._refresh_at = 0.0
@@ -203,14 +206,14 @@ class Client:
         failure it tries again.
         """
         lost = BackOff()
-        threads = HandlerThreads(partial(self._deliveries.handle, handler), self._parallel)
+        threads = start_threads(partial(self._deliveries.handle, handler), self._parallel, self._order_by)
         try:
             self._listen(threads, lost)
         finally:
             threads.close()
             self._prolong()
 
-    def _listen(self, threads: HandlerThreads, lost: "BackOff") -> None:
+    def _listen(self, threads: Threads, lost: "BackOff") -> None:
         was_connected = False
         while not self._closed.is_set():
             try:
@@ -228,12 +231,7 @@ class Client:
                 self._wait(Notice("unavailable", str(error)), max(lost.seconds(), error.retry_after_seconds))
                 continue
             if why == "replaced":
-                who = (
-                    "It has this token's secret."
-                    if self.secret is not None
-                    else "It has no secret: who knows the URL may use it."
-                )
-                raise Replaced(f"Another client took the stream. {who}")
+                raise Replaced(_who_replaced(self.secret))
             if why != "closed":
                 self._wait(Notice(why), lost.seconds())
 
@@ -266,7 +264,7 @@ class Client:
             with contextlib.suppress(ClientError):
                 self._refresh(self._token)
 
-    def _connect(self, threads: HandlerThreads) -> None:
+    def _connect(self, threads: Threads) -> None:
         token = self._token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
@@ -282,18 +280,8 @@ class Client:
             auth["secret"] = token.secret
         if self.mode == "notify":
             self._connection = connect(auth=auth)
-            return
-        auth["mode"] = self.mode
-        try:
-            self._connection = connect(auth={**auth, "window": self._parallel})
-        except RelayRefused as error:
-            if error.code != "bad_auth":
-                raise
-            # Its MAX_WINDOW is less, which it tells a client that asks for none.
-            connection = self._connection = connect(auth=auth)
-            if connection.options is not None and connection.options.max_window < self._parallel:
-                connection.close()
-                self._connection = connect(auth={**auth, "window": int(connection.options.max_window)})
+        else:
+            self._connection = _connect_with_window(connect, {**auth, "mode": self.mode}, self._parallel)
 
     def _stay_connected(self) -> str:
         """Return why the connection ended. Raises `TokenGone` if the token did."""
@@ -324,6 +312,26 @@ class Client:
     def _wait(self, notice: Notice, seconds: float) -> None:
         self._notice(Notice(notice.what, notice.why, seconds))
         self._closed.wait(seconds)
+
+
+def _who_replaced(secret: str | None) -> str:
+    who = "It has this token's secret." if secret is not None else "It has no secret: who knows the URL may use it."
+    return f"Another client took the stream. {who}"
+
+
+def _connect_with_window(connect: Callable[..., Connection], auth: dict[str, Any], window: int) -> Connection:
+    """Return a connection on which the relay delivers so many requests at once, or as many as it allows."""
+    try:
+        return connect(auth={**auth, "window": window})
+    except RelayRefused as error:
+        if error.code != "bad_auth":
+            raise
+    # Its MAX_WINDOW is less, which it tells a client that asks for none.
+    connection = connect(auth=auth)
+    if connection.options is None or connection.options.max_window >= window:
+        return connection
+    connection.close()
+    return connect(auth={**auth, "window": int(connection.options.max_window)})
 
 
 class BackOff:

@@ -1,6 +1,10 @@
 """What can go wrong for a client, as one exception tree: what may pass by itself, and what does not."""
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .target import Answer
 
 
 class ClientError(Exception):
@@ -49,10 +53,16 @@ class NotHandled(Exception):
     """Raised by a handler: the delivery is rejected.
 
     From a mailbox, the request comes again after a while. Otherwise its caller receives `status`, which is 502, 503
-    or 504, and the text, which should say nothing that a stranger must not read.
+    or 504, and the text, which should say nothing that a stranger must not read. `detail` is for the user only.
     """
 
     status = 503
+    detail = ""
+
+    @property
+    def in_words(self) -> str:
+        """All of it, for the user."""
+        return f"{self} It wrote: {self.detail}" if self.detail else str(self)
 
 
 class TargetDown(NotHandled):
@@ -65,6 +75,26 @@ class TargetSlow(NotHandled):
     """The local app took longer than it may."""
 
     status = 504
+
+
+class CommandFailed(NotHandled):
+    """The command of `--exec` ended with another status than 0, or by a signal. `detail` is from its stderr."""
+
+    status = 502
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class AnswerRefused(NotHandled):
+    """The local app answered with a status that does not acknowledge the request."""
+
+    status = 502
+
+    def __init__(self, message: str, answer: "Answer") -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class Dropped(NotHandled):

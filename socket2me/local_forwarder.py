@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from . import saved_requests
-from .exceptions import Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
+from .exceptions import AnswerRefused, Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
+from .receivers import Receiver
 from .recorder import Recorder
 from .report import Report
 from .request import METHODS, Reply, Request
@@ -46,25 +47,28 @@ class Forwarder:
     """The handler of `socket2me listen`. Several threads may call it at once.
 
     Parameters:
+        receiver: what the requests are sent to.
         is_replying: says whether callers get the app's answers.
         only: the patterns of which one must match; none: everything is forwarded.
-        folder: where each request is saved, if it is.
+        folder: where each request is saved, if it is; with the curl command for `saved_for`, if there is that.
         recorder: records what becomes of each request, for the inspector, if there is one.
         signer: signs again what arrives late.
     """
 
     def __init__(
         self,
-        target: Target,
+        receiver: Receiver,
         report: Report,
         *,
         is_replying: Callable[[], bool],
         only: Sequence[Pattern] = (),
         folder: Path | None = None,
+        saved_for: Target | None = None,
         recorder: Recorder | None = None,
         signer: LateSigner | None = None,
     ) -> None:
-        self._target = target
+        self._receiver = receiver
+        self._saved_for = saved_for
         self._report = report
         self._is_replying = is_replying
         self._only = only
@@ -86,29 +90,33 @@ class Forwarder:
                 self._save(self._folder, request)
             sent = self._signer.late(request) if self._signer is not None else request
             if recorder is not None:
-                recorder.sent(request, self._target.origin + self._target.checked(sent))
+                recorder.sent(request, self._receiver.where(sent))
             with self._slow.watching(request):
-                answer = self._target.send(sent)
+                answer = self._receiver.send(sent)
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
         except Dropped as error:
             why = "Dropped: the app is not waited for."
             self._tell_refused(request, error.status, time.perf_counter() - started, why)
             raise
+        except AnswerRefused as error:
+            is_passed_on = request.attempt is None and self._is_replying()
+            remark = "" if is_passed_on else f"Rejected. {_fate(request, error)}"
+            self._tell_answered(request, error.answer, time.perf_counter() - started, remark)
+            if is_passed_on:  # no mailbox has it, and its caller can see what the app said
+                return _reply(error.answer)
+            raise
         except NotHandled as error:
             seconds = time.perf_counter() - started
-            where = f"{self._target.origin}: " if isinstance(error, TargetDown | TargetSlow) else ""
-            self._tell_refused(request, error.status, seconds, f"{where}{error} {_fate(request, error)}")
+            where = f"{self._receiver.name}: " if isinstance(error, TargetDown | TargetSlow) else ""
+            self._tell_refused(request, error.status, seconds, f"{where}{error.in_words} {_fate(request, error)}")
             raise
-        seconds = time.perf_counter() - started
-        self._report.request(request, answer.status, seconds, "")
-        if recorder is not None:
-            recorder.answered(request, answer, seconds)
+        self._tell_answered(request, answer, time.perf_counter() - started, "")
         return _reply(answer) if self._is_replying() else None
 
     def _save(self, folder: Path, request: Request) -> None:
         try:
-            saved_requests.save(folder, request, self._target)
+            saved_requests.save(folder, request, self._saved_for)
         except OSError as error:
             raise NotHandled(f"It cannot be saved: {error.strerror or error}.") from None
 
@@ -117,6 +125,11 @@ class Forwarder:
         reply = Reply(404, "The app behind this relay does not take this request.\n")
         self._tell_refused(request, reply.status, 0, why)
         return reply if self._is_replying() else None
+
+    def _tell_answered(self, request: Request, answer: Answer, seconds: float, remark: str) -> None:
+        self._report.request(request, answer.status, seconds, remark, answer=answer)
+        if self._recorder is not None:
+            self._recorder.answered(request, answer, seconds)
 
     def _tell_refused(self, request: Request, status: int, seconds: float, why: str) -> None:
         self._report.request(request, None, seconds, why)

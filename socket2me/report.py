@@ -4,18 +4,19 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
-from rich.console import Console
-from rich.text import Text
 
-from .client import Notice
 from .request import Request
 from .terminal import printable, size_of, when
+
+if TYPE_CHECKING:  # what these import makes the start of any command slower
+    from .client import Notice
+    from .target import Answer
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Terms:
 class Report(Protocol):
     """Says what happens."""
 
-    def url(self, url: str, target: str, parallel: int) -> None:
-        """Show the URL for senders of webhooks, the target of its requests, and how many are handled at once."""
+    def url(self, url: str, targets: Sequence[str], parallel: int) -> None:
+        """Show the URL for senders of webhooks, what gets its requests, and how many are handled at once."""
 
     def inspector(self, url: str) -> None:
         """Show the URL of the inspector on this machine, with its key."""
@@ -54,18 +55,39 @@ class Report(Protocol):
     def slow(self, request: Request, seconds: float) -> None:
         """Tell of a request that the local app has not answered after so long."""
 
-    def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
-        """Tell of a request: what the local app answered, None if it did not, and how long it took."""
+    def retry(self, request: Request, why: str, seconds: float) -> None:
+        """Tell of an attempt that failed, and that the next one follows in so many seconds."""
 
-    def notice(self, notice: Notice) -> None:
+    def request(
+        self,
+        request: Request,
+        status: int | None,
+        seconds: float,
+        remark: str,
+        *,
+        target: str = "",
+        answer: "Answer | None" = None,
+    ) -> None:
+        """Tell of a request: what the local app answered, None if it did not, and how long it took.
+
+        `target` is the app or the command if it is not the first one; `answer` is all that it answered.
+        """
+
+    def notice(self, notice: "Notice") -> None:
         """Tell of the connection."""
+
+    def start(self, handle: Callable[[Request], object]) -> None:
+        """Take the terminal, if it needs that: `listen` begins. `handle` does with a request what `listen` does."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was. May be called twice, and without `start`."""
 
 
 class JsonReport:
-    """A JSON object on each line; `event` says which."""
+    """A JSON object on each line; `event` says which. docs/listen.schema.json describes all of them."""
 
-    def url(self, url: str, target: str, parallel: int) -> None:
-        self._print("url", url=url, target=target, parallel=parallel)
+    def url(self, url: str, targets: Sequence[str], parallel: int) -> None:
+        self._print("url", url=url, target=targets[0], targets=targets, parallel=parallel)
 
     def inspector(self, url: str) -> None:
         self._print("inspector", url=url)
@@ -77,35 +99,48 @@ class JsonReport:
         self._print("ended", expires_at=expires_at)
 
     def slow(self, request: Request, seconds: float) -> None:
-        self._print(
-            "slow",
-            id=request.id,
-            method=request.method,
-            path=request.path,
-            attempt=request.attempt,
-            seconds=seconds,
-        )
+        self._print("slow", **_named(request), seconds=seconds)
 
-    def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
+    def retry(self, request: Request, why: str, seconds: float) -> None:
+        self._print("retry", **_named(request), why=why, wait_seconds=round(seconds, 3))
+
+    def request(
+        self,
+        request: Request,
+        status: int | None,
+        seconds: float,
+        remark: str,
+        *,
+        target: str = "",
+        answer: "Answer | None" = None,
+    ) -> None:
         self._print(
             "request",
-            id=request.id,
-            method=request.method,
-            path=request.path,
+            **_named(request),
             query=request.query,
             size=len(request.body),
-            attempt=request.attempt,
             status=status,
             seconds=round(seconds, 6),
             remark=remark,
+            target=target or None,
         )
 
-    def notice(self, notice: Notice) -> None:
+    def notice(self, notice: "Notice") -> None:
         self._print(notice.what, why=notice.why, wait_seconds=notice.wait_seconds)
+
+    def start(self, handle: Callable[[Request], object]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def _print(self, event: str, **members: Any) -> None:
         with _until_closed():
             click.echo(json.dumps({"event": event, "time": time.time(), **members}))
+
+
+def _named(request: Request) -> dict[str, Any]:
+    return {"id": request.id, "method": request.method, "path": request.path, "attempt": request.attempt}
 
 
 # What people read of each notice; `{why}` is more of it.
@@ -125,20 +160,22 @@ class TextReport:
     """Lines for people. What strangers sent is printed without its control characters."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(highlight=False)
 
-    def url(self, url: str, target: str, parallel: int) -> None:
+    def url(self, url: str, targets: Sequence[str], parallel: int) -> None:
         how = f"up to {parallel} at once" if parallel > 1 else "one after another"
         self._print()
         self._print((f"  {url}", "bold green"))
         self._print()
-        self._print((f"Requests to it go to {target}, {how}. Ctrl-C ends this.", "dim"))
+        self._print((f"Requests to it go to {' and '.join(targets)}, {how}. Ctrl-C ends this.", "dim"))
 
     def inspector(self, url: str) -> None:
         self._print(("The inspector is at ", "dim"), (url, "bold"))
 
     def terms(self, terms: Terms) -> None:
-        for text in _sentences(terms):
+        for text in sentences(terms):
             self._print((text, "dim"))
 
     def ended(self, expires_at: float | None) -> None:
@@ -148,19 +185,36 @@ class TextReport:
     def slow(self, request: Request, seconds: float) -> None:
         self._line(request, "...", "yellow", f"no answer yet after {seconds:g} s")
 
-    def request(self, request: Request, status: int | None, seconds: float, remark: str) -> None:
-        style = "red" if status is None or status >= 500 else "yellow" if status >= 400 else "green"
-        self._line(request, str(status or "---"), style, remark, f"  {seconds * 1000:.0f} ms")
+    def retry(self, request: Request, why: str, seconds: float) -> None:
+        self._line(request, "...", "yellow", f"{why} Trying again in {seconds:.1f} s.")
 
-    def notice(self, notice: Notice) -> None:
+    def request(
+        self,
+        request: Request,
+        status: int | None,
+        seconds: float,
+        remark: str,
+        *,
+        target: str = "",
+        answer: "Answer | None" = None,
+    ) -> None:
+        if target:
+            remark = f"{target} {remark}".rstrip()
+        self._line(request, str(status or "---"), style_of(status), remark, f"  {seconds * 1000:.0f} ms")
+
+    def notice(self, notice: "Notice") -> None:
         if notice.what == "token_new":
             return  # its URL is shown large
-        text = _SAID[notice.what].format(why=notice.why.rstrip("."))
-        if notice.wait_seconds:
-            text += f" Trying again in {notice.wait_seconds:.1f} s."
         self._print(
-            (f"{time.strftime('%H:%M:%S')}  ", "dim"), (text, "dim" if notice.what == "connected" else "yellow")
+            (f"{time.strftime('%H:%M:%S')}  ", "dim"),
+            (sentence(notice), "dim" if notice.what == "connected" else "yellow"),
         )
+
+    def start(self, handle: Callable[[Request], object]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def _line(self, request: Request, status: str, style: str, remark: str, took: str = "") -> None:
         if request.attempt is not None and request.attempt > 1:
@@ -179,12 +233,26 @@ class TextReport:
             with _until_closed():
                 click.echo("".join(printable(text) for text, _ in parts))
             return
+        from rich.text import Text
+
         text = Text.assemble(*((printable(text), style) for text, style in parts))
         with _until_closed():
             self._console.print(text, soft_wrap=True)
 
 
-def _sentences(terms: Terms) -> Iterator[str]:
+def style_of(status: int | None) -> str:
+    """Return the style of a status, of None if there was no answer."""
+    return "red" if status is None or status >= 500 else "yellow" if status >= 400 else "green"
+
+
+def sentence(notice: "Notice") -> str:
+    """Return what people read of a notice."""
+    text = _SAID[notice.what].format(why=notice.why.rstrip("."))
+    return f"{text} Trying again in {notice.wait_seconds:.1f} s." if notice.wait_seconds else text
+
+
+def sentences(terms: Terms) -> Iterator[str]:
+    """Yield what people read of the terms."""
     if terms.expires_at is not None:
         yield f"The URL lives until {when(terms.expires_at)}. Each start and each end of `listen` renews it."
     timeout, caller, handler = terms.timeout_seconds, terms.caller_seconds, terms.handler_seconds

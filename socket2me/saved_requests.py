@@ -1,9 +1,12 @@
 """Requests in files: each is what HTTP/1.1 sends, so that it reads well and nothing is lost; and a curl command."""
 
+import contextlib
+import os
 import re
 import shlex
 import tempfile
 import time
+from base64 import b64encode
 from pathlib import Path
 
 from .exceptions import ClientError, OutsideTarget
@@ -20,21 +23,20 @@ def prepare(folder: Path) -> None:
         pass
 
 
-def save(folder: Path, request: Request, target: Target) -> Path:
+def save(folder: Path, request: Request, target: Target | None) -> Path:
     """Write a request as `<when>-<id>.http`, and next to it, as `.sh`, the curl command that sends it to `target`.
 
-    There is no command for a request that `target` would not send. Both are for their owner only. Returns the path
-    of the first.
+    There is no command without a target, or for a request that it would not send. Both are for their owner only,
+    and have as their time when the relay received the request. Each is whole or not there. Returns the path of the
+    first. Raises `OSError`.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(request.received_at))
     path = folder / f"{when}-{re.sub(r'[^0-9A-Za-z-]', '_', request.id)[:80]}.http"
-    _write(path, to_bytes(request))
-    try:
-        script = _curl(path.name, request, target)
-    except OutsideTarget:
-        return path
-    _write(path.with_suffix(".sh"), script)
+    _write(path, to_bytes(request), request.received_at)
+    if target is not None:
+        with contextlib.suppress(OutsideTarget):
+            _write(path.with_suffix(".sh"), _curl(path.name, request, target), request.received_at)
     return path
 
 
@@ -62,12 +64,44 @@ def from_bytes(data: bytes, name: str) -> Request:
     return Request(match[1].decode(), path, query, headers, body)
 
 
-def _curl(name: str, request: Request, target: Target) -> bytes:
-    """Return a shell script. What curl would add is turned off, unless the request had it.
+def curl_command(request: Request, target: Target) -> str:
+    """Return a curl command for a POSIX shell that sends a request to `target`, of printable ASCII only.
 
-    Raises `OutsideTarget`.
+    So nothing in it can end a quote, or obey a terminal that it is pasted into. Raises `OutsideTarget`.
     """
-    url = target.origin + target.checked(request)
+    options, url = _options(request, target)
+    words = " ".join(map(_quoted, ["curl", *options]))
+    if not request.body:
+        return f"{words} {_quoted(url)}"
+    if request.body.isascii() and (text := request.body.decode("ascii")).isprintable():
+        return f"{words} --data-raw {shlex.quote(text)} {_quoted(url)}"
+    body = b64encode(request.body).decode()
+    return f"printf %s {body} | base64 -d | {words} --data-binary @- {_quoted(url)}"
+
+
+def _quoted(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return shlex.quote(text)
+    escaped = (
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\0{byte:03o}" for byte in text.encode("latin-1")
+    )
+    return f"\"$(printf %b '{''.join(escaped)}')\""
+
+
+def _curl(name: str, request: Request, target: Target) -> bytes:
+    """Return a shell script that sends a request, whose body is in the file `name`. Raises `OutsideTarget`."""
+    options, url = _options(request, target)
+    command = " ".join(map(shlex.quote, ["curl", *options]))
+    if request.body:
+        command = (
+            f'tail -c {len(request.body)} "$(dirname "$0")"/{shlex.quote(name)} |\n  {command} --data-binary @-'
+        )
+    return f"#!/bin/sh\n{command} {shlex.quote(url)}\n".encode("latin-1", errors="replace")
+
+
+def _options(request: Request, target: Target) -> tuple[list[str], str]:
+    """Return the options of curl but for the body, and the URL. What curl would add is turned off."""
+    url = target.where(request)
     # curl reads a header of another name from a file.
     headers = [(name, value) for name, value in target.headers_for(request) if is_header_name(name)]
     names = {name.lower() for name, _ in headers}
@@ -80,14 +114,17 @@ def _curl(name: str, request: Request, target: Target) -> bytes:
     for header in ("accept", "content-type", "expect", "user-agent"):
         if header not in names:
             options += ["--header", f"{header}:"]
-    command = " ".join(map(shlex.quote, ["curl", *options]))
-    if request.body:
-        command = (
-            f'tail -c {len(request.body)} "$(dirname "$0")"/{shlex.quote(name)} |\n  {command} --data-binary @-'
-        )
-    return f"#!/bin/sh\n{command} {shlex.quote(url)}\n".encode("latin-1", errors="replace")
+    return options, url
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(data)
+def _write(path: Path, data: bytes, at: float) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.touch(mode=0o600)
+        part.write_bytes(data)
+        os.utime(part, (at, at))
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise

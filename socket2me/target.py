@@ -82,6 +82,7 @@ class Target:
             check_header(*header)
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.path = parts.path.rstrip("/")
+        self.name = self.origin + self.path
         self._host = parts.netloc
         self._headers = list(headers)
         self._timeout_seconds = timeout_seconds
@@ -123,6 +124,10 @@ class Target:
             raise TargetDown(self._why(error)) from None
         self._idle.append(connection)
         return answer
+
+    def where(self, request: Request) -> str:
+        """Return the URL that a request is sent to. Raises `OutsideTarget`."""
+        return self.origin + self.checked(request)
 
     def headers_for(self, request: Request) -> list[tuple[str, str]]:
         """Return the headers that a request is sent with."""

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,22 @@ import click
 from .. import saved_requests
 from ..client import MAX_PARALLEL, PARALLEL, Client, Notice
 from ..exceptions import Replaced
+from ..exec_handler import Command as ExecCommand
 from ..http_api import RelayApi, check_key, is_name, split_url
 from ..local_forwarder import Forwarder, Pattern
+from ..ordering import InOrder, OrderKey
+from ..receivers import Fanout
 from ..recorder import Recorder
-from ..report import JsonReport, Terms, TextReport
+from ..report import JsonReport, Report, Terms, TextReport
+from ..request import Reply, Request
+from ..retries import DEFAULT_RETRIES, DEFAULT_STATUSES, MAX_RETRIES, Statuses
 from ..saved_tokens import SavedToken, SavedTokens
 from ..signing_options import LateSigner, fingerprint, parse_verify
 from ..target import Target, check_header
 from ..terminal import printable
 from .commands import Command
-from .options import api_key, bad_parameter, insecure, resign, timeout
+from .options import api_key, bad_parameter, insecure, only, resign, timeout
+from .receiving import Receivers
 
 # What `listen` ends with when another client took the stream.
 DISPLACED_STATUS = 3
@@ -30,13 +38,6 @@ CLOSE_SECONDS = 5
 
 # The first of them that is free is the inspector's, unless a port is named. ngrok's inspector begins with 4040 too.
 PORTS = range(4040, 4050)
-
-
-def _parse_pattern(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[Pattern]:
-    try:
-        return [Pattern.parse(text) for text in texts]
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def _parse_verify(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any] | None:
@@ -54,6 +55,16 @@ def _parse_header(context: click.Context, option: click.Parameter, texts: tuple[
         with bad_parameter():
             check_header(*headers[-1])
     return headers
+
+
+def _parse_order(context: click.Context, option: click.Parameter, text: str | None) -> OrderKey | None:
+    with bad_parameter():
+        return OrderKey.parse(text) if text is not None else None
+
+
+def _parse_statuses(context: click.Context, option: click.Parameter, text: str | None) -> Statuses | None:
+    with bad_parameter():
+        return Statuses.parse(text) if text is not None else None
 
 
 def _parse_ports(context: click.Context, option: click.Parameter, text: str | None) -> range | None:
@@ -77,7 +88,7 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
 
 
 @click.command(cls=Command)
-@click.argument("target")
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option("--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example.")
 @click.option(
     "--url",
@@ -100,18 +111,46 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
     help="How many requests are sent on at once. 1: in strict order, one after another.",
 )
 @click.option(
+    "--order-by",
+    callback=_parse_order,
+    metavar="header:X-Name|json:$.a.b",
+    help="Handle requests in which this header, or this member of the JSON body, is the same one after another.",
+)
+@click.option(
+    "--exec",
+    "command_line",
+    metavar="COMMAND",
+    help="Run a command for each request. Its exit status 0 acknowledges the request, any other rejects it, and"
+    " what it prints is the answer. No shell runs it; the request is in files and variables.",
+)
+@click.option(
+    "--exec-env",
+    "variables",
+    multiple=True,
+    metavar="NAME",
+    help="Pass this variable to the command of --exec, beside PATH, HOME and the like; several are possible.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0, MAX_RETRIES),
+    metavar="N",
+    help="Send a request that failed so many times more, with growing pauses, before it is rejected. "
+    f"{DEFAULT_RETRIES} with --retry-statuses, else 0.",
+)
+@click.option(
+    "--retry-statuses",
+    "statuses",
+    callback=_parse_statuses,
+    metavar="5xx,429",
+    help=f"Answers that do not acknowledge a request. {DEFAULT_STATUSES} with --retries, else none.",
+)
+@click.option(
     "--name",
     metavar="NAME",
     help="Have the URL end with this name, acme-dev. It is yours from then on: its secret is kept with it.",
 )
 @click.option("--new", "is_new", is_flag=True, help="Ask for a new URL, and keep that one.")
-@click.option(
-    "--only",
-    multiple=True,
-    callback=_parse_pattern,
-    metavar="'POST /github/*'",
-    help="Forward these requests only; several are possible. A method, a path, or both; * is any part of a path.",
-)
+@only("Forward these requests only; several are possible.")
 @click.option(
     "--header-add",
     "headers",
@@ -150,8 +189,11 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
     f"Without PORT, the first free one from {PORTS[0]} on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on each line.")
+@click.option(
+    "--plain", is_flag=True, help="Print a line for each request also in a terminal, in place of the screen."
+)
 def listen(
-    target: str,
+    targets: tuple[str, ...],
     server: str | None,
     url: str | None,
     secret: str | None,
@@ -159,6 +201,11 @@ def listen(
     reply: bool,
     parallel: int,
     name: str | None,
+    order_by: OrderKey | None,
+    command_line: str | None,
+    variables: tuple[str, ...],
+    retries: int | None,
+    statuses: Statuses | None,
     is_new: bool,
     only: list[Pattern],
     headers: list[tuple[str, str]],
@@ -169,6 +216,7 @@ def listen(
     folder: Path | None,
     ports: range | None,
     as_json: bool,
+    plain: bool,
 ) -> None:
     """Give the app at TARGET, such as http://localhost:3000/hooks or 3000, a public URL.
 
@@ -178,7 +226,13 @@ def listen(
 
     If the app does not answer, or not within --timeout, the request is rejected: its caller receives 502 or 504. A
     relay that keeps mailboxes sends it again instead, with growing pauses, and answers 202. With --parallel 1,
-    those after it wait. Any answer counts, 500 too.
+    those after it wait. Any answer counts, 500 too, unless --retries or --retry-statuses is given.
+
+    With several TARGETs all get each request. The first one answers, and decides whether the request is
+    acknowledged; the answers of the others are printed. With --exec, and with or without a TARGET, a command runs
+    for each request, and its exit status decides too.
+
+    In a terminal the requests are on a screen: arrow keys, Enter shows one, r sends it again, c copies it, q ends.
 
     The URL is kept in your folder for such things, and is the same the next time for the same TARGET, relay and
     --verify. With --url it is one that exists, and its secret is kept with it. With --name it is the name that you
@@ -190,8 +244,15 @@ def listen(
     Ends with status 0 after Ctrl-C or SIGTERM, 1 after an error, 2 if the command makes no sense, and 3 if another
     client took the stream. A second Ctrl-C or SIGTERM ends it at once, with status 130 or 143.
     """
-    app = Target(target, timeout_seconds=timeout_seconds, headers=headers, is_insecure=insecure)
-    report = JsonReport() if as_json else TextReport()
+    receivers = Receivers.check(
+        [
+            Target(target, timeout_seconds=timeout_seconds, headers=headers, is_insecure=insecure)
+            for target in targets
+        ],
+        _command(command_line, variables, timeout_seconds),
+    )
+    app = receivers.targets[0] if receivers.targets else None
+    report = _report(as_json, plain, app)
     kept_tokens = SavedTokens()
     token = None
     if url is not None:
@@ -200,7 +261,7 @@ def listen(
         server, token = split_url(url)
     if server is None:
         raise click.UsageError("Missing option '--server', the relay, or '--url', a URL that it gave.")
-    server, target = RelayApi(server).server, app.origin + app.path
+    server, target = RelayApi(server).server, receivers.names[0]
     if token is not None:
         if secret is None:
             secret = click.prompt("Secret of the URL", hide_input=True, err=True)
@@ -228,7 +289,7 @@ def listen(
             kept_tokens.keep(
                 SavedToken(server, target, client.token, client.secret, fingerprint(verify, client.secret))
             )
-            report.url(notice.why, target, parallel)
+            report.url(notice.why, receivers.names, parallel)
             told.clear()
         if notice.what == "connected" and not told:
             told.append(_terms(client, timeout_seconds))
@@ -243,28 +304,71 @@ def listen(
         mode="reply" if reply else "ack",
         verify=verify,
         parallel=parallel,
+        order_by=order_by,
         on_notice=show,
     )
+    closing = threading.Event()
     recorder = Recorder() if ports is not None else None
+    if statuses is None and retries is not None:
+        statuses = Statuses.parse(DEFAULT_STATUSES)
+    receiver = receivers.joined(
+        report,
+        parallel=parallel,
+        is_ordered=order_by is not None or parallel == 1,
+        retries=DEFAULT_RETRIES if retries is None else retries,
+        statuses=statuses,
+        is_closed=closing.is_set,
+    )
     forwarder = Forwarder(
-        app,
+        receiver,
         report,
         is_replying=lambda: client.mode == "reply",
         only=only,
         folder=folder,
+        saved_for=app,
         signer=signer,
         recorder=recorder,
     )
     if recorder is not None and ports is not None:
         report.inspector(_inspect(recorder, ports, client, forwarder, target))
     if client.url is not None:
-        report.url(client.url, target, parallel)
+        report.url(client.url, receivers.names, parallel)
+    handler: Callable[[Request], Reply | None] = forwarder
+    if order_by is not None:
+        handler = InOrder(
+            forwarder, order_by, lambda request, why: report.request(request, None, 0, f"Waits: {why}")
+        )
     try:
-        _until_told(client, forwarder)
+        report.start(forwarder)
+        _until_told(client, handler, report, closing)
     except Replaced as error:
+        report.close()
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
+    finally:
+        report.close()
+    if isinstance(receiver, Fanout):
+        receiver.close(CLOSE_SECONDS)
     report.ended(client.expires_at)
+
+
+def _command(text: str | None, variables: tuple[str, ...], timeout_seconds: float) -> ExecCommand | None:
+    if text is None:
+        if variables:
+            raise click.UsageError("--exec-env is for the command of --exec, which is missing.")
+        return None
+    return ExecCommand(text, timeout_seconds=timeout_seconds, variables=variables)
+
+
+def _report(as_json: bool, plain: bool, target: Target | None) -> Report:
+    if as_json:
+        return JsonReport()
+    if not plain and sys.stdout.isatty():
+        from .. import screen  # it takes a while, and needs a terminal
+
+        if screen.is_possible():
+            return screen.ScreenReport(target)
+    return TextReport()
 
 
 def _inspect(recorder: Recorder, ports: range, client: Client, forwarder: Forwarder, target: str) -> str:
@@ -303,8 +407,10 @@ def _terms(client: Client, timeout_seconds: float) -> Terms:
     )
 
 
-def _until_told(client: Client, forwarder: Forwarder) -> None:
-    """Listen until it fails, or until Ctrl-C or SIGTERM. Another of these ends the process at once.
+def _until_told(
+    client: Client, handler: Callable[[Request], Reply | None], report: Report, closing: threading.Event
+) -> None:
+    """Listen until it fails, or until Ctrl-C or SIGTERM, which set `closing`. Another ends the process at once.
 
     In a thread of its own: python-engineio takes a KeyboardInterrupt for the error of a handler, and goes on.
     """
@@ -313,15 +419,21 @@ def _until_told(client: Client, forwarder: Forwarder) -> None:
 
     def listen() -> None:
         try:
-            client.listen(forwarder)
+            client.listen(handler)
         except Exception as error:
             failed.append(error)
         has_ended.set()
 
     def interrupt(number: int, frame: object) -> None:
         for each in _ENDING:
-            signal.signal(each, _exit_at_once)
+            signal.signal(each, exit_at_once)
         raise KeyboardInterrupt
+
+    def exit_at_once(number: int, frame: object) -> None:
+        for each in _ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        report.close()
+        os._exit(128 + number)  # does not wait for threads; the output is flushed
 
     for number in _ENDING:
         signal.signal(number, interrupt)
@@ -329,6 +441,7 @@ def _until_told(client: Client, forwarder: Forwarder) -> None:
     try:
         has_ended.wait()
     except KeyboardInterrupt:
+        closing.set()
         client.close()
         has_ended.wait(CLOSE_SECONDS)
     if failed:
@@ -336,7 +449,3 @@ def _until_told(client: Client, forwarder: Forwarder) -> None:
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
-def _exit_at_once(number: int, frame: object) -> None:
-    os._exit(128 + number)  # does not wait for threads; the output is flushed

@@ -11,6 +11,7 @@ from ..exceptions import BadArgument
 from ..terminal import printable
 
 if TYPE_CHECKING:
+    from ..local_forwarder import Pattern
     from ..signing_options import LateSigner
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
@@ -95,3 +96,23 @@ resign = click.option(
     metavar="'PROVIDER=SECRET'",
     help="Sign what is sent late or again anew, with the time of now: for slack, standard, stripe and zoom.",
 )
+
+
+def _parse_patterns(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> "list[Pattern]":
+    from ..local_forwarder import Pattern
+
+    try:
+        return [Pattern.parse(text) for text in texts]
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def only(meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--only` of a command."""
+    return click.option(
+        "--only",
+        multiple=True,
+        callback=_parse_patterns,
+        metavar="'POST /github/*'",
+        help=f"{meaning} A method, a path, or both; * is any part of a path.",
+    )

@@ -8,13 +8,26 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import requests
 
-from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, wait_until
+from tests.support.servers import BIN, DEADLINE_SECONDS, ROOT, Server, clean_environment, wait_until
+
+
+def _schema() -> Any:
+    """Return the schema of what `--json` prints. It allows members that are not in it: the tests do not."""
+    schema = json.loads((ROOT / "docs" / "listen.schema.json").read_text())
+    for each in schema["$defs"].values():
+        if each.get("type") == "object":
+            each["additionalProperties"] = False
+    return jsonschema_rs.validator_for(schema)
+
+
+SCHEMA = _schema()
 
 
 class Command:
-    """`socket2me`, of `folder`, in a process of its own. `expect` reads what `--json` prints."""
+    """`socket2me`, of `folder`, in a process of its own. `expect` reads what `--json` prints, by its schema."""
 
     def __init__(self, home: Path, *arguments: str, folder: Path = BIN) -> None:
         self.process = subprocess.Popen(
@@ -45,6 +58,7 @@ class Command:
                 told = json.loads(self._lines.get(timeout=DEADLINE_SECONDS))
             except queue.Empty:
                 raise AssertionError(f"no {event!r} after {passed}, {self.process.poll()=}") from None
+            SCHEMA.validate(told)
             if told["event"] == "url":
                 self.url = told["url"]
             if told["event"] == "inspector":

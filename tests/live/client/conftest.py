@@ -26,11 +26,12 @@ def app() -> Iterator[App]:
 
 @pytest.fixture
 def listen(relay: Server, app: App, tmp_path: Path) -> Iterator[Any]:
-    """Start `socket2me listen`, for the app unless another target is given, and wait until it is connected."""
+    """Start `socket2me listen`, for the app unless another target is given, or None; wait until it is connected."""
     commands = []
 
-    def start(*options: str, target: str = "", server: Server = relay, home: Path = tmp_path) -> Command:
-        command = Command(home, "listen", target or app.url, "--server", server.url, "--json", *options)
+    def start(*options: str, target: str | None = "", server: Server = relay, home: Path = tmp_path) -> Command:
+        targets = [] if target is None else [target or app.url]
+        command = Command(home, "listen", *targets, "--server", server.url, "--json", *options)
         commands.append(command)
         command.expect("url")
         command.expect("terms")
