@@ -20,7 +20,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client, Notice
+    from .client import Client
+    from .client_token import Notice
     from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
     from .request import Reply, Request
 
@@ -39,7 +40,7 @@ __all__ = [
     "TokenGone",
 ]
 
-_MODULES = {"Client": "client", "Notice": "client", "Reply": "request", "Request": "request"}
+_MODULES = {"Client": "client", "Notice": "client_token", "Reply": "request", "Request": "request"}
 
 
 def __getattr__(name: str) -> Any:

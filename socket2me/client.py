@@ -1,31 +1,24 @@
-"""The client: refreshes its token, and connects again when the connection ends.
+"""The client: connects to its token, and again when the connection ends.
 
-What happens to a delivery is in `delivery_handler.py`.
+What keeps the token alive is in `client_token.py`, what happens to a delivery in `delivery_handler.py`.
 """
 
-import contextlib
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .client_token import ClientToken, Notice
 from .delivery_handler import DeliveryHandler, Handler, handler_share
-from .exceptions import ClientError, RelayRefused, RelayUnavailable, Replaced, TokenGone
-from .http_api import RelayApi, Token, is_name
+from .exceptions import RelayRefused, RelayUnavailable, Replaced, TokenGone
+from .http_api import RelayApi, Token
 from .ordering import OrderKey, Threads, start_threads
 from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)
-
-# A token is refreshed when this part of its lifetime has passed.
-REFRESH_PART = 1 / 3
-
-# How often a token is refreshed if the relay does not state its lifetime, which by default is a day.
-REFRESH_SECONDS = 600
 
 # How often the clock is looked at. If it moved much further, the machine slept, and the connection is dead.
 TICK_SECONDS = 5
@@ -43,20 +36,6 @@ FINISH_SECONDS = 2
 # The longest wait before another attempt: `reconnectionDelayMax` of Socket.IO's own clients. So a client is back
 # within 10 s of its relay.
 MAX_BACK_OFF_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something that happened to the client.
-
-    what: `connected`, `token_new`, `token_gone`, `name_ended`, `unavailable`, `lost`, `too_slow` or `slept`.
-    why: more of it, for people; may be empty.
-    wait_seconds: how long the client waits before it tries again, if it does.
-    """
-
-    what: str
-    why: str = ""
-    wait_seconds: float | None = None
 
 
 def _log_notice(notice: Notice) -> None:
@@ -104,21 +83,21 @@ class Client:
         on_notice: Callable[[Notice], None] = _log_notice,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._api = RelayApi(server, api_key)
-        self._token = Token(token, secret) if token is not None else None
-        is_named = token is not None and secret is not None and is_name(token)
-        self._name = token if name is None and is_named else name
-        self._secret_of_name = secret if self._name is not None else None
-        self._wanted_mode = self.mode = mode
-        self._mailbox = mailbox
-        self._verify = verify
+        self._kept = ClientToken(
+            RelayApi(server, api_key),
+            Token(token, secret) if token is not None else None,
+            name=name,
+            secret_of_name=secret,
+            mode=mode,
+            mailbox=mailbox,
+            verify=verify,
+            on_notice=on_notice,
+            clock=clock,
+        )
         self._parallel = parallel
         self._order_by = order_by
         self._notice = on_notice
         self._clock = clock
-        self._refresh_at = 0.0
-        self.expires_at: float | None = None  # of the token, in seconds since the epoch, if the relay tells
-        self.has_mailbox = False
         self._closed = threading.Event()
         self._connection: Connection | None = None
         self._deliveries = DeliveryHandler(self._closed)
@@ -126,17 +105,32 @@ class Client:
     @property
     def token(self) -> str | None:
         """The token that is listened to; None before there is one."""
-        return self._token.token if self._token is not None else None
+        return self._kept.token.token if self._kept.token is not None else None
 
     @property
     def secret(self) -> str | None:
         """Its secret; None for a token without one."""
-        return self._token.secret if self._token is not None else None
+        return self._kept.token.secret if self._kept.token is not None else None
 
     @property
     def url(self) -> str | None:
         """The URL for senders of webhooks; None before there is a token."""
-        return self._api.url(self._token) if self._token is not None else None
+        return self._kept.url
+
+    @property
+    def mode(self) -> str:
+        """When callers are answered. A relay that knows no modes notifies."""
+        return self._kept.mode
+
+    @property
+    def has_mailbox(self) -> bool:
+        """Whether requests are kept until they are handled."""
+        return self._kept.has_mailbox
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the token expires, in seconds since the epoch; None if the relay does not state it."""
+        return self._kept.expires_at
 
     @property
     def is_connected(self) -> bool:
@@ -173,25 +167,7 @@ class Client:
 
         Raises `RelayUnavailable`, or `RelayRefused` if the relay asks for a key, or the secret is another.
         """
-        if self._token is not None:
-            try:
-                self._refresh(self._token)
-                return self._api.url(self._token)
-            except TokenGone as error:
-                self._notice(Notice("token_gone" if self._name is None else "name_ended", str(error)))
-        token, self.mode = self._api.new(
-            mode=self._wanted_mode,
-            mailbox=self._mailbox,
-            verify=self._verify,
-            name=self._name,
-            secret=self._secret_of_name,
-        )
-        self._token = token
-        if self._name is not None:
-            self._secret_of_name = token.secret
-        self._refresh(token)
-        self._notice(Notice("token_new", self._api.url(token)))
-        return self._api.url(token)
+        return self._kept.open()
 
     def listen(self, handler: Handler) -> None:
         """Call `handler` with each request, in one of several threads, until `close` is called.
@@ -211,7 +187,8 @@ class Client:
             self._listen(threads, lost)
         finally:
             threads.close()
-            self._prolong()
+            if self._connection is not None:
+                self._kept.prolong()
 
     def _listen(self, threads: Threads, lost: "BackOff") -> None:
         was_connected = False
@@ -223,7 +200,7 @@ class Client:
                 lost.reset()
                 why = self._stay_connected()
             except TokenGone:
-                self._refresh_at = 0  # `open` says so, and asks for another
+                self._kept.refresh_soon()  # `open` says so, and asks for another
                 continue
             except RelayUnavailable as error:
                 if error.is_address and not was_connected:
@@ -241,15 +218,6 @@ class Client:
         if self._connection is not None:
             self._connection.changed.set()
 
-    def _refresh(self, token: Token) -> None:
-        if self._clock() < self._refresh_at:
-            return
-        life = self._api.refresh(token)
-        now = self._clock()
-        self.has_mailbox = life is not None and life.has_mailbox
-        self.expires_at = now + life.seconds if life is not None else None
-        self._refresh_at = now + (life.seconds * REFRESH_PART if life is not None else REFRESH_SECONDS)
-
     def _finish(self, connection: Connection) -> None:
         """Wait until what is being handled is acknowledged, but not long."""
         deadline = time.monotonic() + FINISH_SECONDS
@@ -257,20 +225,13 @@ class Client:
             if connection.ended.wait(0.02):
                 break
 
-    def _prolong(self) -> None:
-        """Refresh the token at the end, so that it lives its whole time until the next start."""
-        if self._token is not None and self._connection is not None:
-            self._refresh_at = 0
-            with contextlib.suppress(ClientError):
-                self._refresh(self._token)
-
     def _connect(self, threads: Threads) -> None:
-        token = self._token
+        token = self._kept.token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
         connect = partial(
             Connection,
-            self._api.server,
+            self._kept.server,
             token.token,
             on_delivery=threads.add,
             on_dropped=self._deliveries.drop,
@@ -285,8 +246,8 @@ class Client:
 
     def _stay_connected(self) -> str:
         """Return why the connection ended. Raises `TokenGone` if the token did."""
-        connection, token = self._connection, self._token
-        if connection is None or token is None:
+        connection = self._connection
+        if connection is None:
             raise RuntimeError("there is no connection")
         if self._closed.is_set():  # before there was this connection to end
             connection.changed.set()
@@ -294,15 +255,15 @@ class Client:
             self._notice(Notice("connected"))
             connection.started.set()
             now = self._clock()
-            while not connection.changed.wait(max(0.1, min(TICK_SECONDS, self._refresh_at - now))):
+            while not connection.changed.wait(max(0.1, min(TICK_SECONDS, self._kept.refresh_at - now))):
                 before, now = now, self._clock()
                 if now - before > SLEPT_SECONDS:
                     return "slept"
                 try:
-                    self._refresh(token)
+                    self._kept.refresh()
                 except RelayUnavailable as error:
                     log.info("not refreshed: %s", error)
-                    self._refresh_at = now + TICK_SECONDS
+                    self._kept.refresh_at = now + TICK_SECONDS
             return "closed" if self._closed.is_set() and connection.why == "lost" else connection.why
         finally:
             if self._closed.is_set():

@@ -15,7 +15,7 @@ from .request import Request
 from .terminal import printable, size_of, when
 
 if TYPE_CHECKING:  # what these import makes the start of any command slower
-    from .client import Notice
+    from .client_token import Notice
     from .target import Answer
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
-from .client import Notice
+from .client_token import Notice
 from .exceptions import NotHandled, OutsideTarget
 from .report import Terms, TextReport, sentence, sentences
 from .request import Cancellation, Request

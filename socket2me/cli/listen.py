@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from .. import saved_requests
-from ..client import MAX_PARALLEL, PARALLEL, Client, Notice
+from ..client import MAX_PARALLEL, PARALLEL, Client
+from ..client_token import Notice
 from ..exceptions import Replaced
 from ..exec_handler import Command as ExecCommand
 from ..http_api import RelayApi, check_key, is_name, split_url
