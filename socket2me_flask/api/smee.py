@@ -52,7 +52,9 @@ def new() -> Response:
     _check_serves()
     check_who_asks()
     secret = None if settings.smee_open_channels else new_secret()
-    record = services.relay.issue(settings.max_ttl_seconds, secret_hash=None if secret is None else hash_of(secret))
+    record = services.relay.issue(
+        settings.max_ttl_seconds, secret_hash=None if secret is None else hash_of(secret), listeners="all"
+    )
     location = f"{_base_url()}/smee/{ChannelKey(record.token, secret)}"
     return Response(status=307, headers={"Location": location})
 
@@ -150,8 +152,10 @@ def _find(text: str) -> ChannelKey:
     else:
         expected = None if record is None else record.secret_hash
         may_listen = is_secret(key.secret, expected or _NO_HASH) and expected is not None
-    if not may_listen:
+    if record is None or not may_listen:
         raise UnknownToken
+    if record.listeners != "all":
+        raise Forbidden(f"A channel is a token with listeners: all. This one has listeners: {record.listeners}.")
     return key
 
 

@@ -11,6 +11,7 @@ from ..engineio.protocol import Packet
 from ..errors import RelayError
 from ..limits import address_key
 from ..relay.call import Call
+from ..relay.presence import Presence
 from .frames import gosmee_message, smee_message
 from .stream import Stream
 from .stream_connection import Chunks, Plain, StreamConnection
@@ -30,7 +31,7 @@ _CHUNKS, _PLAIN = Chunks(), Plain()
 class Streams:
     """Opens streams, and knows those that are open."""
 
-    def __init__(self, engine: Engine, presence: Any) -> None:
+    def __init__(self, engine: Engine, presence: Presence) -> None:
         self.engine = engine
         self.ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
         self.pings = engine.timer(self.ping_seconds, Stream.ping)
@@ -65,6 +66,7 @@ class Streams:
         self._open.add(stream)
         self.opened += 1
         try:
+            self._presence.check_room(token, stream)
             if "socket2me.connection" not in environ:
                 self._presence.attach(token, stream)
                 return stream.pieces()
@@ -77,7 +79,11 @@ class Streams:
             stream.connect(connection, _head(head, is_chunked=is_chunked))
             self.pings.add(stream)
             end = engine.loop.watch(connection)
-            self._presence.attach(token, stream)
+            try:
+                self._presence.attach(token, stream)
+            except RelayError as error:
+                engine.note(error)
+                stream.close()
         except BaseException:
             stream.abort()
             raise
