@@ -34,11 +34,12 @@ class Stream(ConnectionOwner):
     Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
 
     is_exact: it has gosmee's form.
+    extend_at: when its token is to be refreshed, in the time of `time.monotonic`.
     """
 
     __slots__ = (
         *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_streams"),
-        *("answering", "filter", "is_exact", "number", "sid", "since", "token"),
+        *("answering", "extend_at", "filter", "is_exact", "number", "sid", "since", "token"),
     )
 
     def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
@@ -55,6 +56,7 @@ class Stream(ConnectionOwner):
         self.number = 0
         self.filter: Filter | None = None
         self.since = time.time()
+        self.extend_at = 0.0
 
     # What `relay.Client` asks for
 
@@ -129,6 +131,7 @@ class Stream(ConnectionOwner):
             while self._is_open or self._outbox.packets:
                 waiter = self._begin_wait()
                 if waiter is not None and not waiter.wait(self._streams.ping_seconds):
+                    self._streams.extend(self)
                     yield PING
                     continue
                 with self._lock:
@@ -154,6 +157,7 @@ class Stream(ConnectionOwner):
                 self._streams.end_slow(self, ClientDoesNotRead())
                 return
             self._has_progressed = False
+        self._streams.extend(self)
         self._streams.pings.add(self)
 
     def on_progress(self) -> None:
