@@ -36,7 +36,6 @@ from .relay.single_process import SingleProcess
 from .relay.token_counts import TokenCounts
 from .relay.verification import Verification
 from .services import Services, get_services, set_services
-from .smee.fan_out import FanOut
 from .smee.streams import Streams
 from .sockets.server import Sockets, new_engine
 from .storage import open_store
@@ -140,7 +139,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     sockets = Sockets(app, settings, engine, store, presence, answers)
     behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
     reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
-    streams = Streams(engine, FanOut(presence))
+    streams = Streams(engine, store, presence)
     lifecycle = Lifecycle(store, relay, engine, reaper, inspector, streams)
     hosts = Hosts(settings.allowed_hosts)
     gateway = Gateway(

@@ -19,6 +19,7 @@ from ..relay.tokens import hash_of, is_secret, is_token, new_secret
 from ..services import get_services
 from ..smee.channel_keys import ChannelKey, parse_key
 from ..smee.frames import RETRY_MS, retry
+from ..storage import TokenRecord
 from ..telemetry import request_id
 from .forward import Target, forward_call
 from .tokens import check_who_asks
@@ -52,7 +53,9 @@ def new() -> Response:
     _check_serves()
     check_who_asks()
     secret = None if settings.smee_open_channels else new_secret()
-    record = services.relay.issue(settings.max_ttl_seconds, secret_hash=None if secret is None else hash_of(secret))
+    record = services.relay.issue(
+        settings.max_ttl_seconds, secret_hash=None if secret is None else hash_of(secret), listeners="all"
+    )
     location = f"{_base_url()}/smee/{ChannelKey(record.token, secret)}"
     return Response(status=307, headers={"Location": location})
 
@@ -63,7 +66,7 @@ def channel(key: str) -> Response:
     if EVENT_STREAM in request.headers.get("Accept", "").lower():
         return _stream(key, is_exact=False)
     _check_serves()
-    found = _find(key)
+    found, _ = _find(key)
     return Response(_page(found), content_type="text/html; charset=utf-8", headers=files.HEADERS)
 
 
@@ -78,7 +81,7 @@ def post(key: str) -> Response:
     """Forward a call to an open channel. The URL of any other is for listening."""
     if get_services().settings.smee_open_channels and is_token(key):
         return forward_call(Target(key, "", request.environ.get("QUERY_STRING", ""), False))
-    found = _find(key)
+    found, _ = _find(key)
     raise Forbidden(f"This URL is for listening: who posts should not know it. Post to {_posting_url(found)}.")
 
 
@@ -96,11 +99,11 @@ def _stream(key: str, *, is_exact: bool) -> Response:
     try:
         if services.lifecycle.is_closed:
             raise ShuttingDown
-        found = _find(key)
+        _, record = _find(key)
         if request.method == "HEAD":
             return Response(headers=_STREAM_HEADERS)
         head = [*_STREAM_HEADERS, *SECURITY_HEADERS, (request_id.HEADER, request_id.current())]
-        stream = services.streams.open(request.environ, found.token, head, is_exact=is_exact)
+        stream = services.streams.open(request.environ, record, head, is_exact=is_exact)
     except RelayError as error:
         if not error.is_temporary:
             raise
@@ -138,8 +141,8 @@ def _check_serves() -> None:
         raise ShuttingDown
 
 
-def _find(text: str) -> ChannelKey:
-    """Return the key of a channel that lives. Raises `UnknownToken`, the same for all that are none."""
+def _find(text: str) -> tuple[ChannelKey, TokenRecord]:
+    """Return the key of a channel that lives, and its token. Raises `UnknownToken`, or `Forbidden` for another token."""
     services = get_services()
     key = parse_key(text)
     if key is None:
@@ -150,9 +153,11 @@ def _find(text: str) -> ChannelKey:
     else:
         expected = None if record is None else record.secret_hash
         may_listen = is_secret(key.secret, expected or _NO_HASH) and expected is not None
-    if not may_listen:
+    if record is None or not may_listen:
         raise UnknownToken
-    return key
+    if record.listeners != "all":
+        raise Forbidden(f"A channel is a token with listeners: all. This one has listeners: {record.listeners}.")
+    return key, record
 
 
 def _base_url() -> str:

@@ -13,8 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ..relay.call import Call
-from ..sockets.acknowledgements import with_attachments
-from ..sockets.request_event import collect_pairs, parse_body
+from ..sockets.request_event import collect_pairs, parse_body, with_attachments
 
 # How soon a client that lost its stream connects again. It keeps the time that it was told last.
 RETRY_MS = 1000

@@ -2,8 +2,11 @@
 
 import secrets
 import threading
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from socket2me.inspector.filters import Filter
 
 from ..concurrency.detached_connection import ConnectionOwner
 from ..engineio.outbox import EngineFull, MessageTooLarge, Outbox, OutboxFull
@@ -31,11 +34,12 @@ class Stream(ConnectionOwner):
     Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
 
     is_exact: it has gosmee's form.
+    extend_at: when its token is to be refreshed, in the time of `time.monotonic`.
     """
 
     __slots__ = (
         *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_streams"),
-        *("answering", "is_exact", "number", "sid", "token"),
+        *("answering", "extend_at", "filter", "is_exact", "number", "sid", "since", "token"),
     )
 
     def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
@@ -50,15 +54,30 @@ class Stream(ConnectionOwner):
         self.sid = secrets.token_urlsafe(12)
         self.answering: Answering | None = _SILENT
         self.number = 0
+        self.filter: Filter | None = None
+        self.since = time.time()
+        self.extend_at = 0.0
 
     # What `relay.Client` asks for
 
+    listeners = "all"
     mode = "notify"
     window = 1
     bounds_calls = False
     has_room = True
+    in_flight = 0
 
-    def send(self, call: Call, on_ack: OnAck | None = None, attempt: int | None = None) -> int | None:
+    @property
+    def listener(self) -> str:
+        return f"smee:{self.sid}"
+
+    def send(
+        self,
+        call: Call,
+        on_ack: OnAck | None = None,
+        attempt: int | None = None,
+        encoded: dict[bool, Any] | None = None,
+    ) -> int | None:
         packet = self._streams.packet_of(call, is_exact=self.is_exact)
         with self._lock:
             if not self._is_open:
@@ -112,6 +131,7 @@ class Stream(ConnectionOwner):
             while self._is_open or self._outbox.packets:
                 waiter = self._begin_wait()
                 if waiter is not None and not waiter.wait(self._streams.ping_seconds):
+                    self._streams.extend(self)
                     yield PING
                     continue
                 with self._lock:
@@ -137,6 +157,7 @@ class Stream(ConnectionOwner):
                 self._streams.end_slow(self, ClientDoesNotRead())
                 return
             self._has_progressed = False
+        self._streams.extend(self)
         self._streams.pings.add(self)
 
     def on_progress(self) -> None:

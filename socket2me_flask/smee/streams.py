@@ -1,16 +1,20 @@
 """All streams of this process: how one begins, what they have in common, and their end."""
 
 import contextlib
+import math
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..engineio import Engine
 from ..engineio.protocol import Packet
-from ..errors import RelayError
+from ..errors import RelayError, StoreUnavailable
 from ..limits import address_key
 from ..relay.call import Call
+from ..relay.presence import Presence
+from ..storage import TokenRecord, TokenStore
 from .frames import gosmee_message, smee_message
 from .stream import Stream
 from .stream_connection import Chunks, Plain, StreamConnection
@@ -21,6 +25,9 @@ PING_SECONDS = 20
 # How long a client may take to close a stream that has ended.
 CLOSE_SECONDS = 2
 
+# A channel to which a client listens does not expire: its token is refreshed after this part of its life.
+EXTEND_AFTER = 0.25
+
 # Why streams end, for the metrics.
 ENDS = ("connection_lost", "too_slow", "token_ended", "replaced", "draining")
 
@@ -30,13 +37,14 @@ _CHUNKS, _PLAIN = Chunks(), Plain()
 class Streams:
     """Opens streams, and knows those that are open."""
 
-    def __init__(self, engine: Engine, presence: Any) -> None:
+    def __init__(self, engine: Engine, store: TokenStore, presence: Presence) -> None:
         self.engine = engine
         self.ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
         self.pings = engine.timer(self.ping_seconds, Stream.ping)
         self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
         # How long a peer may leave something unacknowledged that was sent: then it is gone.
         self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
+        self._store = store
         self._presence = presence
         self._open: set[Stream] = set()
         self._last: tuple[str, bool, Packet] | None = None  # the call that was encoded last
@@ -47,9 +55,9 @@ class Streams:
         return len(self._open)
 
     def open(
-        self, environ: dict[str, Any], token: str, head: Sequence[tuple[str, str]], *, is_exact: bool
+        self, environ: dict[str, Any], record: TokenRecord, head: Sequence[tuple[str, str]], *, is_exact: bool
     ) -> Exception | Iterator[bytes]:
-        """Begin the stream of a request.
+        """Begin the stream of a request, for a token that lives.
 
         Return what the request raises to end without an answer, or, where the server keeps its sockets, the body
         of the response. `head` are the headers. Raises `ShuttingDown`, `BadRequest`, and what `Admission.admit`
@@ -61,10 +69,17 @@ class Streams:
         engine.admission.admit(address)
         is_chunked = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
         codec = _CHUNKS if is_chunked else _PLAIN
+        token = record.token
         stream = Stream(self, token, address, codec, is_exact=is_exact)
+        stream.extend_at = (
+            time.monotonic() + record.expires_at - time.time() - (1 - EXTEND_AFTER) * record.ttl_seconds
+        )
         self._open.add(stream)
         self.opened += 1
         try:
+            self._presence.check_room(token, stream)
+            if time.monotonic() >= stream.extend_at:
+                self._extend(stream)
             if "socket2me.connection" not in environ:
                 self._presence.attach(token, stream)
                 return stream.pieces()
@@ -77,11 +92,30 @@ class Streams:
             stream.connect(connection, _head(head, is_chunked=is_chunked))
             self.pings.add(stream)
             end = engine.loop.watch(connection)
-            self._presence.attach(token, stream)
+            try:
+                self._presence.attach(token, stream)
+            except RelayError as error:
+                engine.note(error)
+                stream.close()
         except BaseException:
             stream.abort()
             raise
         return end
+
+    def extend(self, stream: Stream) -> None:
+        """Let the token of a stream live for its whole time again, in the background, if it is time."""
+        if time.monotonic() >= stream.extend_at:
+            stream.extend_at = math.inf  # until it is done
+            self.engine.start_background_task(self._extend, stream)
+
+    def _extend(self, stream: Stream) -> None:
+        try:
+            record = self._store.refresh(stream.token)
+        except StoreUnavailable:
+            stream.extend_at = 0  # with the next ping
+        else:
+            if record is not None:
+                stream.extend_at = time.monotonic() + EXTEND_AFTER * record.ttl_seconds
 
     def packet_of(self, call: Call, *, is_exact: bool) -> Packet:
         """Return a call as an event, which is made once for all streams of its channel."""

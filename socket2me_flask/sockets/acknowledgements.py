@@ -5,7 +5,6 @@ Knows Socket.IO packets and who waits for which id; what an acknowledgement mean
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..limits import Pool
 from ..relay.replies import TOO_LARGE
 from .client import SocketClient
 from .manager import ClientManager
-from .request_event import MAX_ATTACHMENTS
+from .request_event import MAX_ATTACHMENTS, with_attachments
 
 # ACK or BINARY_ACK: type, number of attachments, namespace, query, id, arguments.
 _ACK = re.compile(
@@ -128,14 +127,3 @@ def _arguments(text: str) -> list[Any]:
     if not isinstance(args, list):
         raise ValueError("no arguments of an acknowledgement")
     return args
-
-
-def with_attachments(value: Any, attachments: Sequence[Any]) -> Any:
-    """Return a value with its attachments in the places that it has for them."""
-    if isinstance(value, list):
-        return [with_attachments(item, attachments) for item in value]
-    if isinstance(value, dict):
-        if value.get("_placeholder") is True:
-            return attachments[value["num"]]
-        return {key: with_attachments(item, attachments) for key, item in value.items()}
-    return value

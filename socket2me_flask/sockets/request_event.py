@@ -7,7 +7,7 @@ order of members and the spelling of a string arrive as they were sent, and a la
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -123,6 +123,17 @@ def event_packets(namespace: str, event: Event, ack_id: int | None = None) -> li
         return [Packet(b'42%b,%b["request",%b]' % (namespace.encode(), ack, event.json))]
     text = b'45%d-%b,%b["request",%b]' % (len(event.attachments), namespace.encode(), ack, event.json)
     return [Packet(text), *[Packet(attachment, binary=True) for attachment in event.attachments]]
+
+
+def with_attachments(value: Any, attachments: Sequence[Any]) -> Any:
+    """Return a value with its attachments in the places that it has for them."""
+    if isinstance(value, list):
+        return [with_attachments(item, attachments) for item in value]
+    if isinstance(value, dict):
+        if value.get("_placeholder") is True:
+            return attachments[value["num"]]
+        return {key: with_attachments(item, attachments) for key, item in value.items()}
+    return value
 
 
 def _is_null(value: Any) -> bool:

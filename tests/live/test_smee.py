@@ -4,7 +4,10 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import struct
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import requests
@@ -234,6 +237,7 @@ def small():
         MAX_CONNECTIONS_PER_ADDRESS=4,
         CLIENT_QUEUE_LIMIT_BYTES=1_000_000,
         RETRY_AFTER_SECONDS=1,
+        METRICS_KEY="key",
     ) as server:
         yield server
 
@@ -297,3 +301,31 @@ def test_stock_clients_outlive_a_restart(tmp_path):
             assert server.go(channel.token, data="2").text == "OK"
             assert app.expect().body == b'"2"'
             assert client.process.poll() is None
+
+
+def held_of_streams(server: Server) -> dict[str, float]:
+    """Return what a process holds of its streams: clients, files, memory of the allocator aside."""
+    answer = requests.get(f"{server.url}/metrics", headers={"Authorization": "Bearer key"}, timeout=5)
+    names = ("socket2me_streams", "socket2me_clients", "process_open_fds", "socket2me_queued_bytes")
+    samples = dict(
+        line.split(" ") for line in answer.text.splitlines() if line.startswith(tuple(f"{n} " for n in names))
+    )
+    threads = Path(f"/proc/{server.worker_pid}/task")
+    return {name: float(value) for name, value in samples.items()} | {"threads": len(list(threads.iterdir()))}
+
+
+def test_streams_that_are_gone_leave_nothing(small):
+    """However they end: no client, file, thread or queued byte is left. `benchmarks/streams.py` does so 10,000 times."""
+    channel = Channel(small)
+    head = f"GET /smee/{channel.key} HTTP/1.1\r\nHost: a\r\nAccept: {EVENT_STREAM}\r\n\r\n".encode()
+    before = held_of_streams(small)
+    for number in range(200):
+        with Raw(small.port) as raw:
+            raw.send(head)
+            if number % 4:
+                raw.read_until(b"\n\n")
+            if number % 4 == 2:
+                small.go(channel.token, data="x" * 1000)
+            if number % 4 == 3:  # a reset
+                raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: held_of_streams(small) == before, "everything of the streams is gone")

@@ -17,7 +17,7 @@ SERVER_LIBRARIES = {"engineio", "eventlet", "flask", "flask_socketio", "gunicorn
 # What the modules of a package of the relay, or a module at its root, do not import.
 FORBIDDEN = {
     **dict.fromkeys(
-        ["relay", "storage", "cluster", "engineio", "http", "concurrency", "worker"],
+        ["relay", "storage", "cluster", "engineio", "http", "concurrency", "worker", "smee"],
         {"flask", "flask_socketio", "socketio"},
     ),
     **dict.fromkeys(["api", "app", "services", "gateway", "lifecycle"], {"flask_socketio", "socketio"}),

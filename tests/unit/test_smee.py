@@ -262,3 +262,43 @@ def test_limits_and_the_end_of_the_process_end_no_client():
     assert http.get(path, headers=LISTENS).data == b"retry: 1000\n\n"
     for answer in (http.get("/smee/new"), http.get(path), http.post(path)):
         assert answer.status_code == 503
+
+
+def test_a_channel_does_not_expire_while_somebody_listens(app, http, clock):
+    """Its token is refreshed when a client connects, if a quarter of its life is over."""
+    services = get_services(app)
+    ttl = services.settings.max_ttl_seconds
+
+    def listen():
+        with http.get(path, headers=LISTENS) as stream:
+            next(iter(stream.response))
+        return services.store.get(token).expires_at - clock.now
+
+    path = new_channel(http)
+    token = path[6:30]
+    clock.now += ttl - 5
+    assert listen() == ttl
+    clock.now += ttl - 5
+    assert listen() == ttl
+
+
+def test_another_token_is_no_channel(http):
+    """With listeners: newest, two stock clients would replace each other for ever: a right key is told so."""
+    made = http.post("/v1/new", json={}).json
+    answer = http.get(f"/smee/{made['token']}-{made['secret']}", headers=LISTENS)
+    assert answer.status_code == 403
+    assert "listeners: all" in answer.json["error"]["message"]
+    assert http.get(f"/smee/{made['token']}-{SECRET}", headers=LISTENS).status_code == 404
+    made = http.post("/v1/new", json={"listeners": "all"}).json
+    assert http.get(f"/smee/{made['token']}-{made['secret']}").status_code == 200
+
+
+def test_too_many_streams_of_a_channel_end_no_client(app, http, monkeypatch):
+    """It is a limit as any other is: the next one is asked to try again later."""
+    monkeypatch.setattr("socket2me_flask.relay.listeners.MAX_LISTENERS_PER_TOKEN", 1)
+    path = new_channel(http)
+    with http.get(path, headers=LISTENS) as stream:
+        assert next(iter(stream.response)) == READY
+        assert http.get(path, headers=LISTENS).data == b"retry: 5000\n\n"
+        assert get_services(app).answers.limits_reached == {"MAX_LISTENERS_PER_TOKEN": 1}
+    assert len(get_services(app).streams) == 0
