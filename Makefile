@@ -39,7 +39,7 @@ coverage: $(VENV)/.can-test tests/js/node_modules
 	-$(BIN)/coverage run -m pytest -q -n 4 --dist=worksteal
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
-# nginx, chromium, promtool, and redis-server where PyPI has none for this Python, from Debian. As root.
+# nginx, chromium, promtool, zsh, fish, and redis-server where PyPI has none for this Python, from Debian. As root.
 servers: $(VENV)/.has-servers
 
 # The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.
@@ -56,8 +56,9 @@ fix: $(VENV)/.can-test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# docs/http-api.md, from the OpenAPI document.
+# docs/http-api.md, from the OpenAPI document, and docs/man, from the help of the commands.
 docs: $(VENV)/.can-test
+	$(BIN)/python -m tests.support.man_pages docs/man
 	$(BIN)/python -m tests.support.http_api_page > docs/http-api.md
 
 bench: $(VENV)/.can-test yardstick

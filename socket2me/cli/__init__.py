@@ -23,6 +23,7 @@ for _name, _short_help in {
     "events": "List, show, retry or drop requests that relays keep.",
     "check": "Send one call through a relay and back.",
     "config": "Show what each option is, and where that comes from.",
+    "completion": "Print what a shell needs to complete this command.",
     "backup": "Copy a relay's database while the relay runs.",
 }.items():
     main.add_command(Unloaded(_name, _short_help))

@@ -9,7 +9,7 @@ from ..terminal import printable
 from .commands import Command
 
 
-@click.command(cls=Command, reads_files=False)
+@click.command(cls=Command, reads_files=False, example="socket2me backup relay.db backup/relay.db")
 @click.argument("source", metavar="RELAY_DB", type=click.Path(path_type=Path))
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 def backup(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from .options import api_key, server, timeout_option
 CHECK_SECONDS = 10.0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="socket2me check --server https://relay.example --timeout 5")
 @server
 @api_key
 @timeout_option(CHECK_SECONDS, "How long all steps together may take.")

@@ -25,6 +25,16 @@ DEBUG = bool(os.environ.get("SOCKET2ME_DEBUG"))
 _ORIGINS = f"{__name__}.origins"
 
 
+def _complete_profile(context: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+    from .profiles import Scope, load
+
+    try:
+        files = load(Scope.of(context), lambda warning: None)
+    except click.ClickException:
+        return []  # the shell shows no errors
+    return sorted({name for file in files for name in file.profiles if name.startswith(incomplete)})
+
+
 def _use_profile(context: click.Context, option: click.Parameter, profile: str | None) -> None:
     """Take the values of files for what neither the command line nor a variable gives: this runs before others."""
     from .profiles import Scope, default_map, values  # not for the list of commands
@@ -38,11 +48,13 @@ def _use_profile(context: click.Context, option: click.Parameter, profile: str |
 class Command(click.Command):
     """A command whose arguments may prove to make no sense when it runs: then it ends with status 2.
 
-    With `reads_files`, it takes what is not given from the files of `profiles.py`.
+    With `reads_files`, it takes what is not given from the files of `profiles.py`. `example` is a command line with
+    which its help ends.
     """
 
-    def __init__(self, *args: Any, reads_files: bool = True, **options: Any) -> None:
+    def __init__(self, *args: Any, example: str, reads_files: bool = True, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.example = example
         self.reads_files = reads_files
         if reads_files:
             profile = click.Option(
@@ -52,10 +64,15 @@ class Command(click.Command):
                 expose_value=False,
                 is_eager=True,
                 callback=_use_profile,
+                shell_complete=_complete_profile,
                 metavar="NAME",
                 help="Take what is not given from this profile of socket2me.toml, or of the user's config.toml.",
             )
             self.params.append(profile)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Example"):
+            formatter.write(f"{'':>{formatter.current_indent}}{self.example}\n")
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         try:

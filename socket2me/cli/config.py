@@ -10,7 +10,7 @@ from .commands import Command, LazyGroup
 from .profiles import FOLDER_FILE, SECRETS, Scope, Value, user_file, values
 
 
-@click.command(cls=Command, reads_files=False)
+@click.command(cls=Command, reads_files=False, example="socket2me config listen --profile staging")
 @click.argument("names", metavar="[COMMAND]...", nargs=-1)
 @click.option(
     "--profile", envvar="SOCKET2ME_PROFILE", show_envvar=True, metavar="NAME", help="As if it were given to them."

@@ -37,7 +37,7 @@ def events() -> None:
     """
 
 
-@events.command("list")
+@events.command("list", example="socket2me events list --server https://relay.example")
 @of_server
 def list_events(server: str | None) -> None:
     """List the requests that are kept for each URL, oldest first: id, state, attempts, size, age.
@@ -67,7 +67,7 @@ def list_events(server: str | None) -> None:
         raise SystemExit(1)
 
 
-@events.command("show")
+@events.command("show", example="socket2me events show 459e7765c1cee03b-2")
 @of_server
 @click.argument("event_id", metavar="ID", callback=_parse_event_ids)
 def show_event(event_id: str, server: str | None) -> None:
@@ -86,7 +86,7 @@ def show_event(event_id: str, server: str | None) -> None:
     click.echo(f"\n{event_id}: {event['state'].replace('_', ' ')}, tried {event['attempts']}x", err=True)
 
 
-@events.command("retry")
+@events.command("retry", example="socket2me events retry 459e7765c1cee03b-2")
 @of_server
 @_event_ids
 def retry_events(event_ids: tuple[str, ...], server: str | None) -> None:
@@ -99,7 +99,7 @@ def retry_events(event_ids: tuple[str, ...], server: str | None) -> None:
         click.echo(f"{event_id} is sent again.")
 
 
-@events.command("drop")
+@events.command("drop", example="socket2me events drop 459e7765c1cee03b-2")
 @of_server
 @_event_ids
 def drop_events(event_ids: tuple[str, ...], server: str | None) -> None:

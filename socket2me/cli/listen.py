@@ -88,7 +88,7 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
     return folder
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="socket2me listen http://localhost:3000/hooks --server https://relay.example")
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option("--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example.")
 @click.option(

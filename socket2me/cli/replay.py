@@ -12,7 +12,7 @@ from .options import insecure, resign, timeout
 from .sending import send
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="socket2me replay requests/1764143000-x1.http --to http://localhost:3000/hooks")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--to", "url", required=True, metavar="URL", help="The app, such as http://localhost:3000/hooks.")
 @resign

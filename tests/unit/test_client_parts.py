@@ -1,11 +1,17 @@
 """The parts of the command that need no relay: targets, patterns, files, kept tokens, reports, old relays."""
 
 import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from click import Context, Group
 from click.testing import CliRunner
 
 from socket2me.cli import main
@@ -19,6 +25,8 @@ from socket2me.saved_requests import from_bytes, to_bytes
 from socket2me.saved_tokens import SavedToken, SavedTokens
 from socket2me.signing_options import LateSigner, fingerprint, parse_verify
 from socket2me.target import Target
+from tests.support.man_pages import pages
+from tests.support.servers import ROOT
 from tests.support.signed_requests import SIGNED
 
 EVENT = {"method": "GET", "path": "/a", "query": "", "headers": {}, "id": "x-1", "received_at": 1.0}
@@ -112,19 +120,52 @@ def test_what_strangers_send_moves_no_cursor(capsys):
     assert "GET    /\\x1b[2J\\x0a[red]  0 B  200" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["listen", "replay", "send", "status", "backup"])
-def test_help_is_complete(command):
-    """Each argument and option of each command has its words."""
-    parameters = main.commands[command].load().params
-    for parameter in parameters:
+def all_commands():
+    """Yield each command, and each of a group, with the words that call it."""
+    for name in main.commands:
+        command = main.load(name)
+        for part, each in command.commands.items() if isinstance(command, Group) else [(None, command)]:
+            yield pytest.param([name, part] if part else [name], each, id=f"{name} {part or ''}".rstrip())
+
+
+@pytest.mark.parametrize(("words", "command"), [*all_commands()])
+def test_help_is_complete(words, command):
+    """Each argument and option of each command has its words, and its help ends with an example that parses."""
+    for parameter in command.params:
         if parameter.param_type_name == "option":
             assert parameter.help, parameter.name
-    result = CliRunner().invoke(main, [command, "--help"])
+    result = CliRunner().invoke(main, [*words, "--help"])
     assert result.exit_code == 0
-    for parameter in parameters:
+    assert result.output.endswith(f"\nExample:\n  {command.example}\n")
+    given = shlex.split(command.example.removeprefix('eval "$(').removesuffix(')"'))
+    assert given[: len(words) + 1] == ["socket2me", *words]
+    context = Context(command, resilient_parsing=True)
+    options, rest, _ = command.make_parser(context).parse_args(given[len(words) + 1 :])
+    assert rest == [] and all(options.values())
+    for parameter in command.params:
         is_option = parameter.param_type_name == "option"
         shown = parameter.opts[0] if is_option else parameter.metavar or parameter.name.upper()
         assert shown in result.output
+
+
+def test_the_manual_pages(tmp_path):
+    """Those in docs/man are what the help of the commands says: `make docs` writes them. `man` shows all of it."""
+    files = {path.name: path.read_text() for path in (ROOT / "docs" / "man").iterdir()}
+    assert files == pages()
+    if shutil.which("man") and shutil.which("groff"):
+        page = ROOT / "docs" / "man" / "socket2me-listen.1"
+        shown = subprocess.run(
+            ["man", "--warnings", "-P", "cat", "-E", "UTF-8", "-l", page],
+            env={**os.environ, "MANWIDTH": "100", "MAN_KEEP_FORMATTING": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stderr == ""
+        text = re.sub(r".\x08|\x1b\[[0-9;]*m", "", shown.stdout)
+        for parameter in main.load("listen").params:
+            assert parameter.param_type_name == "argument" or parameter.opts[0] in text
+        assert "socket2me listen http://localhost:3000/hooks --server https://relay.example" in text
 
 
 @pytest.fixture
@@ -153,7 +194,7 @@ def old_relay():
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         server.asked, server.answers = [], []
         server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield server
         server.shutdown()

@@ -194,7 +194,7 @@ def test_a_key_that_others_may_read(home):
 def test_the_file_of_a_folder_runs_no_program(home):
     """`exec` is for the user's own file: who enters a folder of others runs nothing of theirs."""
 
-    @click.command(cls=Command)
+    @click.command(cls=Command, example="example")
     @click.option("--exec", "program")
     @click.argument("targets", nargs=-1)
     def example(program, targets):

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from tests.support.command import Command
 from tests.support.servers import ROOT, clean_environment, free_port
 
-SOURCES = ("socket2me", "socket2me_flask", "requirements")
+SOURCES = ("socket2me", "socket2me_flask", "requirements", "docs/man")
 FILES = ("pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 BUILD = """
 import sys
@@ -87,7 +87,7 @@ def test_a_wheel_in_an_empty_folder(tmp_path, source, app):
     }
     assert {"socket2me/py.typed", "socket2me_flask/py.typed", "socket2me_flask/cluster/redis.lua"} < wanted
     with zipfile.ZipFile(wheel) as packed:
-        assert wanted == {name for name in packed.namelist() if ".dist-info/" not in name}
+        assert wanted == {name for name in packed.namelist() if not re.match(r"[^/]*[.](dist-info|data)/", name)}
 
     environment = tmp_path / "venv"
     venv.create(environment, symlinks=True)
@@ -115,6 +115,7 @@ def test_a_wheel_in_an_empty_folder(tmp_path, source, app):
     folder.mkdir()
     alone = {"cwd": folder, "env": clean_environment(), "capture_output": True, "text": True, "check": False}
 
+    assert (environment / "share/man/man1/socket2me-listen.1").is_file()
     assert not (site_packages / "flask").exists()
     without = subprocess.run([programs / "socket2me", "serve"], **alone)
     assert (without.returncode, without.stdout) == (1, "")
