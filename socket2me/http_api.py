@@ -28,6 +28,9 @@ _is_url = re.compile(r"(https?://[^/]+)/v1/go/([A-Za-z0-9_-]{1,128})/?").fullmat
 # An event's id: the name of the process that accepted it, and a number.
 _is_event_id = re.compile("[0-9a-z]{1,64}-[0-9a-f]{1,16}").fullmatch
 
+# How many requests of a history are asked for at once: the most that a relay gives.
+HISTORY_PAGE = 500
+
 # How long the relay may take to answer, each time something is read from it.
 TIMEOUT_SECONDS = 10
 
@@ -211,6 +214,21 @@ class RelayApi:
     def drop(self, token: Token, event_id: str) -> None:
         """Have an event deleted."""
         self._call("DELETE", self._event_path(token, event_id), token.secret)
+
+    def history(self, token: Token, before: str | None) -> tuple[list[dict[str, Any]], bool]:
+        """Return summaries of requests in a token's history, newest first, and whether there are more.
+
+        They are those before the request with the id `before`. Raises `RelayRefused` if it has no history.
+        """
+        after = f"&before={quote(before, safe='')}" if before is not None else ""
+        path = f"/v1/tokens/{token.token}/requests?limit={HISTORY_PAGE}{after}"
+        listed = self._members(self._call("GET", path, token.secret), "requests", "more")
+        return listed["requests"], bool(listed["more"])
+
+    def recorded(self, token: Token, request_id: str) -> dict[str, Any]:
+        """Return a request of a token's history whole, its body as base64."""
+        path = f"/v1/tokens/{token.token}/requests/{quote(request_id, safe='')}"
+        return self._members(self._call("GET", path, token.secret), "id", "body", "headers")
 
     @staticmethod
     def _event_path(token: Token, event_id: str) -> str:

@@ -18,7 +18,7 @@ for _name, _short_help in {
     "listen": "Give an app on this machine a public URL.",
     "serve": "Run a relay.",
     "send": "Send a sample of what a provider sends.",
-    "replay": "Send a request again that `listen --save` wrote.",
+    "replay": "Send requests again, of files or of a history.",
     "status": "Show the URLs that are kept.",
     "events": "List, show, retry or drop requests that relays keep.",
     "check": "Send one call through a relay and back.",
