@@ -35,7 +35,7 @@ class Recorder:
             timeline = [Entry(request.received_at, "received", how)]
             if request.verified is not None:
                 timeline.append(Entry(request.received_at, "verified", request.verified))
-            self.history.add(TOKEN, _record(request, timeline + again))
+            self.history.add(TOKEN, record_of(request, timeline + again))
         else:
             if again:
                 self.history.update(TOKEN, request.id, Update(again))
@@ -66,7 +66,8 @@ class Recorder:
         self.history.update(TOKEN, request.id, update)
 
 
-def _record(request: Request, timeline: list[Entry]) -> RequestRecord:
+def record_of(request: Request, timeline: list[Entry]) -> RequestRecord:
+    """Return a request as a history and a filter see it."""
     return RequestRecord(
         request.id,
         request.received_at,

@@ -51,9 +51,9 @@ class SavedTokens:
         """Return the token that is kept for an app at a relay."""
         return next((kept for kept in self.all() if (kept.server, kept.target) == (server, target)), None)
 
-    def find_name(self, server: str, name: str) -> SavedToken | None:
-        """Return what is kept of a name at a relay, whatever app it was for."""
-        return next((kept for kept in self.all() if (kept.server, kept.token) == (server, name)), None)
+    def find_token(self, server: str, token: str) -> SavedToken | None:
+        """Return what is kept of a token of a relay, whatever app it is for."""
+        return next((kept for kept in self.all() if (kept.server, kept.token) == (server, token)), None)
 
     def keep(self, new: SavedToken) -> None:
         """Keep a token, in place of the one before. Raises `ClientError` if it cannot be written.

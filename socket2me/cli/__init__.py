@@ -16,6 +16,7 @@ def main() -> None:
 # The name of each is that of its module, and of the command in it.
 for _name, _short_help in {
     "listen": "Give an app on this machine a public URL.",
+    "wait": "Wait for requests to a URL, and print them.",
     "serve": "Run a relay.",
     "send": "Send a sample of what a provider sends.",
     "replay": "Send requests again, of files or of a history.",

@@ -272,7 +272,7 @@ def listen(
     if name is not None:
         if is_new or url is not None:
             raise click.UsageError("A name is a URL of its own: --name goes without --new and --url.")
-        kept = kept_tokens.find_name(server, name.lower())
+        kept = kept_tokens.find_token(server, name.lower())
     elif kept is not None and kept.secret is not None and is_name(kept.token):
         name = kept.token
     secret = kept.secret if kept is not None else None

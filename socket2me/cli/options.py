@@ -11,6 +11,7 @@ from ..exceptions import BadArgument
 from ..terminal import printable
 
 if TYPE_CHECKING:
+    from ..inspector.filters import Filter
     from ..local_forwarder import Pattern
     from ..signing_options import LateSigner
 
@@ -79,6 +80,30 @@ api_key = click.option(
     show_envvar=True,
     callback=_check_key,
     help="What the relay asks for before it gives tokens.",
+)
+
+
+def _parse_filter(context: click.Context, option: click.Parameter, text: str | None) -> "Filter | None":
+    if text is None:
+        return None
+    from ..inspector import filters
+    from ..inspector.errors import BadFilter
+
+    try:
+        found = filters.parse(text)
+    except BadFilter as error:
+        raise click.BadParameter(printable(str(error))) from None
+    if found.may_change:
+        raise click.BadParameter("status: and outcome: are not known before a request was answered.")
+    return found
+
+
+request_filter = click.option(
+    "--filter",
+    "wanted",
+    callback=_parse_filter,
+    metavar="'POST /stripe/* body.$.type:invoice.*'",
+    help="Which requests are meant, in the language of the inspector.",
 )
 
 

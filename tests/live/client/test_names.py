@@ -100,7 +100,7 @@ def test_the_secret_of_a_name_is_not_forgotten(tmp_path):
     ]:
         tokens.keep(SavedToken("https://relay.example", target, token, secret))
     assert tokens.find("https://relay.example", "app").secret == "y"
-    assert tokens.find_name("https://relay.example", "acme").secret == "two"
+    assert tokens.find_token("https://relay.example", "acme").secret == "two"
     assert sorted((kept.token[:4], kept.secret) for kept in tokens.all()) == [
         ("acme", "two"),
         ("acme", "two"),

@@ -1,0 +1,128 @@
+"""What `socket2me wait` does: listens until so many requests have come that a filter asks for."""
+
+import threading
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .client import Client, Notice
+from .exceptions import ClientError, NotHandled
+from .http_api import RelayApi, Token
+from .inspector.filters import Filter
+from .recorder import record_of
+from .request import Request
+
+# How long the client may take to acknowledge what was printed, and to leave.
+CLOSE_SECONDS = 5
+
+
+class Wait:
+    """Waits for `count` requests, and has `show` print each before the relay drops it.
+
+    Parameters:
+        server: the relay's address.
+        token: what to listen to; None: a token of its own, which is deleted at the end.
+        api_key: what the relay asks for before it gives tokens, if it does.
+        wanted: which requests count; None: every one. The others are acknowledged, too, and counted in `passed`:
+            left in a mailbox, they would be sent again and again, before those that follow.
+        show: prints a request.
+        show_url: prints the URL of a token of its own, once nothing that comes is missed.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        token: Token | None,
+        *,
+        api_key: str | None,
+        wanted: Filter | None,
+        count: int,
+        show: Callable[[Request], None],
+        show_url: Callable[[str], None],
+    ) -> None:
+        self._api = RelayApi(server, api_key)
+        self._token = token
+        self._is_own = token is None
+        self._is_shown = False
+        self._wanted = wanted
+        self._left = count
+        self.passed = 0
+        self._show = show
+        self._show_url = show_url
+        self._failure: Exception | None = None
+        self._has_ended = threading.Event()
+        self._client = Client(
+            server,
+            token=token.token if token is not None else None,
+            secret=token.secret if token is not None else None,
+            api_key=api_key,
+            parallel=1,
+            on_notice=self._on_notice,
+        )
+
+    def run(self, seconds: float) -> bool:
+        """Return whether the requests came within `seconds`. Raises `ClientError`."""
+        if self._token is not None:
+            self._api.refresh(self._token)  # a token that is gone is an error here: another would receive nothing
+        thread = threading.Thread(target=self._listen, daemon=True)
+        thread.start()
+        try:
+            self._has_ended.wait(seconds)
+        finally:
+            self._client.close()
+            thread.join(CLOSE_SECONDS)
+            if self._is_own and self._client.token is not None and self._client.secret is not None:
+                with suppress(ClientError):  # it ends by itself, too
+                    self._api.delete(Token(self._client.token, self._client.secret))
+        if self._failure is not None:
+            raise self._failure
+        return self._left == 0
+
+    def _listen(self) -> None:
+        try:
+            self._client.listen(self._handle)
+        except Exception as error:
+            self._failure = error
+        self._has_ended.set()
+
+    def _handle(self, request: Request) -> None:
+        if self._wanted is not None and not self._wanted.holds(record_of(request, [])):
+            self.passed += 1
+            return
+        try:
+            self._show(request)
+        except Exception as error:
+            self._failure = error
+            self._client.close()
+            raise NotHandled("socket2me could not print it.") from None
+        self._left -= 1
+        if self._left == 0:
+            self._client.close()
+
+    def _on_notice(self, notice: Notice) -> None:
+        if notice.what in ("token_gone", "name_ended"):
+            raise ClientError("The relay does not know the token any more.")
+        if notice.what == "connected" and self._is_own and not self._is_shown and self._client.url is not None:
+            self._is_shown = True
+            self._show_url(self._client.url)
+
+
+def described(request: Request) -> dict[str, Any]:
+    """Return a request as members of a JSON object. `body` is text; bytes that are none are in `body_base64`."""
+    members: dict[str, Any] = {
+        "id": request.id,
+        "received_at": request.received_at,
+        "method": request.method,
+        "path": request.path,
+        "query": request.query,
+        "headers": dict(request.headers),
+    }
+    try:
+        members["body"] = request.body.decode()
+    except UnicodeDecodeError:
+        members["body_base64"] = b64encode(request.body).decode()
+    for name in ("remote_addr", "verified", "attempt"):
+        if value := getattr(request, name):
+            members[name] = value
+    return members
