@@ -116,7 +116,7 @@ def discord(request: Received, context: Context) -> HandshakeAnswer | None:
     kind = body.get("type")
     if "event" in body or isinstance(kind, bool) or kind not in (0, 1):
         return None
-    return _json({"type": 1}) if kind == 1 else HandshakeAnswer(None, ())
+    return _json({"type": 1}) if kind == 1 else HandshakeAnswer(None, (("Content-Type", "application/json"),))
 
 
 def cloudevents(request: Received, context: Context) -> HandshakeAnswer | None:

@@ -16,10 +16,11 @@ from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environme
 class Command:
     """`socket2me` in a process of its own. `expect` reads what `--json` prints."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> None:
         self.process = subprocess.Popen(
             [BIN / "socket2me", *arguments],
-            env={**clean_environment(), "HOME": str(home), "XDG_STATE_HOME": str(home)},
+            cwd=cwd,
+            env={**clean_environment(), "HOME": str(home), "XDG_STATE_HOME": str(home), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
