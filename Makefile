@@ -56,10 +56,13 @@ fix: $(VENV)/.can-test
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# docs/http-api.md, from the OpenAPI document, and docs/man, from the help of the commands.
-docs: $(VENV)/.can-test
+# The site of docs/ in build/site: every link and anchor is checked. Before it, docs/http-api.md from the OpenAPI document
+# and docs/man from the help of the commands.
+docs: $(VENV)/.can-docs
 	$(BIN)/python -m tests.support.man_pages docs/man
 	$(BIN)/python -m tests.support.http_api_page > docs/http-api.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo 'The site is in build/site. To read it: $(BIN)/mkdocs serve'
 
 bench: $(VENV)/.can-test yardstick
 	$(BIN)/python benchmarks/table.py
@@ -98,6 +101,10 @@ $(VENV)/.can-test: $(VENV)/bin/python $(INSTALLS)
 	@$(BIN)/python -m pip install -q -e '.[test]'
 	@$(BIN)/python -m pip install -q -e '.[fast]' || echo 'No C compiler: going on without the extra "fast".'
 	@touch $@ $(VENV)/.can-serve
+
+$(VENV)/.can-docs: $(VENV)/.can-test
+	@$(BIN)/python -m pip install -q -e '.[docs]'
+	@touch $@
 
 $(VENV)/.can-conform: $(VENV)/.can-test
 	@$(BIN)/python -m pip install -q -e '.[conformance]' || echo 'Going on without the extra "conformance".'

@@ -41,9 +41,9 @@ class Context:
 
 @dataclass(frozen=True)
 class HandshakeAnswer:
-    """The response to a question: `200`, a body, and headers."""
+    """The response to a question: `200` with a body and headers, or `204` if there is no body."""
 
-    body: bytes
+    body: bytes | None
     headers: tuple[tuple[str, str], ...]
 
 
@@ -106,9 +106,17 @@ def x(request: Received, context: Context) -> HandshakeAnswer | None:
 
 
 def discord(request: Received, context: Context) -> HandshakeAnswer | None:
-    """Answer a `PING` with a `PONG`. https://docs.discord.com/developers/interactions/overview"""
-    kind = _posted(request).get("type")
-    return _json({"type": 1}) if kind == 1 and kind is not True else None
+    """Answer the `PING` of interactions with a `PONG`, and that of webhook events with `204`.
+
+    https://docs.discord.com/developers/interactions/overview, https://docs.discord.com/developers/events/webhook-events
+
+    A webhook event has the type of a `PING` of interactions, 1, and the member `event`: it is no question.
+    """
+    body = _posted(request)
+    kind = body.get("type")
+    if "event" in body or isinstance(kind, bool) or kind not in (0, 1):
+        return None
+    return _json({"type": 1}) if kind == 1 else HandshakeAnswer(None, (("Content-Type", "application/json"),))
 
 
 def cloudevents(request: Received, context: Context) -> HandshakeAnswer | None:

@@ -172,7 +172,10 @@ def _verifier(text: str) -> Verifier:
 def _to_answer(answer: HandshakeAnswer) -> Answer:
     names = {name for name, _ in answer.headers}
     headers = [("Cache-Control", "no-store"), *(item for item in SECURITY_HEADERS if item[0] not in names)]
-    headers += [*answer.headers, ("Content-Length", str(len(answer.body)))]
+    headers += answer.headers
+    if answer.body is None:
+        return Answer("204 No Content", headers, b"", "handshake")
+    headers.append(("Content-Length", str(len(answer.body))))
     return Answer("200 OK", headers, answer.body, "handshake")
 
 

@@ -29,10 +29,13 @@ SCHEMA = _schema()
 class Command:
     """`socket2me`, of `folder`, in a process of its own. `expect` reads what `--json` prints, by its schema."""
 
-    def __init__(self, home: Path, *arguments: str, folder: Path = BIN) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, folder: Path = BIN, cwd: Path | None = None, **environment: str
+    ) -> None:
         self.process = subprocess.Popen(
             [folder / "socket2me", *arguments],
-            env={**clean_environment(), "HOME": str(home), "XDG_STATE_HOME": str(home)},
+            cwd=cwd,
+            env={**clean_environment(), "HOME": str(home), "XDG_STATE_HOME": str(home), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -399,7 +399,10 @@ def test_handshakes_are_answered_as_each_provider_expects():
 
 
 def test_signed_handshakes_are_answered_only_when_they_are_verified():
-    """Slack, Zoom and Discord sign their question: without the signature it has no answer."""
+    """Slack, Zoom and Discord sign their question: without the signature it has no answer.
+
+    A webhook event of Discord has the type of a question, and is none.
+    """
     slack = post({"type": "url_verification", "challenge": "3eZbrw1aB"})
     zoom = post({"event": "endpoint.url_validation", "payload": {"plainToken": "qgg8vlvZRS6UYooatFL8Aw"}})
     encrypted = hmac.new(SECRET.encode(), b"qgg8vlvZRS6UYooatFL8Aw", hashlib.sha256).hexdigest()
@@ -409,7 +412,11 @@ def test_signed_handshakes_are_answered_only_when_they_are_verified():
     discord = verifier_of({"provider": "discord", "secrets": [ED25519_PUBLIC]})
     found = discord.answer(post({"type": 1}), is_verified=True)
     assert found is not None and found.body == b'{"type":1}'
-    assert discord.answer(post({"type": True}), is_verified=True) is None
+    found = discord.answer(post({"type": 0, "version": 1}), is_verified=True)
+    assert found is not None and found.body is None
+    event = {"type": 1, "version": 1, "event": {"type": "APPLICATION_AUTHORIZED"}}
+    for body in (event, {"type": True}, {"type": False}, {"type": 2}, {"type": "1"}, {}, []):
+        assert discord.answer(post(body), is_verified=True) is None
     assert answer("slack", slack) is None and answer("zoom", zoom) is None
     assert answer("slack", post({"type": "event_callback"}), is_verified=True) is None
     assert answer("slack", post({"type": "url_verification", "challenge": "a" * 4097}), is_verified=True) is None

@@ -21,7 +21,7 @@ from socket2me_flask.relay import verification
 from socket2me_flask.storage.vault import Vault
 from socket2me_flask.telemetry import prometheus
 from tests.support.fakes import FakeClient
-from tests.support.signed_requests import SECRET, SIGNED, sign_sns, sns_key, sns_message
+from tests.support.signed_requests import ED25519_KEY, SECRET, SIGNED, sign_sns, sns_key, sns_message
 
 TOPIC = "arn:aws:sns:us-east-2:123456789012:MyTopic"
 GITHUB = SIGNED["github"]
@@ -238,6 +238,22 @@ def test_signed_handshakes_are_answered_after_their_signature(app, http):
     headers["X-Slack-Signature"] = f"v0={'0' * 64}"
     assert http.post(f"/v1/go/{made['token']}", headers=headers, data=body).status_code == 401
     assert client.received == []
+
+
+def test_the_ping_of_webhook_events_is_answered_without_a_body(app, http):
+    """Discord's `{"type": 0}` is answered `204`; an event, which has the type of another `PING`, is delivered."""
+    made = new(http, SIGNED["discord"].verify)
+    client = attached(app, made["token"])
+    answers = []
+    for body in (b'{"type":0}', b'{"type":1,"event":{"type":"ENTITLEMENT_CREATE"}}'):
+        now = str(int(time.time()))
+        signature = ED25519_KEY.sign(now.encode() + body).hex()
+        headers = {"X-Signature-Ed25519": signature, "X-Signature-Timestamp": now}
+        answers.append(http.post(f"/v1/go/{made['token']}", headers=headers, data=body))
+    assert (answers[0].status_code, answers[0].data) == (204, b"")
+    assert "Content-Length" not in answers[0].headers
+    assert (answers[1].status_code, answers[1].text) == (200, "OK")
+    assert [call.body for call in client.received] == [body]
 
 
 def test_stored_secrets_are_encrypted_for_their_token():
