@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .client import Client, Notice
+from .client import Client
+from .client_token import Notice
 from .exceptions import ClientError, NotHandled
 from .http_api import RelayApi, Token
 from .inspector.filters import Filter

@@ -16,7 +16,10 @@ from .options import Seconds, api_key, request_filter, server
 TIMEOUT_STATUS = 124
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    example="socket2me wait --server https://relay.example --filter 'POST /stripe' --count 2 --timeout 60",
+)
 @server
 @click.option(
     "--token", help="The token to wait at, or a name. Without: one of its own, whose URL is printed to stderr."

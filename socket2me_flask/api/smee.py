@@ -142,7 +142,7 @@ def _check_serves() -> None:
 
 
 def _find(text: str) -> tuple[ChannelKey, TokenRecord]:
-    """Return the key of a channel that lives, and its token. Raises `UnknownToken`, or `Forbidden` for another token."""
+    """Return the key of a channel that lives, and its token. Raises `UnknownToken`, or `Forbidden` of another."""
     services = get_services()
     key = parse_key(text)
     if key is None:

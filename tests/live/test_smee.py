@@ -315,7 +315,7 @@ def held_of_streams(server: Server) -> dict[str, float]:
 
 
 def test_streams_that_are_gone_leave_nothing(small):
-    """However they end: no client, file, thread or queued byte is left. `benchmarks/streams.py` does so 10,000 times."""
+    """However they end: no client, file, thread or byte is left. `benchmarks/streams.py` does so 10,000 times."""
     channel = Channel(small)
     head = f"GET /smee/{channel.key} HTTP/1.1\r\nHost: a\r\nAccept: {EVENT_STREAM}\r\n\r\n".encode()
     before = held_of_streams(small)
