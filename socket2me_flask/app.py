@@ -104,6 +104,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
         ack_timeout_seconds=settings.ack_timeout_seconds,
         reply_timeout_seconds=settings.reply_timeout_seconds,
         mailbox_max_age_seconds=settings.mailbox_max_age_seconds,
+        listener_ttl_seconds=settings.listener_ttl_seconds,
         history_max_age_seconds=settings.history_max_age_seconds,
         mailboxes=mailboxes,
         counts=counts,

@@ -451,6 +451,11 @@ class Settings(LimitSettings, SignatureSettings):
     mailbox_max_age_seconds: float = _setting(
         604800.0, _seconds(1), "How long an event may be in a mailbox; an older one is dropped, which the log says."
     )
+    listener_ttl_seconds: float = _setting(
+        604_800.0,
+        _seconds(1),
+        "How long what a listener has not had is kept while it is away; then its place in the mailbox is forgotten.",
+    )
     redeliver_seconds: float = _setting(
         30.0,
         _seconds(0.05),

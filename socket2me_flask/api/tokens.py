@@ -94,7 +94,7 @@ def inspect(token: str) -> Response:
         verify=None if provider is None else {"provider": provider},
         connected=relay.is_connected(token),
         listener_mode=record.listeners,
-        listeners=listeners_of(relay, token),
+        listeners=listeners_of(relay, record),
         forwarded=counts.forwarded,
         refused=counts.refused,
         last_request_at=counts.last_request_at,
@@ -187,8 +187,8 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
     listeners = options.get("listeners", "newest")
     if listeners not in LISTENERS:
         raise BadRequest(f"listeners is one of {', '.join(LISTENERS)}.")
-    if listeners != "newest" and (mailbox is True or services.settings.store.is_shared):
-        raise BadRequest("Several listeners work without a mailbox only, and in one process.")
+    if listeners != "newest" and services.settings.store.is_shared:
+        raise BadRequest("Several listeners work in one process only.")
     if mode not in MODES:
         raise BadRequest(f"mode is one of {', '.join(MODES)}.")
     if mailbox and services.store.mailboxes is None:

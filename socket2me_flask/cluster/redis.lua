@@ -12,6 +12,8 @@
 --   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is a dead letter, when it was received
 --   s2m:bytes:T    number  the sum of the sizes
 --   s2m:due:T      zset    id -> number, of those that are no dead letters
+--   s2m:positions:T hash   listener -> number of the event up to which it has all, if all listeners receive each event
+--   s2m:claims:T   hash    id -> process that has it, if one listener receives each event
 -- and of its history:
 --   s2m:history:T  hash    position: of the last change; requests, bytes, dropped; floor: the position of the latest
 --                          request that was dropped for a bound
@@ -26,6 +28,7 @@
 --   s2m:names      zset    name -> when it is free, in ms of Redis's clock; s2m:names:O those of an owner
 --   s2m:tokens     zset    token -> when it expires, in ms of Redis's clock
 --   s2m:ages       zset    "id token" -> when the event was received
+--   s2m:seen       zset    "listener token" -> when a listener with a position was last connected, by Redis's clock
 --   s2m:bytes, s2m:sequence  bytes in all mailboxes; the last number
 -- and of each process s2m:lease:P, which expires unless it is prolonged, and its channel s2m:process:P.
 --
@@ -106,6 +109,7 @@ local function drop_event(token, id)
   call('HDEL', box, id)
   call('ZREM', 's2m:due:' .. token, id)
   call('ZREM', 's2m:ages', id .. ' ' .. token)
+  call('HDEL', 's2m:claims:' .. token, id)
   call('DECRBY', 's2m:bytes', event.size)
   if call('EXISTS', box) == 0 then
     call('DEL', 's2m:bytes:' .. token, 's2m:events:' .. token)
@@ -121,7 +125,11 @@ local function drop_mailbox(token)
   local ids = call('HKEYS', 's2m:box:' .. token)
   for _, id in ipairs(ids) do call('ZREM', 's2m:ages', id .. ' ' .. token) end
   call('DECRBY', 's2m:bytes', call('GET', 's2m:bytes:' .. token) or 0)
-  call('UNLINK', 's2m:box:' .. token, 's2m:bytes:' .. token, 's2m:events:' .. token, 's2m:due:' .. token)
+  for _, listener in ipairs(call('HKEYS', 's2m:positions:' .. token)) do
+    call('ZREM', 's2m:seen', listener .. ' ' .. token)
+  end
+  call('UNLINK', 's2m:box:' .. token, 's2m:bytes:' .. token, 's2m:events:' .. token, 's2m:due:' .. token,
+    's2m:positions:' .. token, 's2m:claims:' .. token)
   return #ids
 end
 
@@ -421,16 +429,45 @@ end
 
 -- The oldest events, as many as may be, but no more than one beyond so many bytes. Those whose ids, with spaces between
 -- them, are known come without their content, and count for nothing.
-function scripts.waiting(token, limit, bytes, known)
+-- Each comes with its number. With `after`, only those with a larger one.
+function scripts.waiting(token, limit, bytes, known, after)
   local events, left, is_known = {}, tonumber(bytes), {}
   for id in string.gmatch(known, '%S+') do is_known[id] = true end
-  for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, limit - 1)) do
+  local first = after == '' and '-inf' or '(' .. after
+  for _, id in ipairs(call('ZRANGEBYSCORE', 's2m:due:' .. token, first, '+inf', 'LIMIT', 0, limit)) do
     local event = state(token, id)
-    events[#events + 1] = shown(token, id, event, not is_known[id])
+    events[#events + 1] = {event.number, shown(token, id, event, not is_known[id])}
     if not is_known[id] then left = left - event.size end
     if left < 0 then break end
   end
   return events
+end
+
+-- The oldest events up to the first that is not known and that no other process has, which this one claims.
+function scripts.claim(token, process, limit, known)
+  local events, is_known, claims = {}, {}, 's2m:claims:' .. token
+  for id in string.gmatch(known, '%S+') do is_known[id] = true end
+  for _, id in ipairs(call('ZRANGE', 's2m:due:' .. token, 0, -1)) do
+    local event = state(token, id)
+    if is_known[id] then
+      events[#events + 1] = {event.number, shown(token, id, event, false)}
+    else
+      local other = call('HGET', claims, id)
+      if not other or other == process or not lives(other) then
+        call('HSET', claims, id, process)
+        events[#events + 1] = {event.number, shown(token, id, event, true)}
+        break
+      end
+    end
+    if #events >= tonumber(limit) then break end
+  end
+  return events
+end
+
+-- Let other processes claim an event.
+function scripts.release(token, id, process)
+  if call('HGET', 's2m:claims:' .. token, id) == process then call('HDEL', 's2m:claims:' .. token, id) end
+  return 1
 end
 
 function scripts.find(token, id)
@@ -465,12 +502,30 @@ function scripts.dead_letter(token, id)
   event.aside = 1
   keep_state(token, id, event)
   call('ZREM', 's2m:due:' .. token, id)
+  call('HDEL', 's2m:claims:' .. token, id)
+  return 1
+end
+
+-- A listener has failed at an event: it is a dead letter when all have passed it.
+function scripts.fail(token, id)
+  local event = state(token, id)
+  if not event then return 0 end
+  event.aside = 2
+  keep_state(token, id, event)
   return 1
 end
 
 function scripts.redeliver(token, id, process)
   local event = state(token, id)
   if not event then return 0 end
+  if event.aside ~= 0 and call('EXISTS', 's2m:positions:' .. token) == 1 then
+    -- Listeners have passed it if one has failed at it: it becomes the next event.
+    local stream, number = 's2m:events:' .. token, call('INCR', 's2m:sequence')
+    local entry = call('XRANGE', stream, event.number .. '-0', event.number .. '-0')[1]
+    call('XADD', stream, number .. '-0', unpack(entry[2]))
+    call('XDEL', stream, event.number .. '-0')
+    event.number = number
+  end
   event.aside, event.attempts = 0, 0
   keep_state(token, id, event)
   call('ZADD', 's2m:due:' .. token, event.number, id)
@@ -485,6 +540,99 @@ end
 function scripts.delete(token, id, process)
   post_to_owner(token, process, 'deleted', token, id)
   return drop_event(token, id)
+end
+
+-- Positions of listeners
+
+local function seen_now(token, listener)
+  local time = call('TIME')
+  call('ZADD', 's2m:seen', time[1] .. '.' .. string.format('%06d', time[2]), listener .. ' ' .. token)
+end
+
+-- Drop what all listeners have passed; what one has failed at becomes a dead letter.
+local function drop_passed(token)
+  local passed = false
+  for _, position in ipairs(call('HVALS', 's2m:positions:' .. token)) do
+    if not passed or tonumber(position) < passed then passed = tonumber(position) end
+  end
+  if not passed then return end
+  for _, id in ipairs(call('ZRANGEBYSCORE', 's2m:due:' .. token, '-inf', passed)) do
+    if state(token, id).aside == 2 then scripts.dead_letter(token, id) else drop_event(token, id) end
+  end
+end
+
+local function drop_position(token, listener)
+  call('HDEL', 's2m:positions:' .. token, listener)
+  call('ZREM', 's2m:seen', listener .. ' ' .. token)
+end
+
+local function advance(token, listener, number)
+  local position = call('HGET', 's2m:positions:' .. token, listener)
+  if position and tonumber(number) > tonumber(position) then
+    call('HSET', 's2m:positions:' .. token, listener, number)
+  end
+  return position
+end
+
+-- The position of a listener, which has one from now on. Those without ids of their own end with their processes.
+function scripts.register(token, listener, most)
+  local key = 's2m:positions:' .. token
+  for _, other in ipairs(call('HKEYS', key)) do
+    local process = string.match(other, '^~(.*)%.')
+    if process and not lives(process) then drop_position(token, other) end
+  end
+  local position = call('HGET', key, listener)
+  if not position then
+    local others = call('HLEN', key)
+    if others >= tonumber(most) then return 'full' end
+    position = others > 0 and call('GET', 's2m:sequence') or 0
+    call('HSET', key, listener, position)
+  end
+  seen_now(token, listener)
+  return tonumber(position)
+end
+
+function scripts.unregister(token, listener)
+  drop_position(token, listener)
+  drop_passed(token)
+  return 1
+end
+
+function scripts.advance(token, listener, number)
+  advance(token, listener, number)
+  drop_passed(token)
+  return 1
+end
+
+-- Listeners are connected now, and have these positions.
+function scripts.touch(token, ...)
+  local values = {...}
+  for at = 1, #values, 2 do
+    if advance(token, values[at], values[at + 1]) then seen_now(token, values[at]) end
+  end
+  drop_passed(token)
+  return 1
+end
+
+-- Of each listener its id, its position, when it was seen, and how many events it has not acknowledged.
+function scripts.positions(token)
+  local rows, flat = {}, call('HGETALL', 's2m:positions:' .. token)
+  for at = 1, #flat, 2 do
+    local seen_at = call('ZSCORE', 's2m:seen', flat[at] .. ' ' .. token)
+    rows[#rows + 1] = {flat[at], tonumber(flat[at + 1]), seen_at,
+      call('ZCOUNT', 's2m:due:' .. token, '(' .. flat[at + 1], '+inf')}
+  end
+  return rows
+end
+
+function scripts.drop_absent(seen_before, limit)
+  local absent = call('ZRANGEBYSCORE', 's2m:seen', '-inf', '(' .. seen_before, 'LIMIT', 0, limit)
+  for _, member in ipairs(absent) do
+    local listener, token = string.match(member, '(%S+) (%S+)')
+    drop_position(token, listener)
+    drop_passed(token)
+  end
+  return #absent
 end
 
 -- Drop what a sorted set of ids and tokens has from before a time. Return how many there were, `limit` at most.

@@ -14,14 +14,14 @@ from typing import Any
 from socket2me.inspector.filters import Filter, Subject
 
 from ..errors import ClientGone, NoListener, RelayError, TooManyListeners
+from ..storage import MAX_LISTENERS_PER_TOKEN
 from .call import Call
 from .delivery import Answering, Client, OnAck, mode_for
 from .replies import rejection_of
 
 log = logging.getLogger(__name__)
 
-# How many listeners a token may have, and how many terms all of their filters together: each call costs as much.
-MAX_LISTENERS_PER_TOKEN = 100
+# How many terms the filters of all listeners of a token may have: each call costs as much.
 MAX_FILTER_TERMS_PER_TOKEN = 100
 
 
@@ -36,6 +36,12 @@ def subject_of(call: Call) -> Subject:
         *(call.id, call.received_at, call.method, call.path, call.query, call.headers.items()),
         *(call.body, len(call.body), call.remote_addr, call.replay_of),
     )
+
+
+def common_mode(clients: Iterable[Client]) -> str:
+    """Return the mode of the callers of listeners with several modes: who acknowledges nothing does not count."""
+    modes = {client.mode for client in clients}
+    return next((mode for mode in ("reply", "ack") if mode in modes), "notify")
 
 
 class ListenerGroup:
@@ -101,9 +107,7 @@ class ListenerGroup:
         return self._members.get(listener)
 
     def _update(self) -> None:
-        # Those of mode `notify` answer nothing, so a caller waits for the others if there are any.
-        modes = {member.mode for member in self._members.values()}
-        self.mode = next((mode for mode in ("reply", "ack") if mode in modes), "notify")
+        self.mode = common_mode(self._members.values())
         self._has_filters = any(member.filter is not None for member in self._members.values())
 
     @property
@@ -410,7 +414,7 @@ class Clients(dict[str, Client]):
         if isinstance(found, ListenerGroup):
             found.check_room(client)
 
-    def attached(self, token: str, client: Client) -> Client | None:
+    def what_has(self, token: str, client: Client) -> Client | None:
         """Return what is attached to a token, if a client is that or one of that group."""
         found = self.get(token)
         is_in = found is client or (isinstance(found, ListenerGroup) and client in found)
@@ -430,7 +434,7 @@ class Clients(dict[str, Client]):
 
     def remove(self, token: str, client: Client) -> Client | None:
         """Remove a client. Return what is not attached to the token any more: None while others are."""
-        found = self.attached(token, client)
+        found = self.what_has(token, client)
         if isinstance(found, ListenerGroup) and len(found) > 1:
             found.remove(client)
             self._more -= 1

@@ -17,6 +17,7 @@ from ..errors import (
     NobodyConnected,
     ShuttingDown,
     StoreUnavailable,
+    TooManyListeners,
     UnknownToken,
 )
 from ..storage import TokenStore
@@ -49,30 +50,22 @@ class Presence:
         self._mailboxes = mailboxes
         self._counts = counts
         self._history = history
-        self._clients = Clients()
+        self.attached = Clients()  # to look at: attaching and detaching is done here
         self._lock = threading.Lock()  # guards the step from "no client" to "held", and back
 
     def __contains__(self, token: str) -> bool:
-        return token in self._clients
+        return token in self.attached
 
     def __len__(self) -> int:
-        return self._clients.count
+        return self.attached.count
 
     def get(self, token: str) -> Client | None:
         """Return the client of a token, if it is attached to this process."""
-        return self._clients.get(token)
-
-    def listeners(self, token: str) -> list[Client]:
-        """Return the clients of a token that are attached to this process."""
-        return self._clients.of(token)
-
-    def check_room(self, token: str, client: Client) -> None:
-        """Raise `TooManyListeners` if the token has no room for another listener."""
-        self._clients.check_room(token, client)
+        return self.attached.get(token)
 
     def clients(self) -> list[tuple[str, Client]]:
-        """Return the tokens whose clients this process has, and the clients."""
-        return list(self._clients.items())
+        """Return the tokens whose clients this process has, and what is attached to each."""
+        return list(self.attached.items())
 
     def attach(self, token: str, client: Client) -> None:
         """Make `client` the token's one client, deliver what was held, and disconnect the one before.
@@ -83,10 +76,10 @@ class Presence:
             self._join(token, client)
             return
         with self._lock:
-            replaced = self._clients.get(token)
+            replaced = self.attached.get(token)
             if not self._flush_held(token, client):
                 return
-            self._clients[token] = client
+            self.attached[token] = client
         try:
             record = self._store.attach(token, client.sid, client.mode)
         except StoreUnavailable:
@@ -98,16 +91,21 @@ class Presence:
             self.end(token)  # it ended since the client asked whether it lives
         elif record.mailbox and self._mailboxes is not None:
             with self._lock:
-                if self._clients.get(token) is client:
+                if self.attached.get(token) is client:
                     self._mailboxes.open(token, client, is_inspected=record.inspect)
 
     def _join(self, token: str, client: Client) -> None:
         """Add a listener to those of its token. Raises `TooManyListeners` if others came since it was accepted."""
         with self._lock:
-            group, replaced = self._clients.join(token, client)
+            group, replaced = self.attached.join(token, client)
             self._flush_held(token, group)
         try:
             record = self._store.attach(token, group.sid, group.mode)
+            mailboxes = self._mailboxes if record is not None and record.mailbox else None
+            position = mailboxes.register(token, client) if mailboxes is not None else 0
+        except TooManyListeners:
+            self.detach(token, client)
+            raise
         except StoreUnavailable:
             self.detach(token, client)
             for each in filter(None, (client, replaced)):
@@ -117,19 +115,23 @@ class Presence:
             replaced.disconnect("replaced")
         if record is None:
             self.end(token)
+        elif mailboxes is not None:
+            with self._lock:
+                if self.attached.what_has(token, client) is not None:
+                    mailboxes.join(token, client, position, is_inspected=record.inspect)
 
     def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
         """Leave the token to the client that it had, and have the new one try again."""
         with self._lock:
-            if replaced is not None and self._clients.get(token) is client:
-                self._clients[token] = replaced
+            if replaced is not None and self.attached.get(token) is client:
+                self.attached[token] = replaced
         self.detach(token, client)
         client.drop_connection()
 
     def detach(self, token: str, client: Client) -> None:
         """Forget `client`, unless another has replaced it."""
         with self._lock:
-            attached = self._clients.remove(token, client)
+            attached = self.attached.remove(token, client)
             if self._mailboxes is not None:
                 self._mailboxes.close(token, client)
         if attached is not None:
@@ -139,10 +141,10 @@ class Presence:
     def replace_client(self, token: str, sid: str) -> None:
         """Disconnect a client, if it is still here: another process has the token's newest."""
         with self._lock:
-            client = self._clients.get(token)
+            client = self.attached.get(token)
             if client is None or client.sid != sid:
                 return
-            del self._clients[token]
+            del self.attached[token]
             if self._mailboxes is not None:
                 self._mailboxes.close(token, client)
         client.disconnect("replaced")
@@ -152,7 +154,7 @@ class Presence:
         """Deliver what waits for room in a client's window."""
         if token in self.held:
             with self._lock:
-                attached = self._clients.attached(token, client)
+                attached = self.attached.what_has(token, client)
                 if attached is not None:
                     self._flush_held(token, attached)
 
@@ -176,7 +178,7 @@ class Presence:
         """Disconnect the client and release the calls of a token that does not live any more."""
         with self._lock:
             self._counts.forget(token)
-            client = self._clients.remove_all(token)
+            client = self.attached.remove_all(token)
             if self._mailboxes is not None:
                 self._mailboxes.end(token)
             self.held.release_all(token, UnknownToken())
@@ -198,7 +200,7 @@ class Presence:
         """
         token = pending.call.token
         with self._lock:
-            client = self._clients.get(token)
+            client = self.attached.get(token)
             if client is not None and self._may_deliver(token, client):
                 try:
                     delivery = self._deliver(pending, client)
@@ -208,7 +210,7 @@ class Presence:
                 except ClientGone:
                     if needs_client:
                         raise
-                    self._clients.remove_all(token)
+                    self.attached.remove_all(token)
                     self._store.detach(token, client.sid)
                     client = None
             if client is None and needs_client:
@@ -229,7 +231,7 @@ class Presence:
         """End the wait of a held call: there was no room in its client's window in time."""
         with self._lock:
             if not held.is_released:
-                is_here = held.call.token in self._clients
+                is_here = held.call.token in self.attached
                 self.held.release(held, error=ClientBusy() if is_here else NobodyConnected())
 
     def stop_holding(self, held: PendingDelivery) -> bool:

@@ -52,6 +52,7 @@ class Relay:
         ack_timeout_seconds: float,
         reply_timeout_seconds: float,
         mailbox_max_age_seconds: float,
+        listener_ttl_seconds: float = math.inf,
         history_max_age_seconds: float = math.inf,
         mailboxes: Mailboxes | None,
         counts: TokenCounts,
@@ -69,6 +70,7 @@ class Relay:
             LEGACY: reply_timeout_seconds,
         }
         self._mailbox_max_age_seconds = mailbox_max_age_seconds
+        self._listener_ttl_seconds = listener_ttl_seconds
         self._history_max_age_seconds = history_max_age_seconds
         self.mailboxes = mailboxes
         self.token_counts = counts
@@ -193,10 +195,7 @@ class Relay:
             if number % 100 == 0:
                 self._yield_to_others()
         if self.mailboxes is not None:
-            dropped = self.mailboxes.store.drop_older(time.time() - self._mailbox_max_age_seconds)
-            if dropped:
-                self.mailboxes.aged_out += dropped
-                log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
+            self.mailboxes.sweep(self._mailbox_max_age_seconds, self._listener_ttl_seconds)
         if self._recorder is not None:
             self._recorder.history.drop_older(time.time() - self._history_max_age_seconds)
         return len(expired)

@@ -168,7 +168,7 @@ class Sockets:
             raise BadAuth(f"This token has listeners: {record.listeners}. A client cannot have another.")
         client.apply(options, record, self._window)
         if record.listeners != "newest":
-            self._presence.check_room(client.token, client)
+            self._presence.attached.check_room(client.token, client)
         if record.mailbox and client.mode == "notify":
             raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
         client.is_wanted = True

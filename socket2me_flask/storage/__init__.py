@@ -6,7 +6,7 @@ A store knows nothing of callers or sockets, and of a client only its id. Every 
 tokens there are, but for `pop_expired`, whose cost follows what expired.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -16,16 +16,18 @@ from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
 from .names import Claim
-from .record import LISTENERS, MODES, Counts, StoredEvent, TokenRecord, Totals
+from .record import LISTENERS, MAX_LISTENERS_PER_TOKEN, MODES, Counts, Position, StoredEvent, TokenRecord, Totals
 from .sqlite import SQLiteStore
 
 __all__ = [
     "LISTENERS",
+    "MAX_LISTENERS_PER_TOKEN",
     "MODES",
     "Claim",
     "Counts",
     "MailboxStore",
     "MemoryStore",
+    "Position",
     "SQLiteStore",
     "StoredEvent",
     "TokenRecord",
@@ -39,8 +41,8 @@ __all__ = [
 class MailboxStore(Protocol):
     """Calls that wait until a client acknowledges them, in order for each token. All of it survives the process.
 
-    Every method may raise `StoreUnavailable`, but `attempted`, `acknowledge` and `dead_letter`: they are done soon,
-    and what they would have changed is at worst done again.
+    Every method may raise `StoreUnavailable`, but those that return nothing and raise nothing else: they are done
+    soon, and what they would have changed is at worst done again.
     """
 
     def put(self, call: Call) -> str | None:
@@ -49,11 +51,13 @@ class MailboxStore(Protocol):
         If another process has the token's client, that process is notified, and the client's mode is returned.
         """
 
-    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
+    def waiting(
+        self, token: str, limit: int, known: Collection[str] = (), after: int | None = None
+    ) -> list[StoredEvent]:
         """Return the oldest events that are not dead letters, oldest first: up to `limit`, fewer if they are large.
 
-        Of those whose ids are `known`, the content is not read: their calls have an id and a time, and perhaps no
-        more.
+        With `after`, only those with a larger number. Of those whose ids are `known`, the content is not read:
+        their calls have an id and a time, and perhaps no more.
         """
 
     def find(self, token: str, event_id: str) -> StoredEvent:
@@ -79,6 +83,44 @@ class MailboxStore(Protocol):
 
     def dead_letter(self, token: str, event_id: str) -> None:
         """Send an event no more, unless its owner asks for it."""
+
+    # Of a token all of whose listeners receive each event
+
+    def register(self, token: str, listener: str) -> int:
+        """Return the position of a listener: the number of the event up to which it has acknowledged all.
+
+        A new one begins with the next event, or with the oldest if there is no other. An id that begins with `~` is
+        that of a process, up to a dot, and ends with it. Raises `TooManyListeners`.
+        """
+
+    def unregister(self, token: str, listener: str) -> None:
+        """Forget the position of a listener."""
+
+    def advance(self, token: str, listener: str, number: int) -> None:
+        """Move the position of a listener forward, and drop the events that no listener needs any more."""
+
+    def touch(self, token: str, positions: Mapping[str, int]) -> None:
+        """Note that listeners are connected now, and their positions."""
+
+    def fail(self, token: str, event_id: str) -> None:
+        """Have an event be a dead letter once all listeners have passed it."""
+
+    def positions(self, token: str) -> list[Position]:
+        """Return the positions of all listeners."""
+
+    def drop_absent(self, seen_before: float) -> int:
+        """Forget the positions of listeners that were not seen since then. Return how many there were."""
+
+    # Of a token one of whose listeners receives each event
+
+    def claim(self, token: str, limit: int, known: Collection[str]) -> list[StoredEvent]:
+        """Return the oldest events up to the first that is not known, which this process claims.
+
+        What another process has claimed is left out.
+        """
+
+    def release(self, token: str, event_id: str) -> None:
+        """Let other processes claim an event."""
 
 
 class TokenStore(Protocol):

@@ -27,6 +27,9 @@ MODES = ("notify", "ack", "reply")
 # disconnected; `all`, each of them; `one`, any one of them.
 LISTENERS = ("newest", "all", "one")
 
+# How many listeners a token may have, with those that are away and have a position in its mailbox.
+MAX_LISTENERS_PER_TOKEN = 100
+
 
 def share_of(total_bytes: int, bytes_in_mailbox: int) -> int:
     """Return how many bytes all mailboxes may hold after an event was kept in one that then has so many."""
@@ -122,9 +125,27 @@ class StoredEvent:
     attempts: how often it was sent to a client.
     is_dead_letter: whether it is sent no more, unless its owner asks for it.
     size: what it counts for, in bytes.
+    number: its place among the events of its mailbox: a later one has a larger number.
     """
 
     call: Call
     attempts: int
     is_dead_letter: bool
     size: int
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a listener has read a mailbox.
+
+    listener: its id; one that begins with `~` is that of a listener without an id of its own.
+    number: that of the event up to which it has acknowledged all.
+    seen_at: when it was last known to be connected, in seconds since the epoch.
+    waiting: how many events it has not acknowledged.
+    """
+
+    listener: str
+    number: int
+    seen_at: float
+    waiting: int

@@ -1,14 +1,23 @@
 """Mailboxes in Redis. What it keeps of an event, and where, is at the top of `redis.lua`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
 
 from ..cluster.redis_connection import RedisConnection
-from ..errors import MailboxesFull, MailboxFull, UnknownEvent, UnknownToken
+from ..errors import MailboxesFull, MailboxFull, TooManyListeners, UnknownEvent, UnknownToken
 from ..relay.call import FIELDS, Call, call_from
-from .record import EVENT_BYTES, MOST_WAITING_BYTES, SMALL_MAILBOX_BYTES, StoredEvent, call_without_content
+from .record import (
+    EVENT_BYTES,
+    MAX_LISTENERS_PER_TOKEN,
+    MOST_WAITING_BYTES,
+    SMALL_MAILBOX_BYTES,
+    Position,
+    StoredEvent,
+    call_without_content,
+)
 
 # No caller waits longer than this for what the client of a mailbox says.
 CALLER_WAITS_SECONDS = 3600
@@ -62,9 +71,19 @@ class RedisMailboxes:
             raise MailboxesFull
         return answer[0].decode() if answer else None
 
-    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
-        rows = self._run("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known))
-        return [_event(token, row) for row in rows]
+    def waiting(
+        self, token: str, limit: int, known: Collection[str] = (), after: int | None = None
+    ) -> list[StoredEvent]:
+        first = "" if after is None else after
+        rows = self._run("waiting", token, limit, MOST_WAITING_BYTES, " ".join(known), first)
+        return [_event(token, row, number) for number, row in rows]
+
+    def claim(self, token: str, limit: int, known: Collection[str]) -> list[StoredEvent]:
+        rows = self._run("claim", token, self._process, limit, " ".join(known))
+        return [_event(token, row, number) for number, row in rows]
+
+    def release(self, token: str, event_id: str) -> None:
+        self._submit("release", token, event_id, self._process)
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         row = self._run("find", token, event_id)
@@ -99,12 +118,43 @@ class RedisMailboxes:
     def dead_letter(self, token: str, event_id: str) -> None:
         self._submit("dead_letter", token, event_id)
 
+    def register(self, token: str, listener: str) -> int:
+        position = self._run("register", token, listener, MAX_LISTENERS_PER_TOKEN)
+        if position == b"full":
+            raise TooManyListeners
+        return int(position)
 
-def _event(token: str, row: list[Any]) -> StoredEvent:
+    def unregister(self, token: str, listener: str) -> None:
+        self._submit("unregister", token, listener)
+
+    def advance(self, token: str, listener: str, number: int) -> None:
+        self._submit("advance", token, listener, number)
+
+    def touch(self, token: str, positions: Mapping[str, int]) -> None:
+        self._submit("touch", token, *chain.from_iterable(positions.items()))
+
+    def fail(self, token: str, event_id: str) -> None:
+        self._submit("fail", token, event_id)
+
+    def positions(self, token: str) -> list[Position]:
+        rows = self._run("positions", token)
+        found = [
+            Position(listener.decode(), at, float(seen_at), waiting) for listener, at, seen_at, waiting in rows
+        ]
+        return sorted(found, key=lambda position: position.seen_at)
+
+    def drop_absent(self, seen_before: float) -> int:
+        dropped = 0
+        while newly := self._run("drop_absent", seen_before, MOST_DROPPED):
+            dropped += newly
+        return dropped
+
+
+def _event(token: str, row: list[Any], number: int = 0) -> StoredEvent:
     event_id, attempts, is_dead_letter, size, received_at, *kept = row
     if not kept:
         call = call_without_content(token, event_id.decode(), float(received_at))
-        return StoredEvent(call, attempts, bool(is_dead_letter), size)
+        return StoredEvent(call, attempts, is_dead_letter == 1, size, number)
     content, body, *more = kept
     values = _decode(content)
     if isinstance(values, list):
@@ -112,4 +162,4 @@ def _event(token: str, row: list[Any]) -> StoredEvent:
     for packed in more:
         values |= _decode(packed)
     call = call_from({**values, "token": token, "body": body, "id": event_id.decode()})
-    return StoredEvent(call, attempts, bool(is_dead_letter), size)
+    return StoredEvent(call, attempts, is_dead_letter == 1, size, number)

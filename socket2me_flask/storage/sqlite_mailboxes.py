@@ -1,7 +1,7 @@
 """Mailboxes in a file: the table `events`, and the bounds on what it holds."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -12,12 +12,14 @@ from .record import (
     EVENT_BYTES,
     MAX_DEAD_PASSED,
     MOST_WAITING_BYTES,
+    Position,
     StoredEvent,
     Totals,
     call_without_content,
     share_of,
 )
 from .sqlite_database import Database
+from .sqlite_positions import SQLitePositions
 
 _STATE = "id, token, received_at, attempts, is_dead_letter, size"
 
@@ -43,12 +45,23 @@ class SQLiteMailboxes:
         # Of the database's thread:
         self._sizes: dict[str, tuple[int, int]] = {}  # token -> events, bytes
         self.events = self.size = 0
+        self._positions = SQLitePositions(database, self._delete)
 
     def put(self, call: Call) -> None:
         self._database.run(partial(self._put, call))
 
-    def waiting(self, token: str, limit: int, known: Collection[str] = ()) -> list[StoredEvent]:
-        return list(self._database.run(partial(self._waiting, token, limit, known)))
+    def waiting(
+        self, token: str, limit: int, known: Collection[str] = (), after: int | None = None
+    ) -> list[StoredEvent]:
+        return list(self._database.run(partial(self._waiting, token, limit, known, after)))
+
+    def claim(self, token: str, limit: int, known: Collection[str]) -> list[StoredEvent]:
+        events = self.waiting(token, limit, known)  # there is no other process
+        first = next((at for at, event in enumerate(events) if event.call.id not in known), len(events))
+        return events[: first + 1]
+
+    def release(self, token: str, event_id: str) -> None:
+        pass
 
     def find(self, token: str, event_id: str) -> StoredEvent:
         where = "token = ? AND id = ?"
@@ -71,7 +84,7 @@ class SQLiteMailboxes:
         self._database.submit(partial(self._update, "is_dead_letter = 1", event_id, token))
 
     def redeliver(self, token: str, event_id: str) -> None:
-        if not self._database.run(partial(self._update, "is_dead_letter = 0, attempts = 0", event_id, token)):
+        if not self._database.run(partial(self._redeliver, event_id, token)):
             raise UnknownEvent
 
     def delete(self, token: str, event_id: str) -> None:
@@ -80,6 +93,29 @@ class SQLiteMailboxes:
 
     def drop_older(self, received_before: float) -> int:
         dropped: int = self._database.run(partial(self._delete, "received_at < ?", received_before))
+        return dropped
+
+    def register(self, token: str, listener: str) -> int:
+        position: int = self._database.run(partial(self._positions.register, token, listener))
+        return position
+
+    def unregister(self, token: str, listener: str) -> None:
+        self._database.submit(partial(self._positions.unregister, token, listener))
+
+    def advance(self, token: str, listener: str, number: int) -> None:
+        self._database.submit(partial(self._positions.advance, token, listener, number))
+
+    def touch(self, token: str, positions: Mapping[str, int]) -> None:
+        self._database.submit(partial(self._positions.touch, token, positions))
+
+    def fail(self, token: str, event_id: str) -> None:
+        self._database.submit(partial(self._update, "is_dead_letter = 2", event_id, token))
+
+    def positions(self, token: str) -> list[Position]:
+        return list(self._database.run(partial(self._positions.all_of, token)))
+
+    def drop_absent(self, seen_before: float) -> int:
+        dropped: int = self._database.run(partial(self._positions.drop_absent, seen_before))
         return dropped
 
     # On the database's thread
@@ -94,7 +130,8 @@ class SQLiteMailboxes:
     def totals(self) -> Totals:
         """Return what the mailboxes hold. This is a job."""
         oldest = self._database.execute(
-            "SELECT received_at, is_dead_letter FROM events ORDER BY received_at LIMIT ?", (MAX_DEAD_PASSED + 1,)
+            "SELECT received_at, is_dead_letter = 1 FROM events ORDER BY received_at LIMIT ?",
+            (MAX_DEAD_PASSED + 1,),
         ).fetchall()
         waiting = (received_at for received_at, is_dead_letter in oldest if not is_dead_letter)
         beyond = oldest[-1][0] if len(oldest) > MAX_DEAD_PASSED else None
@@ -103,6 +140,7 @@ class SQLiteMailboxes:
     def drop_mailbox(self, token: str) -> None:
         """Drop all events of a token, as a part of a job."""
         self._delete("token = ?", token)
+        self._positions.drop(token)
 
     def _put(self, call: Call) -> None:
         content = json.dumps({name: getattr(call, name) for name in _FIELDS})
@@ -127,25 +165,44 @@ class SQLiteMailboxes:
         rows = self._database.execute(f"SELECT {columns} FROM events WHERE {condition}", values)  # noqa: S608
         return [_event(row) for row in rows]
 
-    def _waiting(self, token: str, limit: int, known: Collection[str]) -> list[StoredEvent]:
+    def _waiting(
+        self, token: str, limit: int, known: Collection[str], after: int | None = None
+    ) -> list[StoredEvent]:
         """Return the oldest events, but no more than one beyond `MOST_WAITING_BYTES`: the rest is not read."""
         execute = self._database.execute
         events: list[StoredEvent] = []
         left = MOST_WAITING_BYTES
+        # To a listener with a position, what another has failed at is no dead letter yet.
+        condition = "NOT is_dead_letter" if after is None else "is_dead_letter != 1 AND number > ?"
         rows = execute(
-            f"SELECT {_STATE}, number FROM events WHERE token = ? AND NOT is_dead_letter ORDER BY number LIMIT ?",  # noqa: S608
-            (token, limit),
+            f"SELECT {_STATE}, number FROM events WHERE token = ? AND {condition} ORDER BY number LIMIT ?",  # noqa: S608
+            (token, limit) if after is None else (token, after, limit),
         )
         with closing(rows):
             while left >= 0 and (row := rows.fetchone()) is not None:
                 *state, number = row
                 if state[0] in known:
-                    events.append(_event(state))
+                    events.append(_event(state, number=number))
                     continue
                 content = execute(f"SELECT {_CONTENT} FROM events WHERE number = ?", (number,)).fetchone()  # noqa: S608
-                events.append(_event([*state, *content]))
+                events.append(_event([*state, *content], number=number))
                 left -= events[-1].size
         return events
+
+    def _redeliver(self, event_id: str, token: str) -> int:
+        if self._positions.are_of(token):
+            # Listeners have passed it if one has failed at it: it becomes the next event.
+            self._database.execute(
+                "UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'events' AND EXISTS "
+                "(SELECT 1 FROM events WHERE id = ? AND token = ? AND is_dead_letter)",
+                (event_id, token),
+            )
+            self._database.execute(
+                "UPDATE events SET number = (SELECT seq FROM sqlite_sequence WHERE name = 'events') "
+                "WHERE id = ? AND token = ? AND is_dead_letter",
+                (event_id, token),
+            )
+        return self._update("is_dead_letter = 0, attempts = 0", event_id, token)
 
     def _update(self, change: str, event_id: str, token: str) -> int:
         statement = f"UPDATE events SET {change} WHERE id = ? AND token = ?"  # noqa: S608
@@ -171,7 +228,7 @@ class SQLiteMailboxes:
         self.size += size
 
 
-def _event(row: Sequence[Any]) -> StoredEvent:
+def _event(row: Sequence[Any], number: int = 0) -> StoredEvent:
     event_id, token, received_at, attempts, is_dead_letter, size, *kept = row
     if kept:
         content, body = kept
@@ -179,4 +236,4 @@ def _event(row: Sequence[Any]) -> StoredEvent:
         call = call_from({**json.loads(content), **columns})
     else:
         call = call_without_content(token, event_id, received_at)
-    return StoredEvent(call, attempts, bool(is_dead_letter), size)
+    return StoredEvent(call, attempts, is_dead_letter == 1, size, number)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from socket2me_flask.relay.mailbox import RETRY_SECONDS
+from socket2me_flask.relay.outlet import RETRY_SECONDS
 from tests.support.delivery import Acknowledging, Caller, bearer, error_code, events
 from tests.support.redis_server import Redis
 from tests.support.servers import (

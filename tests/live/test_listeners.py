@@ -8,7 +8,7 @@ import requests
 import websocket
 
 from socket2me_flask.relay.listeners import MAX_LISTENERS_PER_TOKEN
-from tests.support.delivery import Acknowledging, Caller, bearer, error_code
+from tests.support.delivery import Acknowledging, Caller, bearer, error_code, events
 from tests.support.servers import DEADLINE_SECONDS, PythonListener, Server, wait_until
 
 PATIENCE_SECONDS = 1
@@ -19,6 +19,8 @@ def server(tmp_path_factory):
     settings = {
         "ACK_TIMEOUT_SECONDS": PATIENCE_SECONDS,
         "REPLY_TIMEOUT_SECONDS": PATIENCE_SECONDS,
+        "REDELIVER_SECONDS": PATIENCE_SECONDS,
+        "MAX_ATTEMPTS": 2,
         "CLIENT_QUEUE_LIMIT_BYTES": 2_000_000,
         "HOLD_SECONDS": 1,  # a client may be attached a moment after it was answered
     }
@@ -246,3 +248,146 @@ def test_a_token_has_so_many_listeners_and_no_more(server):
         wait_until(lambda: len(listed(server, made)) < MAX_LISTENERS_PER_TOKEN, "one has left")
         assert connect().answer.startswith("40/")
     assert "MAX_LISTENERS_PER_TOKEN" in server.log
+
+
+# With a mailbox
+
+
+def acknowledge_next(client, tail=None):
+    """Acknowledge the next event, which is for this path."""
+    ack_id, request = client.event()
+    assert tail in (None, request["path"]), request
+    client.acknowledge(ack_id)
+    return request
+
+
+def waiting(server, made):
+    return {each["id"]: (each["connected"], each["waiting"]) for each in listed(server, made)}
+
+
+def test_who_was_away_receives_what_it_has_not_had_in_order(server, join):
+    """Each listener has its position; a new one begins with the next event, the first of all with the oldest."""
+    made = server.new_with_secret(listeners="all", mailbox=True)
+    assert server.go(made["token"], tail="/0").status_code == 202
+    ann = join(made, listener="ann")
+    acknowledge_next(ann, "/0")
+    wait_until(lambda: waiting(server, made) == {"ann": (True, 0)}, "it is acknowledged")
+    bob = join(made, listener="bob")
+    caller = Caller(server, made["token"], tail="/1")
+    acknowledge_next(ann, "/1")
+    assert caller.answer.text == "OK"  # the first acknowledgement answers
+    ack_id, request = bob.event()
+    assert (request["path"], request["attempt"]) == ("/1", 1)
+    bob.leave()
+    for number in (2, 3):
+        caller = Caller(server, made["token"], tail=f"/{number}")
+        acknowledge_next(ann, f"/{number}")
+        assert caller.answer.text == "OK"
+    wait_until(lambda: waiting(server, made) == {"ann": (True, 0), "bob": (False, 3)}, "one is behind")
+    assert len(events(server, made)["waiting"]) == 3
+    bob = join(made, listener="bob", window=2)
+    carol = join(made, listener="carol")
+    for number in (1, 2, 3):
+        acknowledge_next(bob, f"/{number}")
+    wait_until(lambda: not any(events(server, made).values()), "nothing is kept that all have had")
+    assert server.go(made["token"], tail="/4").status_code == 202
+    for client in (ann, bob, carol):
+        acknowledge_next(client, "/4")
+
+
+def test_a_listener_without_an_id_has_no_position_when_it_has_left(server, join):
+    """What it had not acknowledged is kept for nobody else but those who are owed it."""
+    made = server.new_with_secret(listeners="all", mailbox=True)
+    ann, anonymous = join(made, listener="ann"), join(made)
+    caller = Caller(server, made["token"], tail="/0")
+    acknowledge_next(ann, "/0")
+    anonymous.event()
+    assert caller.answer.text == "OK"
+    assert len(events(server, made)["in_flight"]) == 1
+    anonymous.leave()
+    wait_until(lambda: not any(events(server, made).values()), "it is dropped")
+    assert list(waiting(server, made)) == ["ann"]
+
+
+def test_an_event_that_one_of_all_listeners_fails_at(server, join):
+    """It delays no other listener, is a dead letter when all have passed it, and can be sent to all again."""
+    made = server.new_with_secret(listeners="all", mailbox=True)
+    ann, bob = join(made, listener="ann"), join(made, listener="bob")
+    assert Caller(server, made["token"], tail="/0").answer.status_code == 202
+    for attempt in (1, 2):
+        ack_id, request = ann.event()
+        assert request["attempt"] == attempt
+        ann.acknowledge(ack_id, "reject", "no")
+    wait_until(lambda: waiting(server, made) == {"ann": (True, 0), "bob": (True, 1)}, "it has given up")
+    assert events(server, made)["dead_letters"] == []
+    request = acknowledge_next(bob, "/0")
+    while request["attempt"] < 2:  # it was not acknowledged in time, while the other failed
+        request = acknowledge_next(bob, "/0")
+    wait_until(lambda: events(server, made)["dead_letters"] == [request["id"]], "it is a dead letter")
+    url = f"{server.url}/v1/tokens/{made['token']}/events/{request['id']}"
+    assert requests.post(f"{url}/redeliver", headers=bearer(made), timeout=5).status_code == 202
+    for client in (ann, bob):
+        assert acknowledge_next(client, "/0")["attempt"] == 1
+    wait_until(lambda: not any(events(server, made).values()), "both have it")
+
+
+def test_each_event_goes_to_one_listener_at_a_time(server, join):
+    """The one with the least in flight; what a listener had when it left, or had too long, goes to another."""
+    made = server.new_with_secret(listeners="one", mailbox=True)
+    ann, bob = join(made, listener="ann", window=2), join(made, listener="bob", window=2)
+    callers = [Caller(server, made["token"], tail="/0")]
+    first = ann.event()
+    callers.append(Caller(server, made["token"], tail="/1"))
+    second = bob.event()
+    assert [first[1]["path"], second[1]["path"]] == ["/0", "/1"]
+    bob.acknowledge(second[0])
+    assert callers[1].answer.text == "OK"
+    ann.leave()
+    again = bob.event()
+    assert (again[1]["path"], again[1]["attempt"]) == ("/0", 2)
+    bob.acknowledge(again[0])
+    assert callers[0].answer.text == "OK"
+    wait_until(lambda: not any(events(server, made).values()), "nothing is left")
+    late = Caller(server, made["token"], tail="/2")
+    bob.event()
+    ann = join(made, listener="ann")
+    assert bob.receive() == f'42/{made["token"]},["dropped","{late.answer.json()["id"]}"]'
+    bob.leave()
+    acknowledge_next(ann, "/2")
+    wait_until(lambda: not any(events(server, made).values()), "nothing is left")
+
+
+def test_a_rejected_event_goes_to_any_listener_after_a_while(server, join):
+    """Others are sent meanwhile, also to one with a window of 1."""
+    made = server.new_with_secret(listeners="one", mailbox=True)
+    ann = join(made)
+    rejected = Caller(server, made["token"], tail="/0")
+    ann.acknowledge(ann.event()[0], "reject", "no")
+    assert rejected.answer.status_code == 202
+    caller = Caller(server, made["token"], tail="/1")
+    acknowledge_next(ann, "/1")
+    assert caller.answer.text == "OK"
+    bob = join(made)
+    ann.leave()
+    assert acknowledge_next(bob, "/0")["attempt"] == 2
+
+
+def test_filters_with_a_mailbox(server, join):
+    """On all, an event that is left out counts as acknowledged; on one, it waits for a listener that wants it."""
+    made = server.new_with_secret(listeners="all", mailbox=True)
+    ann = join(made, listener="ann", filter="/a*")
+    assert server.go(made["token"], tail="/b").status_code == 202
+    caller = Caller(server, made["token"], tail="/a")
+    acknowledge_next(ann, "/a")
+    assert caller.answer.text == "OK"
+    wait_until(lambda: not any(events(server, made).values()), "all have passed both")
+    made = server.new_with_secret(listeners="one", mailbox=True)
+    join(made, filter="/a*")
+    for tail in ("/b", "/c"):
+        assert server.go(made["token"], tail=tail).status_code == 202
+    assert len(events(server, made)["waiting"]) == 2
+    caller = Caller(server, made["token"], tail="/a")
+    carol = join(made, filter="/c")
+    acknowledge_next(carol, "/c")
+    anybody = join(made, window=3)
+    acknowledge_next(anybody, "/b")

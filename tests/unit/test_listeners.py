@@ -106,7 +106,7 @@ def test_who_has_left_is_detached_alone(relay):
     assert len(relay.presence) == 3
     relay.presence.detach(token, first)
     relay.presence.detach(token, first)
-    assert (len(relay.presence), relay.presence.listeners(token)) == (2, [second])
+    assert (len(relay.presence), relay.presence.attached.of(token)) == (2, [second])
     relay.presence.detach(token, second)
     assert (len(relay.presence), token in relay.presence) == (1, False)
 
@@ -126,7 +126,7 @@ def test_the_newest_with_an_id_replaces_the_one_before(relay):
     token = attach(relay, old, other, new)
     assert (old.final_events, other.final_events) == (["replaced"], [])
     relay.presence.detach(token, old)
-    assert {each.listener for each in relay.presence.listeners(token)} == {"ann", "bob"}
+    assert {each.listener for each in relay.presence.attached.of(token)} == {"ann", "bob"}
     assert len(relay.presence) == 2
 
 

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
-from socket2me_flask.relay.mailbox import MAX_DEAD, Mailboxes
+from socket2me_flask.relay.mailbox import Mailboxes
+from socket2me_flask.relay.outlet import MAX_DEAD
 from socket2me_flask.relay.single_process import SingleProcess
 from socket2me_flask.storage import SQLiteStore
 from tests.support.fakes import AckClient, call_for, relay_on

@@ -1,0 +1,314 @@
+"""From a mailbox to one client: what is on its way to it, what waits for another attempt, what it has acknowledged.
+
+Which events those are, and what is left of them then, its source knows (`sources.py`).
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..concurrency.timeout_queue import TimeoutQueue
+from ..errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, Rejected, RelayError
+from ..storage import StoredEvent
+from .delivery import Client, mode_for, outcome_of
+from .recorder import Recorder
+from .sources import MAX_BACKED_OFF, Source
+
+if TYPE_CHECKING:
+    from .mailbox import Mailboxes
+
+log = logging.getLogger(__name__)
+
+# How long an event waits that was rejected or not acknowledged, before each further attempt: twice as long each
+# time, up to five minutes. With the default
+# SOCKET2ME_MAX_ATTEMPTS an event outlives a client that fails for eight hours.
+RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
+
+# Of how many dead letters an acknowledgement still counts while their client is connected.
+MAX_DEAD = 64
+
+
+@dataclass(eq=False, slots=True)
+class Sent:
+    """An event that is on its way to a client, for the `attempt`th time."""
+
+    outlet: "Outlet"
+    event_id: str
+    attempt: int
+
+    def give_up(self) -> None:
+        """Send it again: its client did not acknowledge it in time."""
+        self.outlet.back_off(self, is_overdue=True)
+
+
+@dataclass(eq=False, slots=True)
+class BackedOff:
+    """An event that waits for its next attempt, who has it then, and the timer that ends that."""
+
+    owner: "HasBackedOff"
+    event_id: str
+    timer: TimeoutQueue
+
+    def end(self) -> None:
+        """Send the event again."""
+        if self.owner.backed_off.pop(self.event_id, None) is self:
+            self.owner.retry(self.event_id)
+
+
+class HasBackedOff:
+    """Has events that wait for another attempt."""
+
+    def __init__(self) -> None:
+        self.backed_off: dict[str, BackedOff] = {}  # by event; these are not on their way
+
+    def wait(self, event_id: str, timer: TimeoutQueue) -> None:
+        """Have an event wait for its next attempt, until the timer ends that."""
+        self.backed_off[event_id] = backed_off = BackedOff(self, event_id, timer)
+        timer.add(backed_off)
+        if len(self.backed_off) == MAX_BACKED_OFF:
+            log.warning(
+                "%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF
+            )
+
+    def end_wait(self, event_id: str) -> bool:
+        """Let an event wait no more. Return whether it did."""
+        backed_off = self.backed_off.pop(event_id, None)
+        if backed_off is not None:
+            backed_off.timer.discard(backed_off)
+        return backed_off is not None
+
+    def retry(self, event_id: str) -> None:
+        """An event is due for its next attempt."""
+        raise NotImplementedError
+
+
+class Outlet(HasBackedOff):
+    """From a source to one client."""
+
+    def __init__(
+        self, mailboxes: "Mailboxes", token: str, client: Client, recorder: Recorder | None, source: Source
+    ) -> None:
+        super().__init__()
+        self.client = client
+        self.source = source
+        self._recorder = recorder
+        self.sent: dict[str, Sent] = {}  # by event
+        self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
+        self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may not know yet
+        self._dead: dict[
+            str, None
+        ] = {}  # those of them that became dead letters after their last attempt, oldest first
+        # What is not to be sent any more, and what the store was asked to do with it. It may fail at that.
+        self._finished: dict[str, Callable[[str], None]] = {}
+        self._mailboxes = mailboxes
+        self._token = token
+        self._is_open = True
+        self._is_running = False
+        self._is_notified = False
+        self._lock = threading.Lock()
+
+    @property
+    def mode(self) -> str:
+        """The mode of the client."""
+        return self.client.mode
+
+    def retry(self, event_id: str) -> None:
+        self.notify()
+
+    def notify(self) -> None:
+        """Look for events to send, in the background: there is no thread while there is nothing to do."""
+        with self._lock:
+            self._is_notified = True
+            if self._is_running or not self._is_open:
+                return
+            self._is_running = True
+        self._mailboxes.spawn(self._run)
+
+    def close(self) -> list[str]:
+        """Send no more. What is on its way counts as not delivered, whatever its client says from now on.
+
+        Return the ids of that.
+        """
+        self._is_open = False
+        unfinished = list(self._ack_ids)
+        for event_id in unfinished:
+            self.forget(event_id)
+        for event_id in list(self.backed_off):
+            self.end_wait(event_id)
+        self.source.close()
+        return unfinished
+
+    def awaits(self, event_id: str) -> bool:
+        """Say whether the client has an event that it did not acknowledge."""
+        return event_id in self._ack_ids
+
+    def tell_dropped(self, event_id: str) -> None:
+        """Send `dropped` to the client if it has an event that it did not acknowledge."""
+        if self.awaits(event_id):
+            self.client.tell_dropped(event_id)
+
+    def drop(self, event_id: str) -> None:
+        """Know nothing of an event any more: it was dropped."""
+        self.forget(event_id)
+        self.source.forget(event_id)
+
+    def forget(self, event_id: str) -> None:
+        """Wait no more for an acknowledgement of an event, and know nothing of it."""
+        self.start_again(event_id)
+        for ack_id in self._ack_ids.pop(event_id, ()):
+            self.client.forget(ack_id)
+
+    def start_again(self, event_id: str) -> None:
+        """Let an event be sent again at once. An acknowledgement of an earlier attempt still counts."""
+        self._attempts.pop(event_id, None)
+        self._finished.pop(event_id, None)
+        self._dead.pop(event_id, None)
+        self._end_attempt(event_id)
+
+    def _end_attempt(self, event_id: str) -> None:
+        sent = self.sent.pop(event_id, None)
+        if sent is not None:
+            self._mailboxes.overdue.discard(sent)
+        self.end_wait(event_id)
+
+    def back_off(self, sent: Sent, *, is_overdue: bool = False) -> None:
+        """End an attempt that failed; the next follows after a while, the longer the more there were.
+
+        After the last one, the event is a dead letter.
+        """
+        event_id = sent.event_id
+        if self.sent.get(event_id) is not sent:
+            return
+        if sent.attempt >= self._mailboxes.max_attempts:
+            self._dead_letter_exhausted(event_id, sent.attempt)
+            self.notify()
+            return
+        del self.sent[event_id]
+        self._mailboxes.overdue.discard(sent)
+        timer = self._mailboxes.back_offs[min(sent.attempt, len(RETRY_SECONDS)) - 1]
+        self.source.back_off(self, event_id, timer, is_overdue=is_overdue)
+        self.notify()
+
+    def _run(self) -> None:
+        while self._may_run():
+            try:
+                self._fill()
+            except (ClientGone, ClientTooSlow):
+                self._mailboxes.close(self._token, self.client)
+            except NoRoom:
+                pass  # the next acknowledgement makes some
+            except RelayError:
+                self._mailboxes.retries.add(self)
+            except Exception:
+                log.exception("a mailbox was not delivered")
+                self._mailboxes.retries.add(self)
+
+    def _may_run(self) -> bool:
+        with self._lock:
+            self._is_running = self._is_open and self._is_notified
+            self._is_notified = False
+            return self._is_running
+
+    def _fill(self) -> None:
+        """Send the oldest events, up to the client's window.
+
+        With a window of 1 order is strict: an event that waits for its next attempt holds up those behind it.
+        """
+        window = self.client.window
+        backed_off = len(self.backed_off)
+        if len(self.sent) >= window or backed_off >= (1 if window == 1 else MAX_BACKED_OFF):
+            return
+        finished = list(self._finished)
+        known = {*finished, *self.sent, *self.backed_off}
+        events = self.source.waiting(window + len(finished) + backed_off, known)
+        # The store carries out what it is asked in order, so this is done, or has failed.
+        waiting = {event.call.id for event in events}
+        for event_id in finished:
+            if event_id in waiting:
+                self._finished[event_id](event_id)
+                self._mailboxes.retries.add(self)
+            else:
+                self._finished.pop(event_id, None)
+        for event in events:
+            if not self._is_open or len(self.sent) >= window:
+                return
+            event_id = event.call.id
+            if event_id not in known:
+                self._send(event)
+
+    def _send(self, event: StoredEvent) -> None:
+        event_id = event.call.id
+        attempts = max(event.attempts, self._attempts.get(event_id, 0))
+        if attempts >= self._mailboxes.max_attempts:
+            self._dead_letter_exhausted(event_id, attempts)
+            return
+        sent = self.sent[event_id] = Sent(self, event_id, attempts + 1)
+        try:
+            on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
+            ack_id = self.client.send(event.call, on_ack, attempts + 1)
+        except EventTooLarge:
+            self._mailboxes.dead_lettered["CLIENT_QUEUE_LIMIT_BYTES"] += 1
+            self._finish(event_id, self.source.dead_letter)
+            self._record(event_id, "dead_lettered", "too large for its client", "dead_lettered")
+            log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
+            self._is_notified = True  # there may be room for another
+            return
+        except Exception:
+            self.sent.pop(event_id, None)
+            raise
+        ack_ids = self._ack_ids.setdefault(event_id, [])
+        ack_ids.append(ack_id)
+        if len(ack_ids) > self._mailboxes.max_attempts:  # it was sent again on request
+            self.client.forget(ack_ids.pop(0))
+        self._attempts[event_id] = attempts + 1
+        self._mailboxes.redelivered += attempts > 0
+        self.source.attempted(event_id)
+        self._mailboxes.overdue.add(sent)
+        self._record(event_id, "redelivered" if attempts else "sent", f"attempt {attempts + 1}")
+        self.client.flush()
+
+    def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
+        """Make an event a dead letter after its last attempt. A late acknowledgement still counts."""
+        self._mailboxes.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] += 1
+        log.warning(
+            "SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is a dead letter now", attempts
+        )
+        self._end_attempt(event_id)
+        if event_id in self._ack_ids:
+            self._dead[event_id] = None
+            if len(self._dead) > MAX_DEAD:
+                self.forget(next(iter(self._dead)))
+        self._tell_source(event_id, self.source.dead_letter)
+        self._record(event_id, "dead_lettered", f"after attempt {attempts}", "dead_lettered")
+        self._is_notified = True  # there may be room for another
+
+    def _finish(self, event_id: str, tell: Callable[[str], None]) -> None:
+        self.forget(event_id)
+        self._tell_source(event_id, tell)
+
+    def _tell_source(self, event_id: str, tell: Callable[[str], None]) -> None:
+        self._finished[event_id] = tell
+        tell(event_id)
+
+    def _on_ack(self, sent: Sent, mode: str, args: list[Any] | None) -> None:
+        if args is None or not self._is_open:
+            return  # it left; `Presence.detach` closes this
+        event_id, outcome = sent.event_id, outcome_of(mode, args)
+        if isinstance(outcome, Rejected):
+            self._record(event_id, "acknowledged", f"rejected: {outcome}")
+            self.back_off(sent)
+            if not self.source.is_alone:
+                return  # another may acknowledge it yet
+            outcome = ClientLeft()  # to its caller it is the same: the event is kept
+        else:
+            self._finish(event_id, self.source.acknowledge)
+            self._record(event_id, "acknowledged", outcome="acknowledged" if mode == "ack" else "replied")
+        self._mailboxes.resolve(self._token, event_id, outcome)
+        self.notify()
+
+    def _record(self, event_id: str, what: str, detail: str = "", outcome: str | None = None) -> None:
+        if self._recorder is not None:
+            self._recorder.note(self._token, event_id, what, detail, outcome)

@@ -1,0 +1,170 @@
+"""The positions of listeners in a mailbox, and what they claim: the part of `MailboxStore` that is for several."""
+
+import time
+
+import pytest
+
+from socket2me_flask.errors import TooManyListeners
+from socket2me_flask.relay.call import this_process
+from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.storage import MAX_LISTENERS_PER_TOKEN
+from tests.support.fakes import call_of
+
+
+@pytest.fixture(params=["file", "redis"])
+def reopen(request):
+    """What opens a store that survives the process."""
+    return request.getfixturevalue(f"open_{request.param}")
+
+
+class Mailbox:
+    """A mailbox of a store that is opened anew now and then."""
+
+    def __init__(self, reopen):
+        self._reopen = reopen
+        self.open()
+        self.token = new_token()
+        self.store.add(self.token, 60, mode="ack", mailbox=True, listeners="all")
+
+    def open(self):
+        self.store = self._reopen()
+        self.events = self.store.mailboxes
+
+    def put(self, count=1):
+        calls = [call_of(self.token) for _ in range(count)]
+        for call in calls:
+            self.events.put(call)
+        return [call.id for call in calls]
+
+    def waiting(self, after):
+        return [event.call.id for event in self.events.waiting(self.token, 100, after=after)]
+
+    def number(self, event_id):
+        events = self.events.waiting(self.token, 100, after=0)
+        return next(event.number for event in events if event.call.id == event_id)
+
+    def kept(self):
+        return [event.call.id for event in self.events.summary(self.token)]
+
+    def positions(self):
+        return {each.listener: each.waiting for each in self.events.positions(self.token)}
+
+
+@pytest.fixture
+def box(reopen):
+    return Mailbox(reopen)
+
+
+def test_the_first_listener_begins_with_the_oldest_event_and_others_with_the_next(box):
+    """And a position survives the process."""
+    old = box.put(2)
+    first = box.events.register(box.token, "ann")
+    assert box.waiting(first) == old
+    second = box.events.register(box.token, "bob")
+    assert box.waiting(second) == []
+    new = box.put()
+    assert (box.waiting(first), box.waiting(second)) == (old + new, new)
+    box.events.advance(box.token, "ann", box.number(old[0]))
+    box.open()
+    assert box.waiting(box.events.register(box.token, "ann")) == old[1:] + new
+    assert box.waiting(box.events.register(box.token, "bob")) == new
+    assert box.positions() == {"ann": 2, "bob": 1}
+
+
+def test_an_event_is_dropped_when_all_have_passed_it(box):
+    """A position never goes back."""
+    ann, bob = (box.events.register(box.token, name) for name in ("ann", "bob"))
+    ids = box.put(3)
+    numbers = [box.number(event_id) for event_id in ids]
+    box.events.advance(box.token, "ann", numbers[2])
+    box.events.advance(box.token, "ann", numbers[0])
+    assert box.kept() == ids
+    box.events.advance(box.token, "bob", numbers[1])
+    assert box.kept() == ids[2:]
+    assert box.positions() == {"ann": 0, "bob": 1}
+    assert box.store.totals().events == 1
+    box.events.unregister(box.token, "bob")
+    assert box.kept() == []
+    assert box.store.totals().bytes == 0
+    assert ann == bob
+
+
+def test_what_nobody_has_a_position_for_waits(box):
+    """Until somebody has."""
+    box.events.register(box.token, "ann")
+    ids = box.put(2)
+    box.events.unregister(box.token, "ann")
+    assert box.kept() == ids
+    assert box.waiting(box.events.register(box.token, "bob")) == ids
+
+
+def test_an_event_that_a_listener_failed_at_becomes_a_dead_letter_when_all_have_passed_it(box):
+    """Until then the others receive it. Sent again, it is the next event of all."""
+    for name in ("ann", "bob"):
+        box.events.register(box.token, name)
+    ids = box.put(2)
+    last = box.number(ids[1])
+    box.events.fail(box.token, ids[0])
+    box.events.advance(box.token, "ann", last)
+    assert box.waiting(0) == ids
+    assert not any(event.is_dead_letter for event in box.events.summary(box.token))
+    box.events.advance(box.token, "bob", last)
+    (dead,) = box.events.summary(box.token)
+    assert (dead.call.id, dead.is_dead_letter) == (ids[0], True)
+    assert box.waiting(0) == []
+    box.events.redeliver(box.token, ids[0])
+    assert box.waiting(last) == [ids[0]]
+    assert box.positions() == {"ann": 1, "bob": 1}
+    (next_id,) = box.put()
+    assert box.waiting(last) == [ids[0], next_id]
+
+
+def test_listeners_that_were_away_for_long_are_forgotten(box):
+    """What only they have not had is dropped. Those that were seen since stay."""
+    box.events.register(box.token, "ann")
+    box.events.register(box.token, "bob")
+    ids = box.put()
+    between = time.time()
+    box.events.touch(box.token, {"bob": box.number(ids[0])})
+    assert box.events.drop_absent(between) == 1
+    assert box.events.drop_absent(between) == 0
+    assert (list(box.positions()), box.kept()) == (["bob"], [])
+
+
+def test_how_many_positions_a_token_has_is_bounded(box):
+    """Those that are away count; one that has a position always finds it."""
+    for number in range(MAX_LISTENERS_PER_TOKEN):
+        box.events.register(box.token, f"n{number}")
+    with pytest.raises(TooManyListeners):
+        box.events.register(box.token, "more")
+    box.events.register(box.token, "n0")
+    box.events.unregister(box.token, "n1")
+    box.events.register(box.token, "more")
+
+
+def test_a_position_without_an_id_of_its_own_ends_with_its_process(box):
+    """The next listener that comes drops it, and so nothing is kept for it."""
+    own = f"~{getattr(box.store, 'process', this_process())}.a"
+    for name in (own, "~v0ended.b", "ann"):
+        box.events.register(box.token, name)
+    box.events.register(box.token, "ann")
+    assert sorted(box.positions()) == ["ann", own]
+
+
+def test_the_positions_of_a_token_end_with_it(box):
+    """Its name may be claimed again by another."""
+    box.events.register(box.token, "ann")
+    box.store.remove(box.token)
+    box.store.add(box.token, 60, mode="ack", mailbox=True, listeners="all")
+    assert box.positions() == {}
+
+
+def test_what_is_claimed_is_returned_as_it_waits(box):
+    """In order up to the first that is not known, without the content of those that are."""
+    ids = box.put(3)
+    claimed = box.events.claim(box.token, 3, [ids[0]])
+    assert [event.call.id for event in claimed] == ids[:2]
+    assert [event.call.method for event in claimed] == ["", "POST"]
+    box.events.acknowledge(box.token, ids[0])
+    box.events.release(box.token, ids[1])
+    assert [event.call.id for event in box.events.claim(box.token, 3, [])] == [ids[1]]
