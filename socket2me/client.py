@@ -16,6 +16,7 @@ from .delivery_handler import DeliveryHandler, Handler, handler_share
 from .exceptions import RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token
 from .ordering import OrderKey, Threads, start_threads
+from .relay_version import lacks
 from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Client:
         self._closed = threading.Event()
         self._connection: Connection | None = None
         self._deliveries = DeliveryHandler(self._closed)
+        self._lacking = ""  # what was said of the relay's version
 
     @property
     def token(self) -> str | None:
@@ -243,6 +245,10 @@ class Client:
             self._connection = connect(auth=auth)
         else:
             self._connection = _connect_with_window(connect, {**auth, "mode": self.mode}, self._parallel)
+        lacking = lacks(self._options.version if self._options is not None else None)
+        if lacking and lacking != self._lacking:
+            self._notice(Notice("relay_old", lacking))
+        self._lacking = lacking
 
     def _stay_connected(self) -> str:
         """Return why the connection ended. Raises `TokenGone` if the token did."""

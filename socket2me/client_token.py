@@ -19,7 +19,8 @@ REFRESH_SECONDS = 600
 class Notice:
     """Something that happened to the client.
 
-    what: `connected`, `token_new`, `token_gone`, `name_ended`, `unavailable`, `lost`, `too_slow` or `slept`.
+    what: `connected`, `token_new`, `token_gone`, `name_ended`, `unavailable`, `lost`, `too_slow`,
+        `slept`, or `relay_old`: the relay is older than this library.
     why: more of it, for people; may be empty.
     wait_seconds: how long the client waits before it tries again, if it does.
     """

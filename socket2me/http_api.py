@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from .exceptions import BadArgument, RelayRefused, RelayUnavailable, TokenGone, unreachable
+from .relay_version import lacks
 
 _is_token = re.compile("[A-Za-z0-9_-]{1,128}").fullmatch
 
@@ -30,6 +31,9 @@ _is_event_id = re.compile("[0-9a-z]{1,64}-[0-9a-f]{1,16}").fullmatch
 
 # How many requests of a history are asked for at once: the most that a relay gives.
 HISTORY_PAGE = 500
+
+# How a relay says that it has no such endpoint.
+_NO_ENDPOINT = ("not_found", "method_not_allowed")
 
 # How long the relay may take to answer, each time something is read from it.
 TIMEOUT_SECONDS = 10
@@ -146,7 +150,7 @@ class RelayApi:
         if name is not None and refused is not None:
             raise self._refused_name(name, refused)
         if verify is not None and refused is not None:
-            raise refused
+            raise self._aged(refused)
         text = self._call("GET", "/v1/new", self._api_key).text
         if not _is_token(text):
             raise RelayRefused(f"{self.server} is no socket2me relay: its answer to /v1/new is no token.")
@@ -170,7 +174,29 @@ class RelayApi:
                 f"The name {name} is taken at {self.server}. If it is yours, take it with the secret that is kept "
                 f"where it was claimed: --url {self.server}/v1/go/{name}. Otherwise choose another name."
             )
-        return RelayRefused(text, code=error.code, status=error.status)
+        refused = RelayRefused(text, code=error.code, status=error.status)
+        return self._aged(refused) if error.status == 400 and error.code != "bad_name" else refused
+
+    def age(self) -> str:
+        """Return what is said of the relay's version; "" if it is not older than this library, or cannot be asked.
+
+        Raises nothing.
+        """
+        try:
+            answer = self._http.get(
+                self.server, headers={"Accept": "application/json"}, timeout=TIMEOUT_SECONDS, allow_redirects=False
+            )
+            about = answer.json()
+        except (requests.RequestException, ValueError):
+            return ""
+        if isinstance(about, dict) and about.get("name") == "socket2me":
+            return lacks(about.get("version"))
+        # A relay that does not say what it is has the relay's own way to say that it does not.
+        return lacks(None) if answer.status_code == 404 and _error_of(answer)[0] else ""
+
+    def _aged(self, error: RelayRefused) -> RelayRefused:
+        """Return an error that an older relay may have caused, with its version if it is older."""
+        return RelayRefused(f"{error} {self.age()}".rstrip(), code=error.code, status=error.status)
 
     def refresh(self, token: Token) -> Life | None:
         """Let a token live for its whole time again. For one without a secret the relay does not tell how long."""
@@ -281,7 +307,9 @@ class RelayApi:
             raise RelayUnavailable(message, retry_after_seconds=int(retry_after) if retry_after.isdecimal() else 0)
         if not code and answer.status_code != 400:
             message = f"Is {self.server} a socket2me relay? {message}"
-        raise RelayRefused(message, code=code, status=answer.status_code)
+        refused = RelayRefused(message, code=code, status=answer.status_code)
+        # It has no such endpoint. Tokens are asked for in several ways, until it has one.
+        raise self._aged(refused) if code in _NO_ENDPOINT and path != "/v1/new" else refused
 
 
 def check_key(text: str) -> None:

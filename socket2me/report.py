@@ -152,6 +152,7 @@ _SAID = {
     "unavailable": "The relay is not available: {why}.",
     "lost": "The connection to the relay was lost.",
     "too_slow": "The relay closed the connection: requests come faster than they are handled.",
+    "relay_old": "{why}.",
     "slept": "This machine slept. Connecting again.",
 }
 

@@ -41,6 +41,7 @@ class RelayOptions:
     redeliver: for that of an event of a mailbox. Then it is sent again.
     max_window: how many deliveries a client may ask for at once.
     max_attempts: how often an event of a mailbox is sent; None where an older relay does not say.
+    version: of the relay; None where an older one does not say.
     """
 
     ack_timeout_seconds: float
@@ -48,6 +49,7 @@ class RelayOptions:
     redeliver_seconds: float
     max_window: float
     max_attempts: float | None = None
+    version: str | None = None
 
     def caller_seconds(self, mode: str) -> float | None:
         """Return how long a caller waits for the client in this mode; None if it does not."""
@@ -60,8 +62,12 @@ class RelayOptions:
         try:
             if told is None:
                 return None
-            known = {name: float(told[name]) for name in cls.__dataclass_fields__ if name in told}
-            return cls(**known)
+            numbers = cls.__dataclass_fields__.keys() - {"version"}
+            version = told.get("version")
+            return cls(
+                **{name: float(told[name]) for name in numbers if name in told},
+                version=version if isinstance(version, str) else None,
+            )
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -440,7 +440,8 @@ def _until_told(
         signal.signal(number, interrupt)
     threading.Thread(target=listen, daemon=True).start()
     try:
-        has_ended.wait()
+        while not has_ended.wait(_INTERRUPTED_SECONDS):
+            pass
     except KeyboardInterrupt:
         closing.set()
         client.close()
@@ -450,3 +451,6 @@ def _until_told(
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+
+# On Windows, Ctrl-C does not interrupt a thread that waits: it is seen after this time.
+_INTERRUPTED_SECONDS = 0.2 if sys.platform == "win32" else None

@@ -13,11 +13,11 @@ from .options import of_server
 @click.command(cls=Command, example="socket2me status --server https://relay.example")
 @of_server
 def status(server: str | None) -> None:
-    """Show the URLs that are kept, and what their relays say of each.
+    """Show the URLs that are kept, what their relays say of each, and which relay is older than this command.
 
     Ends with status 0 if each relay answered, be it that a URL is gone, and 1 if one did not.
     """
-    has_failed = False
+    has_failed, ages = False, dict[str, str]()
     for kept, api, token in kept_tokens(server):
         click.echo(printable(f"{api.url(token)} -> {kept.target}"))
         try:
@@ -25,6 +25,10 @@ def status(server: str | None) -> None:
         except ClientError as error:
             state, has_failed = str(error), True
         click.echo(printable(f"  {state}"))
+        if api.server not in ages:
+            ages[api.server] = api.age()
+            if ages[api.server]:
+                click.echo(printable(f"  {ages[api.server]}"))
     if has_failed:
         raise SystemExit(1)
 

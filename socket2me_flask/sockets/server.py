@@ -20,6 +20,8 @@ from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 from socketio import packet
 
+from socket2me import __version__
+
 from .. import logs
 from ..config import Settings
 from ..engineio import Engine, Limits, Session
@@ -322,7 +324,7 @@ def _packet_class(settings: Settings, register: ClientManager[SocketClient]) -> 
     """Return python-socketio's packet, whose CONNECT answer has the member `relay` beside `sid` for some clients.
 
     A client that names an option in `auth` learns from it how long the relay waits for it, how often it sends an
-    event, and that it may reject.
+    event, of which version it is, and that it may reject.
     Others get what protocol 5 lists, and nothing else. Clients of protocol 4 are sent no payload.
     """
     relay = {
@@ -331,6 +333,7 @@ def _packet_class(settings: Settings, register: ClientManager[SocketClient]) -> 
         "redeliver_seconds": settings.redeliver_seconds,
         "max_window": settings.max_window,
         "max_attempts": settings.max_attempts,
+        "version": __version__,
     }
 
     class RelayPacket(packet.Packet):  # type: ignore[misc]  # which has no types

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
+from socket2me import __version__
 from socket2me_flask.relay.outlet import RETRY_SECONDS
 from tests.support.delivery import Acknowledging, Caller, bearer, error_code, events
 from tests.support.redis_server import Redis
@@ -208,6 +209,7 @@ def test_a_client_learns_how_long_the_relay_waits(server):
         "redeliver_seconds": PATIENCE_SECONDS,
         "max_window": 100,
         "max_attempts": 2,
+        "version": __version__,
     }
 
 

@@ -14,7 +14,7 @@ from socket2me.client import SLEPT_SECONDS
 from socket2me.http_api import RelayApi, Token
 from tests.support.library import listening, open_on, until_connected
 from tests.support.local_app import call
-from tests.support.servers import DEADLINE_SECONDS, ROOT, Server, free_port, wait_until
+from tests.support.servers import DEADLINE_SECONDS, ROOT, Server, clean_environment, free_port, wait_until
 
 
 def test_importing_the_client_imports_nothing_of_the_server():
@@ -28,6 +28,44 @@ def test_importing_the_client_imports_nothing_of_the_server():
         "print(server | {'flask', 'eventlet', 'gunicorn', 'werkzeug', 'msgspec'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "set()\n"
+
+
+# What Windows has not. The libraries know that; they are loaded before, since here they believe to be elsewhere.
+LIKE_WINDOWS = """
+import asyncio, pkgutil, signal, socketio, requests, rich.live, click.shell_completion, subprocess, os, sys
+missing = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+for name in missing:
+    sys.modules[name] = None
+for module, names in {os: "getuid killpg setsid waitid", signal: "SIGHUP SIGKILL SIGQUIT SIGWINCH SIGUSR1"}.items():
+    for name in names.split():
+        delattr(module, name)
+import socket2me
+for found in pkgutil.walk_packages(socket2me.__path__, "socket2me."):
+    if found.name != "socket2me.__main__":
+        __import__(found.name)
+sys.platform = "win32"
+from socket2me.cli import main
+main(["status", "--server", "http://relay.example"], standalone_mode=False)
+main(["serve"], standalone_mode=False)
+"""
+
+
+def test_the_command_needs_nothing_that_windows_has_not(tmp_path):
+    """Every module loads without what only POSIX has, a command runs, and `serve` says where the relay runs."""
+    (tmp_path / "socket2me.toml").write_text('api-key = "a"\n')
+    result = subprocess.run(
+        [sys.executable, "-c", LIKE_WINDOWS],
+        cwd=tmp_path,
+        env={**clean_environment(), "XDG_STATE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = result.stderr.splitlines()
+    assert lines[0] == "No URL is kept for http://relay.example. `socket2me listen` asks for one."
+    assert lines[-1].endswith(
+        "ClickException: The relay needs Linux or macOS. On Windows, run it in WSL or in a container."
+    )
 
 
 def test_the_list_of_commands_loads_none_of_them():
