@@ -150,7 +150,8 @@ class ScreenReport:
             view.url, view.targets = url, ", ".join(targets)
 
     def inspector(self, url: str) -> None:
-        self._tell(f"The inspector is at {url}")
+        with self._changing() as view:
+            view.inspector = url
 
     def terms(self, terms: Terms) -> None:
         told = list(sentences(terms))
