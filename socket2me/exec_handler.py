@@ -78,6 +78,17 @@ class Command:
         self._arguments = [os.path.abspath(program), *arguments[1:]]
         self._environment = {name: os.environ[name] for name in (*INHERITED, *variables) if name in os.environ}
         self._timeout_seconds = timeout_seconds
+        self._running: set[_Group] = set()
+
+    def close(self, seconds: float = KILL_SECONDS) -> None:
+        """End what runs: by SIGTERM, and after so many seconds by SIGKILL. Nothing is to be run from then on."""
+        groups = list(self._running)
+        for group in groups:
+            group.end()
+        until = time.monotonic() + seconds
+        for group in groups:
+            group.has_ended.wait(max(0, until - time.monotonic()))
+            group.kill()
 
     def where(self, request: Request) -> str:
         """Return what a request is given to, for people."""
@@ -112,6 +123,7 @@ class Command:
                 start_new_session=True,
             )
         group = _Group(process)
+        self._running.add(group)
         outputs = [_Output(process.stdout, MAX_ANSWER_BYTES + 1), _Output(process.stderr, MAX_STDERR_BYTES, True)]
         timer = threading.Timer(seconds, partial(group.end, is_late=True))
         timer.daemon = True
@@ -121,6 +133,7 @@ class Command:
                 group.wait()
         finally:
             timer.cancel()
+            self._running.discard(group)
         written, complained = (output.result() for output in outputs)
         if request.cancellation.is_set:
             raise Dropped("it was dropped from its mailbox.")
@@ -138,17 +151,17 @@ class _Group:
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
         self._lock = threading.Lock()
-        self._has_ended = False
+        self.has_ended = threading.Event()
         self.is_late = False
 
     def end(self, is_late: bool = False) -> None:
         """Have it ended, from any thread: by SIGTERM, and by SIGKILL if that does not do. Does not wait for it."""
         with self._lock:
-            if self._has_ended:
+            if self.has_ended.is_set():
                 return
             self.is_late = self.is_late or is_late
             self._signal("SIGTERM")
-        killer = threading.Timer(KILL_SECONDS, self._kill)
+        killer = threading.Timer(KILL_SECONDS, self.kill)
         killer.daemon = True
         killer.start()
 
@@ -162,11 +175,12 @@ class _Group:
         with self._lock:
             self._signal("SIGKILL")
             self._process.wait()
-            self._has_ended = True
+            self.has_ended.set()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End it by SIGKILL, from any thread, unless it has ended."""
         with self._lock:
-            if not self._has_ended:
+            if not self.has_ended.is_set():
                 self._signal("SIGKILL")
 
     def _signal(self, name: str) -> None:

@@ -99,12 +99,11 @@ class Fanout:
                 self._handled.pop(request.id, None)
         return answer
 
-    def close(self, seconds: float) -> None:
-        """Wait until the others have answered, but not longer than that."""
+    def close(self, seconds: float) -> int:
+        """Wait until the others have answered, but not longer than that. Return how many answers are missing."""
         until = time.monotonic() + seconds
-        for other in self._others:
-            for _ in range(self._parallel):
-                other.places.acquire(timeout=max(0, until - time.monotonic()))
+        places = [other.places for other in self._others for _ in range(self._parallel)]
+        return sum(not each.acquire(timeout=max(0, until - time.monotonic())) for each in places)
 
     def _start(self, other: _Other, request: Request) -> "_Sending":
         is_waited_for = self._is_ordered or other.is_required

@@ -6,6 +6,7 @@ Where this is not possible `listen` prints lines: in a pipe, with `TERM=dumb`, o
 import contextlib
 import io
 import logging
+import math
 import os
 import re
 import secrets
@@ -100,6 +101,7 @@ class ScreenReport:
         self._console = Console(highlight=False)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._is_started = self._is_closed = False
+        self._is_due = True  # whether something is to be drawn
         self._replays = threading.BoundedSemaphore(MAX_REPLAYS)
         self._wake_reader = self._wake_writer = -1
         self._before: Any = None
@@ -132,7 +134,7 @@ class ScreenReport:
         if not self._is_started:
             return
         self._is_closed = True
-        self._wake()
+        self._interrupt_wait()
         self._thread.join(CLOSE_SECONDS)
         self._write(_LEAVE)
         with contextlib.suppress(OSError, termios.error):
@@ -148,7 +150,8 @@ class ScreenReport:
             view.url, view.targets = url, ", ".join(targets)
 
     def inspector(self, url: str) -> None:
-        self._tell(f"The inspector is at {url}")
+        with self._changing() as view:
+            view.inspector = url
 
     def terms(self, terms: Terms) -> None:
         told = list(sentences(terms))
@@ -200,31 +203,45 @@ class ScreenReport:
             view.message = message
 
     def _wake(self) -> None:
+        """Have it drawn. Writes to the pipe once for each frame, however much changes."""
+        if not self._is_due:
+            self._is_due = True
+            self._interrupt_wait()
+
+    def _interrupt_wait(self) -> None:
         if self._wake_writer >= 0:
-            with contextlib.suppress(OSError):  # it is full: the screen is awake
+            with contextlib.suppress(OSError):
                 os.write(self._wake_writer, b"!")
 
     def _run(self) -> None:
         """Draw what has changed, and do what keys say, until it is closed."""
-        drawn_at = 0.0
-        is_due = True
+        drawn_at = -math.inf
         while not self._is_closed:
-            left = max(0.0, drawn_at + FRAME_SECONDS - time.monotonic()) if is_due else None
-            readable, _, _ = select.select([0, self._wake_reader], [], [], left)
+            left = max(0.0, drawn_at + FRAME_SECONDS - time.monotonic()) if self._is_due else None
+            watched = [0] if self._is_due else [0, self._wake_reader]
+            readable, _, _ = select.select(watched, [], [], left)
             if self._wake_reader in readable:
                 os.read(self._wake_reader, 65_536)
-                is_due = True
             if 0 in readable:
-                data = os.read(0, 1024)
-                if not data:  # the terminal is gone
-                    os.kill(os.getpid(), signal.SIGTERM)
+                if not self._read_keys():
                     return
-                for key in _KEY.findall(data):
-                    self._press(key)
-                is_due, drawn_at = True, 0.0
-            if is_due and time.monotonic() >= drawn_at + FRAME_SECONDS and not self._is_closed:
+                self._is_due, drawn_at = True, -math.inf
+            if self._is_due and time.monotonic() >= drawn_at + FRAME_SECONDS and not self._is_closed:
+                self._is_due = False  # what changes from now on is for the next frame
                 self._draw()
-                drawn_at, is_due = time.monotonic(), False
+                drawn_at = time.monotonic()
+
+    def _read_keys(self) -> bool:
+        """Do what the keys say that were pressed. Return False if the terminal is gone."""
+        try:
+            data = os.read(0, 1024)
+        except OSError:
+            data = b""
+        for key in _KEY.findall(data):
+            self._press(key)
+        if not data:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return bool(data)
 
     def _draw(self) -> None:
         width, height = os.get_terminal_size(1)  # not what `COLUMNS` was at the start

@@ -72,7 +72,7 @@ class View:
     """What is shown. Not for several threads at once.
 
     Fields:
-        url, targets: of `listen`.
+        url, targets: of `listen`; inspector: the URL of its page, if there is one.
         state: of the connection, and `is_well` whether that is as it should be.
         message: the last that was told.
         detail: the request that is shown whole, if one is.
@@ -80,6 +80,7 @@ class View:
 
     url: str = ""
     targets: str = ""
+    inspector: str = ""
     state: str = "connecting"
     is_well: bool = False
     message: str = ""
@@ -153,8 +154,9 @@ class View:
 
     def _head(self, width: int) -> Iterator[Text]:
         if self.detail is None:
-            for piece in chop_cells(printable(self.url), width):
-                yield Text(piece, style="bold green")
+            for text, style in ((self.url, "bold green"), (self.inspector, "bold")):
+                for piece in chop_cells(printable(text), width):
+                    yield Text(piece, style=style)
         state = Text(fit(self.state, width), style="green" if self.is_well else "yellow")
         if (room := width - state.cell_len - 4) > 8:
             state.append("  → " + fit(printable(self.targets), room), style="dim")

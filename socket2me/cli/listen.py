@@ -14,6 +14,7 @@ from .. import saved_requests
 from ..client import MAX_PARALLEL, PARALLEL, Client
 from ..client_token import Notice
 from ..exceptions import Replaced
+from ..exec_handler import KILL_SECONDS
 from ..exec_handler import Command as ExecCommand
 from ..http_api import RelayApi, check_key, is_name, split_url
 from ..local_forwarder import Forwarder, Pattern
@@ -339,17 +340,24 @@ def listen(
         handler = InOrder(
             forwarder, order_by, lambda request, why: report.request(request, None, 0, f"Waits: {why}")
         )
+
+    def close(seconds: float) -> None:
+        """Leave the terminal and the commands as they have to be when this ends."""
+        report.close()
+        if receivers.command is not None:
+            receivers.command.close(seconds)
+
     try:
         report.start(forwarder)
-        _until_told(client, handler, report, closing)
+        _until_told(client, handler, close, closing)
     except Replaced as error:
         report.close()
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
         raise SystemExit(DISPLACED_STATUS) from None
     finally:
-        report.close()
-    if isinstance(receiver, Fanout):
-        receiver.close(CLOSE_SECONDS)
+        close(KILL_SECONDS)
+    if isinstance(receiver, Fanout) and (missing := receiver.close(CLOSE_SECONDS)):
+        click.echo(f"Requests that TARGETs after the first have not answered: {missing}.", err=True)
     report.ended(client.expires_at)
 
 
@@ -409,9 +417,14 @@ def _terms(client: Client, timeout_seconds: float) -> Terms:
 
 
 def _until_told(
-    client: Client, handler: Callable[[Request], Reply | None], report: Report, closing: threading.Event
+    client: Client,
+    handler: Callable[[Request], Reply | None],
+    close: Callable[[float], None],
+    closing: threading.Event,
 ) -> None:
     """Listen until it fails, or until Ctrl-C or SIGTERM, which set `closing`. Another ends the process at once.
+
+    Before that it calls `close` with the seconds that this may take.
 
     In a thread of its own: python-engineio takes a KeyboardInterrupt for the error of a handler, and goes on.
     """
@@ -433,7 +446,7 @@ def _until_told(
     def exit_at_once(number: int, frame: object) -> None:
         for each in _ENDING:
             signal.signal(each, signal.SIG_IGN)
-        report.close()
+        close(0)
         os._exit(128 + number)  # does not wait for threads; the output is flushed
 
     for number in _ENDING:

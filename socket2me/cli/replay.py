@@ -86,8 +86,6 @@ def replay(
 
     For one FILE it prints the status of the answer and its body, else a line for each request. Ends with status 1
     if there was no answer to one of them, or there is none to send.
-
-    socket2me replay saved/ --to 3000 --since 1h --only 'POST /stripe'
     """
     target = Target(target_url, timeout_seconds=timeout_seconds, is_insecure=insecure, what="URL")
     if bool(sources) == (url is not None):

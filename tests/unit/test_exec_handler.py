@@ -179,6 +179,27 @@ def test_a_request_that_is_dropped(tmp_path):
     dropper.join()
 
 
+def test_what_runs_when_listen_ends(tmp_path, monkeypatch):
+    """It is ended, also if it ignores SIGTERM: in a group of its own it has no Ctrl-C, and would go on."""
+    child = tmp_path / "child"
+    command = Command(sh(f"trap '' TERM; sleep 600 & echo $! > {child}; wait; sleep 600"), timeout_seconds=60)
+    raised = []
+
+    def run_it():
+        try:
+            command.send(REQUEST)
+        except CommandFailed as error:
+            raised.append(str(error))
+
+    runner = threading.Thread(target=run_it)
+    runner.start()
+    wait_until(lambda: child.exists() and child.read_text(), "it runs")
+    command.close(0.1)
+    runner.join()
+    assert raised == ["the command was ended by SIGKILL."]
+    wait_until(lambda: is_gone(child), "its group is gone")
+
+
 def test_a_full_disk(monkeypatch, tmp_path):
     """The request is rejected, and not lost: its command does not run without it."""
     monkeypatch.setattr(exec_handler.tempfile, "tempdir", str(tmp_path / "missing"))

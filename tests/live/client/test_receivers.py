@@ -2,6 +2,7 @@
 
 import json
 import queue
+import re
 import shlex
 import sys
 import threading
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from socket2me.cli import main
 from tests.support.command import SCHEMA
 from tests.support.local_app import OK, App, call
-from tests.support.servers import DEADLINE_SECONDS, free_port
+from tests.support.servers import DEADLINE_SECONDS, ROOT, free_port
 
 # Answers with its input in capitals; the first time that a file is not there it makes that, and fails.
 CAPITALS = """
@@ -141,6 +142,21 @@ def test_what_makes_no_sense(tmp_path, options, why):
     result = CliRunner().invoke(main, arguments, env={"XDG_STATE_HOME": str(tmp_path)})
     assert result.exit_code == 2
     assert result.output.endswith(f"{why}\n")
+
+
+def test_the_table_of_events_is_that_of_the_schema():
+    """docs/client.md has each event, with its members."""
+    definitions = json.loads((ROOT / "docs" / "listen.schema.json").read_text())["$defs"]
+    described = {
+        name: sorted(each["properties"].keys() - {"event", "time"})
+        for each in definitions.values()
+        if "properties" in each
+        for name in each["properties"]["event"]["enum"]
+    }
+    text = (ROOT / "docs" / "client.md").read_text().partition("## Lines of JSON")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    named = [[re.findall("`(.*?)`", cell) for cell in row] for row in rows]
+    assert {event: sorted(members) for events, members in named for event in events} == described
 
 
 def test_the_schema_refuses_what_is_not_in_it():
