@@ -59,7 +59,7 @@ class Forwarder:
         recorder = self._recorder
         if recorder is not None:
             recorder.begin(request)
-        if self._only and not self._is_wanted(request):
+        if not is_meant(request, self._only):
             return self._refuse(request, "not forwarded: --only does not name it")
         started = time.perf_counter()
         try:
@@ -91,10 +91,6 @@ class Forwarder:
         self._tell_answered(request, answer, time.perf_counter() - started, "")
         return _reply(answer) if self._is_replying() else None
 
-    def _is_wanted(self, request: Request) -> bool:
-        seen = record_of(replace(request, path=request.path or "/"), [])
-        return any(each.holds(seen) for each in self._only)
-
     def _save(self, folder: Path, request: Request) -> None:
         try:
             saved_requests.save(folder, request, self._saved_for)
@@ -116,6 +112,14 @@ class Forwarder:
         self._report.request(request, None, seconds, why)
         if self._recorder is not None:
             self._recorder.refused(request, status, seconds, why)
+
+
+def is_meant(request: Request, only: Sequence[Filter]) -> bool:
+    """Say whether one of some filters holds for a request, or there is none. An empty path is `/` to them."""
+    if not only:
+        return True
+    seen = record_of(replace(request, path=request.path or "/"), [])
+    return any(each.holds(seen) for each in only)
 
 
 def _fate(request: Request, error: NotHandled) -> str:
