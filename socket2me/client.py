@@ -62,6 +62,10 @@ class Client:
             mailboxes, it is one without.
         verify: which provider signs the requests, and with which secrets: those that it has not signed are answered
             401 by the relay, and do not arrive. A token that is given has its own.
+        listeners: how many clients may have the token: `newest`, one; `all`, several, each of which receives every
+            request; `one`, several that share them. None: the relay's default, or what the token has.
+        listener: by which name the relay knows this client among several.
+        wanted: which requests to receive, in the language of the inspector; None: all. The relay evaluates it.
         parallel: how many requests are handled at once, in threads. With 1, in the order in which they came.
         order_by: requests with the same key are handled one after another, in their order.
         on_notice: called with each `Notice`; by default it is logged.
@@ -79,6 +83,9 @@ class Client:
         mode: str = "ack",
         mailbox: bool = True,
         verify: dict[str, Any] | None = None,
+        listeners: str | None = None,
+        listener: str | None = None,
+        wanted: str | None = None,
         parallel: int = PARALLEL,
         order_by: OrderKey | None = None,
         on_notice: Callable[[Notice], None] = _log_notice,
@@ -92,9 +99,11 @@ class Client:
             mode=mode,
             mailbox=mailbox,
             verify=verify,
+            listeners=listeners,
             on_notice=on_notice,
             clock=clock,
         )
+        self._auth = {"body": "raw", "listeners": listeners, "listener": listener, "filter": wanted}
         self._parallel = parallel
         self._order_by = order_by
         self._notice = on_notice
@@ -238,9 +247,8 @@ class Client:
             on_delivery=threads.add,
             on_dropped=self._deliveries.drop,
         )
-        auth: dict[str, Any] = {"body": "raw"}
-        if token.secret is not None:
-            auth["secret"] = token.secret
+        given = {**self._auth, "secret": token.secret}
+        auth = {option: value for option, value in given.items() if value is not None}
         if self.mode == "notify":
             self._connection = connect(auth=auth)
         else:

@@ -50,6 +50,7 @@ class ClientToken:
         mode: str,
         mailbox: bool,
         verify: dict[str, Any] | None,
+        listeners: str | None,
         on_notice: Callable[[Notice], None],
         clock: Callable[[], float],
     ) -> None:
@@ -61,6 +62,7 @@ class ClientToken:
         self._wanted_mode = self.mode = mode
         self._mailbox = mailbox
         self._verify = verify
+        self._listeners = listeners
         self._notice = on_notice
         self._clock = clock
         self.refresh_at = 0.0
@@ -89,6 +91,7 @@ class ClientToken:
             mode=self._wanted_mode,
             mailbox=self._mailbox,
             verify=self._verify,
+            listeners=self._listeners,
             name=self._name,
             secret=self._secret_of_name,
         )

@@ -112,6 +112,7 @@ class RelayApi:
         mailbox: bool,
         ttl_seconds: float | str = "max",
         verify: dict[str, Any] | None = None,
+        listeners: str | None = None,
         name: str | None = None,
         secret: str | None = None,
     ) -> tuple[Token, str]:
@@ -119,7 +120,8 @@ class RelayApi:
 
         It is as near to what is wanted as the relay can do: with a mailbox, without one, of mode `notify`, and
         last without a secret. It lives for `ttl_seconds`; "max" is as long as the relay lets a token live. With
-        `verify` its calls are verified: if the relay cannot do so, this raises `RelayRefused`.
+        `verify` its calls are verified, with `listeners` it may have several clients, or only one: if the relay
+        cannot do so, this raises `RelayRefused`.
 
         With `name` the token is that name and has a secret, or this raises `RelayRefused`. `secret` is the one that
         the name has had: it takes the name again, and needs no key.
@@ -129,10 +131,9 @@ class RelayApi:
         if mailbox:
             wanted[1:1] = [{"mode": mode, "mailbox": True}]
             wanted.insert(0, {"mode": mode, "mailbox": True, **life})
-        if verify is not None:
-            wanted = [{**options, "verify": verify} for options in wanted]
-        if name is not None:
-            wanted = [{**options, "name": name} for options in wanted]
+        added = {"verify": verify, "listeners": listeners, "name": name}
+        required = {option: value for option, value in added.items() if value is not None}
+        wanted = [{**options, **required} for options in wanted]
         refused: RelayRefused | None = None
         for options in wanted:
             try:
@@ -149,7 +150,7 @@ class RelayApi:
                 refused = error
         if name is not None and refused is not None:
             raise self._refused_name(name, refused)
-        if verify is not None and refused is not None:
+        if required and refused is not None:
             raise self._aged(refused)
         text = self._call("GET", "/v1/new", self._api_key).text
         if not _is_token(text):

@@ -1,18 +1,17 @@
 """What `socket2me listen` does with each request: choose, save, forward, tell, and answer its caller."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from pathlib import Path
 
 from . import saved_requests
 from .exceptions import AnswerRefused, Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
+from .inspector.filters import Filter
 from .receivers import Receiver
-from .recorder import Recorder
+from .recorder import Recorder, record_of
 from .report import Report
-from .request import METHODS, Reply, Request
+from .request import Reply, Request
 from .signing_options import LateSigner
 from .slow_requests import SlowRequests
 from .target import Answer, Target
@@ -21,35 +20,13 @@ from .target import Answer, Target
 SLOW_SECONDS = 2
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """Which requests are meant: a method, any if None, and a path with `*` for anything, slashes too."""
-
-    method: str | None
-    path: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Pattern":
-        """Return the pattern that is written `POST /github/*`, `/github/*` or `POST`. Raises `ValueError`."""
-        match = re.fullmatch(r"(?:([A-Za-z]+)\s+)?([/*]\S*)", text.strip())
-        if match is not None:
-            return cls(match[1].upper() if match[1] else None, match[2])
-        if text.strip().upper() in METHODS:
-            return cls(text.strip().upper(), "*")
-        raise ValueError(f"{text!r} is not like 'POST /github/*', '/github/*' or 'POST'")
-
-    def matches(self, request: Request) -> bool:
-        """Say whether it means a request."""
-        return self.method in (None, request.method) and fnmatchcase(request.path or "/", self.path)
-
-
 class Forwarder:
     """The handler of `socket2me listen`. Several threads may call it at once.
 
     Parameters:
         receiver: what the requests are sent to.
         is_replying: says whether callers get the app's answers.
-        only: the patterns of which one must match; none: everything is forwarded.
+        only: the filters of which one must hold; none: everything is forwarded.
         folder: where each request is saved, if it is; with the curl command for `saved_for`, if there is that.
         recorder: records what becomes of each request, for the inspector, if there is one.
         signer: signs again what arrives late.
@@ -61,7 +38,7 @@ class Forwarder:
         report: Report,
         *,
         is_replying: Callable[[], bool],
-        only: Sequence[Pattern] = (),
+        only: Sequence[Filter] = (),
         folder: Path | None = None,
         saved_for: Target | None = None,
         recorder: Recorder | None = None,
@@ -82,7 +59,7 @@ class Forwarder:
         recorder = self._recorder
         if recorder is not None:
             recorder.begin(request)
-        if self._only and not any(pattern.matches(request) for pattern in self._only):
+        if not is_meant(request, self._only):
             return self._refuse(request, "not forwarded: --only does not name it")
         started = time.perf_counter()
         try:
@@ -135,6 +112,14 @@ class Forwarder:
         self._report.request(request, None, seconds, why)
         if self._recorder is not None:
             self._recorder.refused(request, status, seconds, why)
+
+
+def is_meant(request: Request, only: Sequence[Filter]) -> bool:
+    """Say whether one of some filters holds for a request, or there is none. An empty path is `/` to them."""
+    if not only:
+        return True
+    seen = record_of(replace(request, path=request.path or "/"), [])
+    return any(each.holds(seen) for each in only)
 
 
 def _fate(request: Request, error: NotHandled) -> str:

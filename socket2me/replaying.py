@@ -15,7 +15,8 @@ from typing import Any
 from . import saved_requests
 from .exceptions import BadArgument, ClientError
 from .http_api import RelayApi, Token
-from .local_forwarder import Pattern
+from .inspector.filters import Filter
+from .local_forwarder import is_meant
 from .request import Request
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -42,7 +43,7 @@ class Choice:
 
     since: float = -math.inf
     until: float = math.inf
-    only: Sequence[Pattern] = ()
+    only: Sequence[Filter] = ()
 
     def has_time(self, at: float) -> bool:
         """Say whether requests of that time are meant."""
@@ -50,7 +51,7 @@ class Choice:
 
     def has(self, request: Request) -> bool:
         """Say whether a request of such a method and path is meant."""
-        return not self.only or any(pattern.matches(request) for pattern in self.only)
+        return is_meant(request, self.only)
 
 
 def parse_moment(text: str, now: float) -> float:

@@ -25,6 +25,7 @@ class Wait:
         server: the relay's address.
         token: what to listen to; None: a token of its own, which is deleted at the end.
         api_key: what the relay asks for before it gives tokens, if it does.
+        listener: by which name the relay knows this client, where a token has several.
         wanted: which requests count; None: every one. The others are acknowledged, too, and counted in `passed`:
             left in a mailbox, they would be sent again and again, before those that follow.
         show: prints a request.
@@ -37,6 +38,7 @@ class Wait:
         token: Token | None,
         *,
         api_key: str | None,
+        listener: str | None = None,
         wanted: Filter | None,
         count: int,
         show: Callable[[Request], None],
@@ -58,6 +60,7 @@ class Wait:
             token=token.token if token is not None else None,
             secret=token.secret if token is not None else None,
             api_key=api_key,
+            listener=listener,
             parallel=1,
             on_notice=self._on_notice,
         )

@@ -17,7 +17,8 @@ from ..exceptions import Replaced
 from ..exec_handler import KILL_SECONDS
 from ..exec_handler import Command as ExecCommand
 from ..http_api import RelayApi, check_key, is_name, split_url
-from ..local_forwarder import Forwarder, Pattern
+from ..inspector.filters import Filter
+from ..local_forwarder import Forwarder
 from ..ordering import InOrder, OrderKey
 from ..receivers import Fanout
 from ..recorder import Recorder
@@ -29,7 +30,7 @@ from ..signing_options import LateSigner, fingerprint, parse_verify
 from ..target import Target, check_header
 from ..terminal import printable
 from .commands import Command
-from .options import api_key, bad_parameter, insecure, only, resign, timeout
+from .options import api_key, bad_parameter, insecure, listener, only, request_filter, resign, timeout
 from .receiving import Receivers
 
 # What `listen` ends with when another client took the stream.
@@ -152,6 +153,13 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
     help="Have the URL end with this name, acme-dev. It is yours from then on: its secret is kept with it.",
 )
 @click.option("--new", "is_new", is_flag=True, help="Ask for a new URL, and keep that one.")
+@click.option(
+    "--listeners",
+    type=click.Choice(["newest", "all", "one"]),
+    help="Ask for a URL that several clients may share: all receive each request, or one of them does.",
+)
+@listener
+@request_filter("Receive these requests only; the relay does not send the others here.")
 @only("Forward these requests only; several are possible.")
 @click.option(
     "--header-add",
@@ -209,7 +217,10 @@ def listen(
     retries: int | None,
     statuses: Statuses | None,
     is_new: bool,
-    only: list[Pattern],
+    listeners: str | None,
+    listener: str | None,
+    wanted: Filter | None,
+    only: list[Filter],
     headers: list[tuple[str, str]],
     verify: dict[str, Any] | None,
     signer: LateSigner | None,
@@ -305,6 +316,9 @@ def listen(
         api_key=api_key,
         mode="reply" if reply else "ack",
         verify=verify,
+        listeners=listeners,
+        listener=listener,
+        wanted=wanted.text if wanted is not None else None,
         parallel=parallel,
         order_by=order_by,
         on_notice=show,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..exceptions import BadArgument
+from ..request import METHODS
 from ..terminal import printable
 
 if TYPE_CHECKING:
     from ..inspector.filters import Filter
-    from ..local_forwarder import Pattern
     from ..signing_options import LateSigner
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
@@ -83,28 +83,44 @@ api_key = click.option(
 )
 
 
-def _parse_filter(context: click.Context, option: click.Parameter, text: str | None) -> "Filter | None":
-    if text is None:
-        return None
+listener = click.option(
+    "--as",
+    "listener",
+    metavar="ID",
+    help="By which name the relay knows this client among several: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
+)
+
+
+def _filter_of(text: str) -> "Filter":
     from ..inspector import filters
     from ..inspector.errors import BadFilter
 
+    word = text.split(maxsplit=1)[0]
+    if word.upper() in METHODS:
+        text = text.replace(word, word.upper(), 1)
     try:
-        found = filters.parse(text)
+        return filters.parse(text, knows_outcome=False)
     except BadFilter as error:
         raise click.BadParameter(printable(str(error))) from None
-    if found.may_change:
-        raise click.BadParameter("status: and outcome: are not known before a request was answered.")
-    return found
 
 
-request_filter = click.option(
-    "--filter",
-    "wanted",
-    callback=_parse_filter,
-    metavar="'POST /stripe/* body.$.type:invoice.*'",
-    help="Which requests are meant, in the language of the inspector.",
-)
+def _parse_filter(context: click.Context, option: click.Parameter, text: str | None) -> "Filter | None":
+    return _filter_of(text) if text is not None and text.strip() else None
+
+
+def _parse_filters(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> "list[Filter]":
+    return [_filter_of(text) for text in texts if text.strip()]
+
+
+def request_filter(meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--filter` of a command."""
+    return click.option(
+        "--filter",
+        "wanted",
+        callback=_parse_filter,
+        metavar="'POST /stripe/* body.$.type:invoice.*'",
+        help=f"{meaning} The language is that of the inspector's filters, without status: and outcome:.",
+    )
 
 
 def _parse_resign(context: click.Context, option: click.Parameter, text: str | None) -> "LateSigner | None":
@@ -123,21 +139,12 @@ resign = click.option(
 )
 
 
-def _parse_patterns(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> "list[Pattern]":
-    from ..local_forwarder import Pattern
-
-    try:
-        return [Pattern.parse(text) for text in texts]
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def only(meaning: str) -> Callable[[Any], Any]:
     """Return the option `--only` of a command."""
     return click.option(
         "--only",
         multiple=True,
-        callback=_parse_patterns,
+        callback=_parse_filters,
         metavar="'POST /github/*'",
-        help=f"{meaning} A method, a path, or both; * is any part of a path.",
+        help=f"{meaning} A method, a path, or both; * is any part of a path; or any filter of the inspector.",
     )

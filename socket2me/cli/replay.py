@@ -9,7 +9,7 @@ import click
 
 from ..exceptions import BadArgument, ClientError, NotHandled, OutsideTarget
 from ..http_api import RelayApi, Token, check_key, split_url
-from ..local_forwarder import Pattern
+from ..inspector.filters import Filter
 from ..replaying import Choice, Recorded, from_history, from_paths, paced, parse_moment, parse_speed
 from ..request import Request
 from ..saved_requests import load
@@ -71,7 +71,7 @@ def replay(
     secret: str | None,
     since: float | None,
     until: float | None,
-    only: list[Pattern],
+    only: list[Filter],
     speed: float | None,
     signer: LateSigner | None,
     timeout_seconds: float,

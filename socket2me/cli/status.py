@@ -1,5 +1,7 @@
 """`socket2me status`."""
 
+from typing import Any
+
 import click
 
 from ..exceptions import ClientError, TokenGone
@@ -24,7 +26,8 @@ def status(server: str | None) -> None:
             state = _state(api, token)
         except ClientError as error:
             state, has_failed = str(error), True
-        click.echo(printable(f"  {state}"))
+        for line in state.splitlines():
+            click.echo(printable(f"  {line}"))
         if api.server not in ages:
             ages[api.server] = api.age()
             if ages[api.server]:
@@ -41,5 +44,16 @@ def _state(api: RelayApi, token: Token) -> str:
     except TokenGone:
         return "gone: it expired, or was deleted"
     words = ["connected" if seen["connected"] else "not connected", f"{seen['forwarded']} requests taken"]
+    is_shared = seen.get("listener_mode", "newest") != "newest"
+    if is_shared:
+        words[0] = f"{len(seen['listeners'])} listeners, {seen['listener_mode']}"
     words += [f"{count} {state.replace('_', ' ')}" for state, count in seen.get("events", {}).items()]
-    return ", ".join([*words, f"lives until {when(float(seen['expires_at']))}"])
+    lines = [", ".join([*words, f"lives until {when(float(seen['expires_at']))}"])]
+    if is_shared:
+        lines += map(_listener, seen["listeners"])
+    return "\n".join(lines)
+
+
+def _listener(seen: dict[str, Any]) -> str:
+    since = f"since {when(float(seen['since']))}" if seen.get("connected", True) else "not connected"
+    return f"{seen['id']}: {since}, {seen['mode']}, {seen['in_flight']} in flight, {seen['waiting']} waiting"

@@ -10,7 +10,7 @@ from ..request import Request
 from ..saved_tokens import SavedTokens
 from ..waiting import Wait, described
 from .commands import Command
-from .options import Seconds, api_key, request_filter, server
+from .options import Seconds, api_key, listener, request_filter, server
 
 # What `wait` ends with when not all requests came in time, as `timeout` of GNU coreutils has it.
 TIMEOUT_STATUS = 124
@@ -31,7 +31,8 @@ TIMEOUT_STATUS = 124
     help="The secret of --token, if it is not kept here. Other users see a command line: rather set the variable.",
 )
 @api_key
-@request_filter
+@listener
+@request_filter("Which requests count.")
 @click.option(
     "--count",
     type=click.IntRange(1),
@@ -54,6 +55,7 @@ def wait(
     token: str | None,
     secret: str | None,
     api_key: str | None,
+    listener: str | None,
     wanted: Filter | None,
     count: int,
     timeout_seconds: float,
@@ -86,6 +88,7 @@ def wait(
         server,
         given,
         api_key=api_key,
+        listener=listener,
         wanted=wanted,
         count=count,
         show=show,

@@ -10,21 +10,22 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import click
 import pytest
 from click import Context, Group
 from click.testing import CliRunner
 
-from socket2me.cli import main
+from socket2me.cli import main, options
 from socket2me.client import BackOff
 from socket2me.exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused
 from socket2me.http_api import RelayApi, Token
-from socket2me.local_forwarder import Pattern
-from socket2me.report import TextReport
+from socket2me.local_forwarder import Forwarder
+from socket2me.report import JsonReport, TextReport
 from socket2me.request import Request
 from socket2me.saved_requests import from_bytes, to_bytes
 from socket2me.saved_tokens import SavedToken, SavedTokens
 from socket2me.signing_options import LateSigner, fingerprint, parse_verify
-from socket2me.target import Target
+from socket2me.target import Answer, Target
 from tests.support.man_pages import pages
 from tests.support.servers import ROOT
 from tests.support.signed_requests import SIGNED
@@ -54,27 +55,52 @@ def test_dots_are_a_path_where_the_target_has_none():
     assert Target("http://127.0.0.1:1/", timeout_seconds=1).checked(Request("GET", "/a/../b")) == "/a/../b"
 
 
+class Sent:
+    """A receiver that answers 200."""
+
+    name = "app"
+
+    def where(self, request):
+        return self.name
+
+    def send(self, request):
+        return Answer(200, [], b"", is_cut=False)
+
+
 @pytest.mark.parametrize(
     ("pattern", "method", "path", "matches"),
     [
         ("POST /github/*", "POST", "/github/a/b", True),
         ("POST /github/*", "PUT", "/github/a", False),
         ("POST /github/*", "POST", "/github", False),
-        ("post *", "POST", "", True),
+        ("post /*", "POST", "", True),
+        ("POST", "POST", "/any", True),
         ("/a", "GET", "/a", True),
         ("/a", "GET", "/A", False),
+        ("header.x-name:a body.$.n:1", "GET", "/", True),
+        ("header.x-name:b", "GET", "/", False),
     ],
 )
-def test_patterns(pattern, method, path, matches):
-    """A method, if there is one, and a path in which * is anything."""
-    assert Pattern.parse(pattern).matches(Request(method, path)) is matches
+def test_only(pattern, method, path, matches):
+    """`--only` takes a method, a path in which * is anything, or any filter of the inspector."""
+
+    @click.command
+    @options.only("")
+    def command(only):
+        request = Request(method, path, headers={"x-name": "a"}, body=b'{"n": 1}')
+        forwarder = Forwarder(Sent(), JsonReport(), is_replying=lambda: True, only=only)
+        click.echo(forwarder(request).status)
+
+    assert CliRunner().invoke(command, ["--only", pattern]).stdout.splitlines()[-1] == ("200" if matches else "404")
 
 
-def test_a_pattern_that_is_none():
-    """It is refused when the command starts."""
-    result = CliRunner().invoke(main, ["listen", "http://x", "--server", "http://y", "--only", "github"])
-    assert result.exit_code == 2
-    assert "'github' is not like 'POST /github/*'" in result.output
+@pytest.mark.parametrize("option", ["--only", "--filter"])
+def test_a_filter_that_does_not_parse(option):
+    """It is refused when the command starts, with the place of the error; so is what is not known yet."""
+    for text, words in (("POST body.x:1", "(column 11)"), ("status:200", "is not known before")):
+        result = CliRunner().invoke(main, ["listen", "http://x", "--server", "http://y", option, text])
+        assert result.exit_code == 2
+        assert words in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from socket2me.exceptions import RelayRefused
 from socket2me.http_api import RelayApi, Token
 from socket2me.saved_tokens import SavedToken, SavedTokens
 from tests.support.command import Command, until_attached
+from tests.support.delivery import bearer
 from tests.support.servers import BIN, clean_environment, wait_until
 
 CLIENT_SECONDS = 20
@@ -106,6 +107,41 @@ def test_the_secret_of_a_name_is_not_forgotten(tmp_path):
         ("acme", "two"),
         ("bbbb", "y"),
     ]
+
+
+def test_several_clients_of_one_url(server, app, tmp_path):
+    """`--listeners all`: each receives what its `--filter` asks for, by the name of `--as`; `status` lists them."""
+    homes = [tmp_path / "ann", tmp_path / "bob"]
+    common = ("listen", app.url, "--json")
+    ann = Command(
+        homes[0], *common, "--server", server.url, "--listeners", "all", "--as", "ann", "--filter", "POST /a*"
+    )
+    url = ann.expect("url")["url"]
+    (kept,) = kept_in(homes[0])
+    server.giveaways |= {kept["token"], kept["secret"]}
+    until_attached(server, ann, homes[0])
+    as_bob = ("--url", url, "--secret", kept["secret"], "--as", "bob", "--filter", "header.x-to:bob")
+    bob = Command(homes[1], *common, *as_bob)
+    bob.expect("connected")
+    inspect = f"{server.url}/v1/tokens/{kept['token']}"
+    wait_until(
+        lambda: len(requests.get(inspect, headers=bearer(kept), timeout=5).json()["listeners"]) == 2, "both listen"
+    )
+    lines = run(homes[0], "status").stdout.splitlines()
+    assert lines[1].startswith("  2 listeners, all, 0 requests taken, lives until ")
+    assert [line.split(":")[0] for line in lines[2:]] == ["  ann", "  bob"]
+    assert lines[2].endswith(", ack, 0 in flight, 0 waiting")
+    for tail, headers, receivers in (("/a1", {}, 1), ("/b", {"X-To": "bob"}, 1), ("/a2", {"X-To": "bob"}, 2)):
+        assert server.go(kept["token"], tail=tail, headers=headers).status_code == 200
+        assert {app.expect().line for _ in range(receivers)} == {f"POST {tail} HTTP/1.1"}
+    assert server.go(kept["token"], tail="/c").status_code == 503
+    for command in (ann, bob):
+        assert command.end()[0] == 0
+    assert [json.loads(line)["path"] for line in ann.printed if '"request"' in line] == ["/a1", "/a2"]
+    assert [json.loads(line)["path"] for line in bob.printed if '"request"' in line] == ["/b", "/a2"]
+    refused = run(homes[0], "listen", app.url, "--server", server.url, "--listeners", "one")
+    assert refused.returncode == 1
+    assert "listeners" in refused.stderr
 
 
 def test_a_relay_without_names_gives_no_other_url(server, app, tmp_path):
