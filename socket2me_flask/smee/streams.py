@@ -77,7 +77,7 @@ class Streams:
         self._open.add(stream)
         self.opened += 1
         try:
-            self._presence.check_room(token, stream)
+            self._presence.attached.check_room(token, stream)
             if time.monotonic() >= stream.extend_at:
                 self._extend(stream)
             if "socket2me.connection" not in environ:
