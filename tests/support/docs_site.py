@@ -56,7 +56,12 @@ def _list_decisions(nav: Any) -> None:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Let links that leave `docs/` lead to the repository. Called by mkdocs for each page."""
+    """Let links that leave `docs/` lead to the repository. Called by mkdocs for each page.
+
+    The search shows other pages before decisions.
+    """
+    if page.file.src_uri.startswith("decisions/"):
+        page.meta["search"] = {"boost": 0.1}
     folder = (DOCS / page.file.src_uri).parent
 
     def leave(found: re.Match[str]) -> str:

@@ -51,7 +51,7 @@ class Reader:
 
     def follow(self) -> None:
         """Run each command of each block; fail if one of a block with output prints something else."""
-        for language, block in BLOCK.findall(self._page):
+        for language, block in BLOCK.findall(self._page.replace("\\\n", "")):
             for address in ("https://relay.example", "http://127.0.0.1:8000"):
                 block = block.replace(address, self._relay.url)
             block = block.replace("http://localhost:3000", self._app.url)

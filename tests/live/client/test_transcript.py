@@ -10,7 +10,7 @@ import pytest
 from tests.support.local_app import App
 from tests.support.servers import BIN, DEADLINE_SECONDS, ROOT, Server, clean_environment, free_port
 
-BLOCKS = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(r"```console\n(\$ socket2me .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 # An attempt after the first that fails.
 AGAIN = r"\S+  POST .*comes again\. \(attempt \d+\)\n"
