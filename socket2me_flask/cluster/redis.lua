@@ -275,7 +275,7 @@ function scripts.add(token, ttl_ms, max_tokens, ...)
 end
 
 -- The token of a name that lives and has the secret `given`; `again` if it is in its grace and has it, else `new`.
-function scripts.claim(token, process, ttl_ms, max_tokens, grace_ms, given, new, owner, quota, ...)
+function scripts.claim_name(token, process, ttl_ms, max_tokens, grace_ms, given, new, owner, quota, ...)
   local name = 's2m:name:' .. token
   local secret = call('HGET', name, 'secret')
   if secret and secret ~= given then return 'taken' end
@@ -321,7 +321,7 @@ function scripts.remove(token, process)
 end
 
 -- Let a name go, if it has that secret, or whatever it has if none is given.
-function scripts.release(token, process, given)
+function scripts.release_name(token, process, given)
   local secret = call('HGET', 's2m:name:' .. token, 'secret')
   if not secret or (given ~= '' and secret ~= given) then return 0 end
   scripts.remove(token, process)

@@ -128,7 +128,7 @@ class RedisStore:
         record = TokenRecord(name, ttl_seconds, self._clock() + ttl_seconds, **options)
         with self.routes.look_up(name) as lookup:
             found = self.connection.run_script(
-                "claim",
+                "claim_name",
                 *(name, self.process, math.ceil(ttl_seconds * 1000), self._max_tokens, self._name_grace_ms),
                 *(claim.given_hash or "", claim.new_hash or "", claim.owner, MAX_NAMES_PER_OWNER),
                 *_pairs(record),
@@ -145,7 +145,7 @@ class RedisStore:
         return None if secret_hash is None else (replace(record, secret_hash=secret_hash), True)
 
     def release(self, name: str, secret_hash: bytes | None = None) -> bool:
-        is_released = bool(self.connection.run_script("release", name, self.process, secret_hash or ""))
+        is_released = bool(self.connection.run_script("release_name", name, self.process, secret_hash or ""))
         self.routes.invalidate(name)
         return is_released
 
@@ -301,6 +301,6 @@ def release_name(settings: Settings, name: str) -> bool:
     )
     connection.start()
     try:
-        return bool(connection.run_script("release", name, "", ""))
+        return bool(connection.run_script("release_name", name, "", ""))
     finally:
         connection.close()

@@ -1,6 +1,7 @@
 """The structure of the source: the rules of docs/design.md for imports and sizes."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,3 +196,12 @@ def test_the_storage_loads_no_transport_and_no_framework():
     loaded = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
     assert "socket2me_flask.storage.sqlite" in loaded
     assert [name for name in loaded if any(f"{name}.".startswith(f"{each}.") for each in NOT_LOADED)] == []
+
+
+def test_no_script_of_redis_is_written_twice():
+    """Lua would take the later one, without a word."""
+    names = re.findall(
+        r"^function scripts\.(\w+)", (ROOT / RELAY / "cluster" / "redis.lua").read_text(), re.MULTILINE
+    )
+    assert len(names) > 30
+    assert sorted(names) == sorted(set(names))

@@ -208,7 +208,9 @@ def test_of_two_processes_one_gets_a_name(redis, clock, open_redis):
     """The script decides: each claims at once, and the other is told that it is taken."""
     store = open_redis(name_grace_seconds=GRACE_SECONDS)
     jobs = [
-        store.connection.submit_script("claim", "acme", "p", 1000, 0, 1000, "", secret, secret, 10, "mode", "ack")
+        store.connection.submit_script(
+            "claim_name", "acme", "p", 1000, 0, 1000, "", secret, secret, 10, "mode", "ack"
+        )
         for secret in ("ann", "bob")
     ]
     assert [job.wait() for job in jobs] == [b"new", b"taken"]

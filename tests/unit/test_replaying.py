@@ -7,7 +7,7 @@ import time
 import pytest
 
 from socket2me.exceptions import BadArgument, ClientError
-from socket2me.local_forwarder import Pattern
+from socket2me.inspector.filters import parse
 from socket2me.replaying import (
     Choice,
     Recorded,
@@ -117,7 +117,7 @@ def test_the_requests_of_a_history():
     assert [each.name for each in from_history(history, None, Choice())] == list("0123456789")
     assert history.asked == [None, "7", "4", "1"]
     history.asked.clear()
-    choice = Choice(NOW + 5, NOW + 8, [Pattern.parse("/1")])
+    choice = Choice(NOW + 5, NOW + 8, [parse("/1")])
     assert [each.name for each in from_history(history, None, choice)] == ["5", "7"]
     assert history.asked == [None, "7"]
     assert from_history(History(0, 3), None, Choice()) == []
