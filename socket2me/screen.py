@@ -41,6 +41,9 @@ except ImportError:  # Windows
 # How often it is drawn, at most.
 FRAME_SECONDS = 0.1
 
+# A narrower terminal shows the first columns.
+LEAST_COLUMNS = 10
+
 # How many replays the app may have at once.
 MAX_REPLAYS = 8
 
@@ -74,14 +77,22 @@ _HOME, _CLEAR_LINE = "\x1b[H", "\x1b[2K"
 
 
 def is_possible() -> bool:
-    """Say whether this process has a terminal for the screen."""
+    """Say whether this process has a terminal for the screen, and is not in its background."""
     return (
         termios is not None
         and sys.stdin.isatty()
         and sys.stdout.isatty()
+        and _is_in_foreground()
         and os.environ.get("TERM", "dumb") != "dumb"
         and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     )
+
+
+def _is_in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
 
 
 class ScreenReport:
@@ -245,6 +256,7 @@ class ScreenReport:
 
     def _draw(self) -> None:
         width, height = os.get_terminal_size(1)  # not what `COLUMNS` was at the start
+        width, height = max(LEAST_COLUMNS, width or 80), height or 24  # some terminals do not know theirs
         self._console.size = ConsoleDimensions(width, height)
         with self._lock:
             lines = self._view.lines(width, height)
