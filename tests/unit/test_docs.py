@@ -54,6 +54,13 @@ def test_a_page_has_each_heading_once():
         assert page.name == "CHANGELOG.md" or len(found) == len(set(found)), page
 
 
+def test_what_follows_an_item_is_indented_by_four():
+    """By less, the site ends the list there, and numbers what comes next from 1. GitHub takes both."""
+    for page in DOCS.rglob("*.md"):
+        text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert re.findall(r"\n\n( {1,3}\S.*)", text) == [], page
+
+
 # What CONTRIBUTING.md has a reader add, and a variable of `--exec`, whose names the code puts together.
 EXAMPLES = {"socket2me_flask/storage/mystore.py", "SOCKET2ME_QUEUE_SECONDS", "SOCKET2ME_ID"}
 
