@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from socket2me_flask.config import SETTINGS, variable_of
 from tests.support.docs_site import DOCS, ROOT, anchors, links, slug
 from tests.support.servers import BIN
 
@@ -51,6 +52,35 @@ def test_a_page_has_each_heading_once():
         text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
         found = [slug(heading) for heading in re.findall(r"^#+ +(.+)$", text, re.MULTILINE)]
         assert page.name == "CHANGELOG.md" or len(found) == len(set(found)), page
+
+
+def test_what_follows_an_item_is_indented_by_four():
+    """By less, the site ends the list there, and numbers what comes next from 1. GitHub takes both."""
+    for page in DOCS.rglob("*.md"):
+        text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert re.findall(r"\n\n( {1,3}\S.*)", text) == [], page
+
+
+# What CONTRIBUTING.md has a reader add, and a variable of `--exec`, whose names the code puts together.
+EXAMPLES = {"socket2me_flask/storage/mystore.py", "SOCKET2ME_QUEUE_SECONDS", "SOCKET2ME_ID"}
+
+
+def test_what_pages_name_exists():
+    """Each file of the repository, each test, and each variable that begins with `SOCKET2ME_`."""
+    folders = ("benchmarks", "deploy", "docs", "examples", "socket2me", "socket2me_flask", "tests")
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    sources = [path for name in ("socket2me", "socket2me_flask") for path in (ROOT / name).rglob("*.py")]
+    variables = {variable_of(name) for name in SETTINGS}
+    variables |= set(re.findall(r"\bSOCKET2ME_\w+", "".join(path.read_text() for path in sources)))
+    missing = []
+    for page in PAGES:
+        text = page.read_text()
+        files = re.findall(rf"`((?:{'|'.join(folders)})/[\w./-]+)`", text)
+        named = {name for name in files if not (ROOT / name).exists()}
+        named |= set(re.findall(r"\btest_\w+\.py\b", text)) - tests
+        named |= set(re.findall(r"`(SOCKET2ME_[A-Z0-9_]+[A-Z0-9])\b", text)) - variables
+        missing += [(page.name, name) for name in named - EXAMPLES]
+    assert missing == []
 
 
 def listed(nav: object) -> list[str]:
