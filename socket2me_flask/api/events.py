@@ -11,6 +11,7 @@ from socket2me.inspector.http import json_with_body
 from ..errors import UnknownEvent
 from ..limits import address_key, check_rate
 from ..relay.call import shown
+from ..relay.listing import in_flight_of
 from ..relay.mailbox import Mailboxes
 from ..services import get_services
 from ..storage import StoredEvent
@@ -35,7 +36,7 @@ def list_events(token: str) -> Response:
     mailboxes = _mailboxes(token)
 
     def answer() -> Response:
-        in_flight = get_services().relay.in_flight(token)
+        in_flight = in_flight_of(get_services().relay, token)
         lists: dict[str, list[dict[str, Any]]] = {"waiting": [], "in_flight": [], "dead_letters": []}
         for event in mailboxes.store.summary(token):
             lists[_state(event, in_flight)].append(_summary(event))
@@ -55,7 +56,9 @@ def show_event(token: str, event_id: str) -> Response:
         members = {
             **shown(call),
             **_summary(event),
-            "state": _state(event, get_services().relay.in_flight(token)).removesuffix("s"),  # of one dead letter
+            "state": _state(event, in_flight_of(get_services().relay, token)).removesuffix(
+                "s"
+            ),  # of one dead letter
             "headers": call.headers,
         }
         size, pieces = json_with_body(members, call.body)

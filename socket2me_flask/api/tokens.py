@@ -187,8 +187,6 @@ def _delivery(options: dict[str, Any]) -> dict[str, Any]:
     listeners = options.get("listeners", "newest")
     if listeners not in LISTENERS:
         raise BadRequest(f"listeners is one of {', '.join(LISTENERS)}.")
-    if listeners != "newest" and services.settings.store.is_shared:
-        raise BadRequest("Several listeners work in one process only.")
     if mode not in MODES:
         raise BadRequest(f"mode is one of {', '.join(MODES)}.")
     if mailbox and services.store.mailboxes is None:

@@ -6,16 +6,20 @@ may have been lost between processes is answered `503`. What this process does f
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, PeerSilent, ProcessGone, RelayError, UnknownToken
 from ..http.answers import Answer
 from ..relay.call import Call, process_of, values_of
 from ..relay.delivery import Delivery
+from ..relay.presence import Presence
 from ..relay.single_process import SingleProcess
 from ..storage import Counts
 from ..storage.redis import RedisStore
+from .listeners import ListenersElsewhere
 from .messages import pack_outcome
 from .remote_acks import RemoteAcks
 from .requests import Requests
@@ -51,6 +55,7 @@ class Cluster(SingleProcess):
         self.requests = Requests(
             self._bus, answer_seconds=answer_wait_seconds, hold_seconds=hold_seconds, new_timer=new_timer
         )
+        self._listeners = ListenersElsewhere(store, self.requests)
         self.remote_acks = RemoteAcks(
             self._bus, ack_seconds=answer_wait_seconds + ack_wait_seconds, new_timer=new_timer
         )
@@ -71,23 +76,38 @@ class Cluster(SingleProcess):
                 raise
         return None
 
+    def deliver_to_listeners(self, call: Call, listeners: str, presence: Presence) -> Delivery | None:
+        delivery = self._listeners.deliver(call, listeners, presence)
+        self._note_yield()
+        return delivery
+
     def watch(self, token: str, wait_seconds: float) -> bool:
         if self.store.watch(token, wait_seconds) is None:
             raise UnknownToken
-        return self._routes.get(token) is not None
+        return self._is_elsewhere(token)
 
     def is_connected(self, token: str) -> bool:
         self.store.get(token)
-        return self._routes.get(token) is not None
+        return self._is_elsewhere(token)
 
     def in_flight(self, token: str) -> set[str]:
+        return {event_id for answer in self._ask("in_flight", token) for event_id in answer}
+
+    def listeners(self, token: str) -> list[dict[str, Any]]:
+        return [shown for answer in self._ask("listeners", token) for shown in answer]
+
+    def _is_elsewhere(self, token: str) -> bool:
+        return self._routes.get(token) is not None or bool(self._routes.groups(token))
+
+    def _ask(self, kind: str, token: str) -> list[Any]:
+        """Return what the other processes answer that have clients of a token."""
         route = self._routes.get(token)
-        if route is None:
-            return set()
-        try:
-            return set(self.requests.send(route.process, "in_flight", token).wait())
-        except ClientGone:
-            return set()
+        processes = (route.process,) if route is not None else self.store.groups(token)
+        answers = []
+        for request in [self.requests.send(process, kind, token) for process in processes]:
+            with suppress(ClientGone):
+                answers.append(request.wait())
+        return answers
 
     def counts(self, token: str) -> Counts:
         return self.store.counts(token)

@@ -14,6 +14,7 @@ from ..errors import ClientGone, ProcessGone, RelayError, StoreUnavailable
 from ..relay.call import Call
 from ..relay.delivery import Client
 from ..relay.hold_queue import PendingDelivery
+from ..relay.listing import shown
 from ..relay.relay import Relay
 from .bus import Listener
 from .cluster import Cluster
@@ -60,6 +61,7 @@ class Handlers(Listener):
             "forget": remote_acks.forget,
             "arrived": self._presence.retry_held,
             "displaced": self._on_replaced,
+            "replaced": self._on_listener_replaced,
             "refreshed": store.routes.refresh,
             "ended": self._on_ended,
             "kick": self._on_event_kept,
@@ -69,6 +71,7 @@ class Handlers(Listener):
             "dropped": mailboxes.forget,
             "settled": self._on_outcome_of_event,
             "in_flight": self._on_in_flight,
+            "listeners": self._on_listeners,
             "changed": store.history.watches.notify,
         }
         store.bus.subscribe(self)
@@ -165,6 +168,14 @@ class Handlers(Listener):
         self._store.routes.invalidate(token)
         self._recheck(token)
 
+    def _on_listener_replaced(self, token: str, listener: str) -> None:
+        if self._store.has_listener(token, listener):
+            return  # it has come back here since
+        for client in self._presence.attached.of(token):
+            if client.listener == listener:
+                self._presence.detach(token, client)
+                client.disconnect("replaced")
+
     def _recheck(self, token: str) -> None:
         here = self._presence.get(token)
         if here is not None:
@@ -198,6 +209,9 @@ class Handlers(Listener):
 
     def _on_outcome_of_event(self, token: str, event_id: str, packed: dict[str, Any]) -> None:
         self._mailboxes.resolve(token, event_id, unpack_outcome(packed))
+
+    def _on_listeners(self, process: str, number: int, token: str) -> None:
+        self._bus.post(process, "answer", number, [shown(client) for client in self._presence.attached.of(token)])
 
     def _on_in_flight(self, process: str, number: int, token: str) -> None:
         self._bus.post(process, "answer", number, list(self._mailboxes.in_flight(token)))

@@ -32,6 +32,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     # A token has changed.
     "arrived": ("token",),
     "displaced": ("token", "client"),
+    "replaced": ("token", "listener"),
     "refreshed": ("token",),
     "ended": ("token",),
     # Mailboxes.
@@ -42,6 +43,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "dropped": ("token", "event_id"),  # the release before sends it in place of either
     "settled": ("token", "event_id", "outcome"),
     "in_flight": ("process", "number", "token"),
+    "listeners": ("process", "number", "token"),
     "answer": ("number", "value"),
     # The history of a token, which this process watches.
     "changed": ("token",),

@@ -4,6 +4,8 @@
 --   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox, verify, listeners; process, client, client_mode: who has its client;
 --                          forwarded, refused, last: what was counted. Redis lets it expire.
 --   s2m:waiting:T  set     processes that hold calls for it until its client comes
+--   s2m:groups:T   hash    process -> mode, of the processes that have listeners of a token that may have several
+--   s2m:listeners:T hash   id of such a listener -> process that has it
 -- and, if it is a name:
 --   s2m:name:T     hash    secret, owner, grace_ms: how long it is held after its end. Redis lets it expire then.
 -- and of its mailbox:
@@ -66,10 +68,27 @@ local function owner(token)
   return call('HGET', 's2m:token:' .. token, 'process')
 end
 
--- Send a message to the process that has the token's client, if that is not the one that asks.
+-- Send a message to the processes that have clients of a token, but for the one that asks.
 local function post_to_owner(token, asking, ...)
   local process = owner(token)
   if process and process ~= asking then post(process, ...) end
+  for _, other in ipairs(call('HKEYS', 's2m:groups:' .. token)) do
+    if other ~= asking then post(other, ...) end
+  end
+end
+
+-- The processes that live and have listeners of a token, each with the mode of their callers.
+local function groups(token)
+  local found, key = {}, 's2m:groups:' .. token
+  local flat = call('HGETALL', key)
+  for at = 1, #flat, 2 do
+    if lives(flat[at]) then
+      found[#found + 1], found[#found + 2] = flat[at], flat[at + 1]
+    else
+      call('HDEL', key, flat[at])
+    end
+  end
+  return found
 end
 
 -- Send a message to the processes of a set, and delete the set.
@@ -80,7 +99,8 @@ local function post_to_all(set, asking, ...)
   call('DEL', set)
 end
 
--- The token, how long it has to live, and where its client is: nowhere if that process is gone.
+-- The token, how long it has to live, where its client is: nowhere if that process is gone; and where its listeners are,
+-- if it may have several.
 local function record(token)
   local key = 's2m:token:' .. token
   local found = call('HMGET', key, 'ttl', 'expires_at', 'secret', 'mode', 'mailbox', 'process', 'client', 'client_mode',
@@ -88,6 +108,7 @@ local function record(token)
   if not found[1] then return false end
   if not lives(found[6]) then found[6] = false end
   found[12], found[13], found[14], found[15] = call('PTTL', key), found[12], found[13], found[14]
+  found[16] = found[15] and groups(token)
   return found
 end
 
@@ -237,7 +258,7 @@ end
 
 local function drop_token(token, asking)
   post_to_all('s2m:callers:' .. token, asking, 'ended', token)
-  call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token)
+  call('DEL', 's2m:token:' .. token, 's2m:waiting:' .. token, 's2m:groups:' .. token, 's2m:listeners:' .. token)
   call('ZREM', 's2m:tokens', token)
   local dropped = drop_history(token)
   call('DEL', 's2m:history:' .. token, 's2m:watchers:' .. token)
@@ -360,10 +381,15 @@ end
 
 -- Clients
 
--- A client has come: the newest wins. With `replaces` 0 it was here before, and only wins if no other has come.
+-- A client has come: the newest wins, or a process has listeners of a token that may have several. With `replaces` 0 it was here before, and only wins if no other has come.
 function scripts.attach(token, process, client, mode, replaces)
   if not exists(token) then return false end
   local key = 's2m:token:' .. token
+  if call('HEXISTS', key, 'listeners') == 1 then
+    call('HSET', 's2m:groups:' .. token, process, mode)
+    post_to_all('s2m:waiting:' .. token, process, 'arrived', token)
+    return record(token)
+  end
   local old = call('HMGET', key, 'process', 'client')
   local is_elsewhere = old[1] and old[1] ~= process
   if replaces == '0' and is_elsewhere and lives(old[1]) then return 'replaced' end
@@ -379,7 +405,10 @@ function scripts.detach(token, process, client, unless_alive)
   local key = 's2m:token:' .. token
   local current = call('HMGET', key, 'process', 'client')
   local is_back = unless_alive == '1' and call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({})) > 0
-  if current[1] == process and current[2] == client and not is_back then
+  if call('HEXISTS', key, 'listeners') == 1 and not is_back then
+    call('HDEL', 's2m:groups:' .. token, process)
+    if #groups(token) == 0 then post_to_all('s2m:callers:' .. token, process, 'left', token) end
+  elseif current[1] == process and current[2] == client and not is_back then
     call('HDEL', key, 'process', 'client', 'client_mode')
     post_to_all('s2m:callers:' .. token, process, 'left', token)
   end
@@ -389,12 +418,39 @@ end
 -- Wait for a client, unless one is there: then where it is.
 function scripts.watch(token, process, wait_ms)
   local found = record(token)
-  if found and (not found[6] or found[6] == process) then
+  if found and (not found[6] or found[6] == process) and #(found[16] or {}) == 0 then
     local waiting = 's2m:waiting:' .. token
     call('SADD', waiting, process)
     if call('PTTL', waiting) < tonumber(wait_ms) then call('PEXPIRE', waiting, wait_ms) end
   end
   return found
+end
+
+-- A listener has come to a token that may have several. It replaces one with the same id at another process.
+function scripts.join(token, listener, process, most)
+  local key = 's2m:listeners:' .. token
+  local old = call('HGET', key, listener)
+  if not old and call('HLEN', key) >= tonumber(most) then
+    local flat = call('HGETALL', key)
+    for at = 1, #flat, 2 do
+      if not lives(flat[at + 1]) then call('HDEL', key, flat[at]) end
+    end
+    if call('HLEN', key) >= tonumber(most) then return 'full' end
+  end
+  call('HSET', key, listener, process)
+  if old and old ~= process and lives(old) then post(old, 'replaced', token, listener) end
+  return 1
+end
+
+function scripts.leave(token, listener, process)
+  local key = 's2m:listeners:' .. token
+  if call('HGET', key, listener) == process then call('HDEL', key, listener) end
+  return 1
+end
+
+-- The process that has a listener.
+function scripts.place(token, listener)
+  return call('HGET', 's2m:listeners:' .. token, listener)
 end
 
 -- Events
@@ -423,6 +479,16 @@ function scripts.put(token, process, wait_ms, id, received_at, size, content, bo
     call('SADD', 's2m:callers:' .. token, process)
     call('PEXPIRE', 's2m:callers:' .. token, wait_ms)
     return {found[8]}
+  end
+  -- Every process that has listeners looks for the event. Its caller waits if one of them can acknowledge it.
+  local best, flat = false, found[16] or {}
+  for at = 1, #flat, 2 do
+    if flat[at] ~= process and post(flat[at], 'kick', token, '') and best ~= 'reply' then best = flat[at + 1] end
+  end
+  if best then
+    call('SADD', 's2m:callers:' .. token, process)
+    call('PEXPIRE', 's2m:callers:' .. token, wait_ms)
+    return {best}
   end
   return {}
 end
@@ -466,7 +532,13 @@ end
 
 -- Let other processes claim an event.
 function scripts.release(token, id, process)
-  if call('HGET', 's2m:claims:' .. token, id) == process then call('HDEL', 's2m:claims:' .. token, id) end
+  if call('HGET', 's2m:claims:' .. token, id) == process then
+    call('HDEL', 's2m:claims:' .. token, id)
+    local flat = groups(token)
+    for at = 1, #flat, 2 do
+      if flat[at] ~= process then post(flat[at], 'kick', token, '') end
+    end
+  end
   return 1
 end
 

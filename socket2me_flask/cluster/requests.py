@@ -15,7 +15,7 @@ from .bus import Bus
 from .messages import Message, unpack_outcome
 
 # The kinds of messages that are requests: the number is their second field.
-REQUESTS = ("call", "in_flight")
+REQUESTS = ("call", "in_flight", "listeners")
 
 
 class Requests:
@@ -51,9 +51,14 @@ class Requests:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def send(self, process: str, kind: str, *values: Any) -> "PendingRequest":
-        """Send a request. `values` are those of its fields after the process and the number."""
-        request = PendingRequest(process, next(self._numbers))
+    def send(
+        self, process: str, kind: str, *values: Any, new_pending_ack: Callable[[str], PendingAck] = PendingAck
+    ) -> "PendingRequest":
+        """Send a request. `values` are those of its fields after the process and the number.
+
+        `new_pending_ack` makes what waits for the outcome of a call, for a mode.
+        """
+        request = PendingRequest(process, next(self._numbers), new_pending_ack)
         self._pending[request.number] = request
         self._timeouts.add(request)
         self._bus.post(process, kind, self._bus.process, request.number, *values)
@@ -98,7 +103,7 @@ class Requests:
         if request is None:  # too late: the caller was answered
             self._send_forget(process, number)
         else:
-            request.pending_ack = PendingAck(mode)
+            request.pending_ack = request.new_pending_ack(mode)
             self._resolve(request, mode)
 
     def _on_queued(self, number: int) -> None:
@@ -129,11 +134,12 @@ class Requests:
 class PendingRequest:
     """A request to `process` that is not answered. `pending_ack` is set if the outcome of a call will follow."""
 
-    __slots__ = ("_error", "_is_resolved", "_value", "_wait", "number", "pending_ack", "process")
+    __slots__ = ("_error", "_is_resolved", "_value", "_wait", "new_pending_ack", "number", "pending_ack", "process")
 
-    def __init__(self, process: str, number: int) -> None:
+    def __init__(self, process: str, number: int, new_pending_ack: Callable[[str], PendingAck]) -> None:
         self.process = process
         self.number = number
+        self.new_pending_ack = new_pending_ack
         self.pending_ack: PendingAck | None = None
         self._value: Any = None
         self._error: Exception | None = None

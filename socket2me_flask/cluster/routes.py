@@ -57,6 +57,11 @@ class Routes:
         self._local = MemoryStore(clock)  # the tokens whose clients are here, as long as Redis keeps them
         self._remote: dict[str, Route] = {}
         self._lookups: dict[str, list[Lookup]] = {}  # by token
+        self._groups: dict[str, tuple[str, ...]] = {}  # other processes with listeners, as they were found last
+
+    def groups(self, token: str) -> tuple[str, ...]:
+        """Return the other processes that had listeners of a token when it was looked up last."""
+        return self._groups.get(token, ())
 
     def get(self, token: str) -> Route | None:
         """Return the route of a token whose client another process has."""
@@ -78,8 +83,9 @@ class Routes:
         return route.record
 
     def has(self, token: str) -> bool:
-        """Say whether it is known which process has the client of a token."""
-        return self._local.get(token) is not None or token in self._remote
+        """Say whether it is known which process has the client of a token, and only that."""
+        record = self._local.get(token)
+        return (record is not None and record.listeners == "newest") or token in self._remote
 
     def refresh(self, token: str) -> None:
         """Let a token live on whose client is here: it was refreshed at another process."""
@@ -93,6 +99,7 @@ class Routes:
         """Cache nothing of a token any more: Redis is asked when it matters."""
         self._local.remove(token)
         self._remote.pop(token, None)
+        self._groups.pop(token, None)
 
     def invalidate(self, token: str) -> None:
         """Cache nothing of a token, nor what lookups in progress find: it has changed."""
@@ -107,6 +114,7 @@ class Routes:
                 lookup.is_stale = True
         self._local = MemoryStore(self._clock)
         self._remote.clear()
+        self._groups.clear()
 
     def look_up(self, token: str) -> Lookup:
         """Return a lookup, in which Redis is asked for a token and `learn` called with what it returns."""
@@ -122,16 +130,18 @@ class Routes:
         if not found:
             return None
         ttl, expires_at, secret_hash, mode, mailbox, process, client, client_mode, _, _, _, lives_ms, *added = found
-        inspect, verify, listeners = added
+        inspect, verify, listeners, groups = added
         record = TokenRecord(
             *(token, float(ttl), float(expires_at), secret_hash, mode.decode(), mailbox == b"1", inspect == b"1"),
             verify=verify.decode() if verify is not None else None,
             listeners=listeners.decode() if listeners is not None else "newest",
         )
-        if process is None or lookup.is_stale:
-            return record
         # Redis's clock decides when it expires, not this machine's.
         cached = replace(record, expires_at=self._clock() + lives_ms / 1000)
+        if groups is not None:
+            self._learn_groups(cached, [each.decode() for each in groups[::2]], is_stale=lookup.is_stale)
+        if process is None or lookup.is_stale:
+            return record
         if process.decode() == self._process:
             self._local.restore(cached)
             return record
@@ -139,3 +149,11 @@ class Routes:
             self._remote.clear()
         self._remote[token] = Route(cached, process.decode(), client.decode(), client_mode.decode())
         return record
+
+    def _learn_groups(self, record: TokenRecord, processes: list[str], *, is_stale: bool) -> None:
+        """Cache which processes have listeners of a token. A call asks again: others may have come."""
+        if self._process in processes and not is_stale:
+            self._local.restore(record)
+        if len(self._groups) >= MOST_ROUTES:
+            self._groups.clear()
+        self._groups[record.token] = tuple(each for each in processes if each != self._process)

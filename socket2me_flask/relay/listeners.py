@@ -408,6 +408,11 @@ class Clients(dict[str, Client]):
         found = self.get(token)
         return list(found) if isinstance(found, ListenerGroup) else [found] if found is not None else []
 
+    def has(self, token: str, listener: str) -> bool:
+        """Say whether a token has a listener with this id."""
+        found = self.get(token)
+        return isinstance(found, ListenerGroup) and found.get(listener) is not None
+
     def check_room(self, token: str, client: Client) -> None:
         """Raise `TooManyListeners` if a token has no room for another listener."""
         found = self.get(token)

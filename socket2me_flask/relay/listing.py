@@ -16,22 +16,31 @@ def listeners_of(relay: Relay, record: TokenRecord) -> list[dict[str, Any]]:
     positions: dict[str, Position] = {}
     if record.mailbox and record.listeners == "all" and relay.mailboxes is not None:
         positions = {each.listener: each for each in relay.mailboxes.store.positions(record.token)}
-    listed = [
-        _shown(client, positions.pop(position_id(client), None))
-        for client in relay.presence.attached.of(record.token)
-    ]
+    listed = [shown(client) for client in relay.presence.attached.of(record.token)] + relay.peers.listeners(
+        record.token
+    )
+    for each in listed:
+        position = positions.pop(each.pop("position"), None)
+        each["waiting"] = position.waiting if position is not None else 0
     listed += [_shown_absent(each) for each in positions.values()]
     return sorted(listed, key=lambda each: float(each["since"]))
 
 
-def _shown(client: Client, position: Position | None) -> dict[str, Any]:
+def in_flight_of(relay: Relay, token: str) -> set[str]:
+    """Return the ids of the events of a mailbox that are on their way to a client of any process."""
+    here = relay.mailboxes.in_flight(token) if relay.mailboxes is not None else set()
+    return here | relay.peers.in_flight(token)
+
+
+def shown(client: Client) -> dict[str, Any]:
+    """Return what is shown of a client, and the id of its position."""
     return {
         "id": client.listener,
         "since": client.since,
         "mode": client.mode,
         "in_flight": client.in_flight,
-        "waiting": position.waiting if position is not None else 0,
         "connected": True,
+        "position": position_id(client),
     }
 
 

@@ -101,6 +101,8 @@ class Presence:
             self._flush_held(token, group)
         try:
             record = self._store.attach(token, group.sid, group.mode)
+            if record is not None:
+                self._store.join(token, client.listener)
             mailboxes = self._mailboxes if record is not None and record.mailbox else None
             position = mailboxes.register(token, client) if mailboxes is not None else 0
         except TooManyListeners:
@@ -134,6 +136,8 @@ class Presence:
             attached = self.attached.remove(token, client)
             if self._mailboxes is not None:
                 self._mailboxes.close(token, client)
+        if client.listeners != "newest" and not self.attached.has(token, client.listener):
+            self._store.leave(token, client.listener)
         if attached is not None:
             self._store.detach(token, attached.sid)
             self._retry_bounded(token, attached)

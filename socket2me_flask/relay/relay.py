@@ -108,6 +108,8 @@ class Relay:
         try:
             if record.mailbox and self.mailboxes is not None:
                 answer = self.mailboxes.accept(call, self._timeouts)
+            elif record.listeners != "newest":
+                answer = self._forward_to_listeners(call, record.listeners)
             else:
                 answer = self._forward(call)
         except RelayError:
@@ -127,12 +129,6 @@ class Relay:
     def is_connected(self, token: str) -> bool:
         """Say whether a client is attached, to whichever process."""
         return token in self.presence or self.peers.is_connected(token)
-
-    def in_flight(self, token: str) -> set[str]:
-        """Return the ids of the events of a mailbox that are on their way to the client."""
-        if token in self.presence and self.mailboxes is not None:
-            return self.mailboxes.in_flight(token)
-        return self.peers.in_flight(token)
 
     def take(self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]) -> list[PendingDelivery]:
         """Deliver calls that came to other processes to clients of this one, and return what came of each.
@@ -216,10 +212,7 @@ class Relay:
     def _forward(self, call: Call) -> Answer:
         client = self.presence.get(call.token)
         if client is not None and client.bounds_calls:
-            delivery = self._hold(call)
-            if delivery.pending_ack is None:
-                self._yield_to_others()
-            return answer_of(call, delivery, self._timeouts)
+            return answer_of(call, self._hold(call), self._timeouts)
         if client is not None:
             try:
                 delivery = deliver(call, client)
@@ -240,7 +233,14 @@ class Relay:
             return answer_of(call, elsewhere, self._timeouts)
         return answer_of(call, self._hold(call), self._timeouts)
 
-    def _hold(self, call: Call) -> Delivery:
+    def _forward_to_listeners(self, call: Call, listeners: str) -> Answer:
+        """Deliver a call for a token that may have several listeners."""
+        delivery = self.peers.deliver_to_listeners(call, listeners, self.presence) or self._hold(call, listeners)
+        if delivery.pending_ack is None:
+            self._yield_to_others()  # no caller waits, so that others had no turn
+        return answer_of(call, delivery, self._timeouts)
+
+    def _hold(self, call: Call, listeners: str = "newest") -> Delivery:
         """Wait for the next client to take a call, unless one came and takes it at once."""
         deadline = time.monotonic() + self._hold_seconds
         while True:
@@ -249,11 +249,11 @@ class Relay:
             self.presence.deliver_or_hold(pending, may_hold=seconds > 0)
             if call.trace is not None and pending.delivery is None:
                 call.trace.wait("queued")
-            delivery = pending.delivery or self._wait_for_client(pending, seconds)
+            delivery = pending.delivery or self._wait_for_client(pending, seconds, listeners)
             if delivery is not None:
                 return delivery
 
-    def _wait_for_client(self, held: PendingDelivery, seconds: float) -> Delivery | None:
+    def _wait_for_client(self, held: PendingDelivery, seconds: float, listeners: str) -> Delivery | None:
         """Wait until a held call is delivered. Return None if it is to look again for its client."""
         token = held.call.token
         try:
@@ -264,6 +264,8 @@ class Relay:
             is_elsewhere = False
         if (is_elsewhere or not held.wait(seconds)) and self.presence.stop_holding(held):
             if is_elsewhere:
+                if listeners != "newest":
+                    return self.peers.deliver_to_listeners(held.call, listeners, self.presence)
                 return self.peers.deliver(held.call)
             if token in self.presence:
                 raise ClientBusy

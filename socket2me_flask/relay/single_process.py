@@ -1,10 +1,15 @@
 """What the relay asks of other processes, where there are none."""
 
+from typing import TYPE_CHECKING, Any
+
 from ..errors import RelayError
 from ..http.answers import Answer
 from ..storage import Counts
 from .call import Call
 from .delivery import Delivery
+
+if TYPE_CHECKING:
+    from .presence import Presence
 
 
 class SingleProcess:
@@ -18,6 +23,18 @@ class SingleProcess:
         Raises `UnknownToken`, `PeerSilent`, or what the other process answers.
         """
         return None
+
+    def deliver_to_listeners(self, call: Call, listeners: str, presence: "Presence") -> Delivery | None:
+        """Deliver a call to listeners of other processes, and to those of this one if there are any.
+
+        Return None if no other process has any, or if none could be sent it at once. Raises `NoListener`,
+        `PeerSilent`, or what another process answers.
+        """
+        return None
+
+    def listeners(self, token: str) -> list[dict[str, Any]]:
+        """Return what is shown of the clients of a token at other processes."""
+        return []
 
     def watch(self, token: str, wait_seconds: float) -> bool:
         """Say whether another process has the client. If it comes in that time, `Presence.retry_held` is called."""

@@ -126,7 +126,7 @@ class MailboxStore(Protocol):
 class TokenStore(Protocol):
     """The contract that each store keeps; `tests/unit/test_stores.py` holds every store to it.
 
-    Every method but `detach` may raise `StoreUnavailable`.
+    Every method but `detach` and `leave` may raise `StoreUnavailable`.
     """
 
     @property
@@ -198,6 +198,15 @@ class TokenStore(Protocol):
 
     def detach(self, token: str, client: str) -> None:
         """A client is not the token's any more, unless another has become it."""
+
+    def join(self, token: str, listener: str) -> None:
+        """Have a listener, by its id, be one of a token's. One with the same id at another process is replaced.
+
+        Raises `TooManyListeners` if all processes have too many of them.
+        """
+
+    def leave(self, token: str, listener: str) -> None:
+        """A listener has left this process."""
 
     def ping(self) -> None:
         """Return if the store answers."""

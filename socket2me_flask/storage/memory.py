@@ -137,6 +137,12 @@ class MemoryStore:
     def detach(self, token: str, client: str) -> None:
         pass
 
+    def join(self, token: str, listener: str) -> None:
+        pass
+
+    def leave(self, token: str, listener: str) -> None:
+        pass
+
     def ping(self) -> None:
         pass
 

@@ -20,11 +20,19 @@ from ..cluster.bus import Bus
 from ..cluster.redis_connection import RedisConnection
 from ..cluster.routes import Lookup, Route, Routes
 from ..config import Settings
-from ..errors import NameTaken, StoreUnavailable, TooManyNames, TooManyTokens
+from ..errors import NameTaken, StoreUnavailable, TooManyListeners, TooManyNames, TooManyTokens
 from ..relay.call import this_process
 from ..relay.tokens import is_name
 from .names import MAX_NAMES_PER_OWNER, Claim
-from .record import MAX_DEAD_PASSED, Counts, TokenRecord, Totals, bounds_of, history_bounds_of
+from .record import (
+    MAX_DEAD_PASSED,
+    MAX_LISTENERS_PER_TOKEN,
+    Counts,
+    TokenRecord,
+    Totals,
+    bounds_of,
+    history_bounds_of,
+)
 from .redis_history import RedisHistory
 from .redis_mailboxes import MOST_DROPPED, RedisMailboxes
 
@@ -209,7 +217,7 @@ class RedisStore:
     def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
         self.bus.check()
         record = self._find("attach", token, self.process, client, mode, 1)
-        if record is None or self.routes.has(token):
+        if record is None or record.listeners != "newest" or self.routes.has(token):
             return record
         return self.get(token)  # it has changed just now
 
@@ -237,6 +245,26 @@ class RedisStore:
     def detach(self, token: str, client: str) -> None:
         self.routes.invalidate(token)
         self.connection.submit_script("detach", token, self.process, client)
+
+    def join(self, token: str, listener: str) -> None:
+        if self.connection.run_script("join", token, listener, self.process, MAX_LISTENERS_PER_TOKEN) == b"full":
+            raise TooManyListeners
+
+    def leave(self, token: str, listener: str) -> None:
+        self.connection.submit_script("leave", token, listener, self.process)
+
+    def has_listener(self, token: str, listener: str) -> bool:
+        """Say whether a listener is the one of this process."""
+        return bool(self.connection.run_script("place", token, listener) == self.process.encode())
+
+    def groups(self, token: str) -> tuple[str, ...]:
+        """Return the other processes that have listeners of a token."""
+        self._find("get", token)
+        return self.routes.groups(token)
+
+    def forget_group(self, token: str, process: str) -> None:
+        """Note that a process has no listeners of a token, unless it can be reached by now."""
+        self._find("detach", token, process, "", 1)
 
     def refresh_route(self, token: str, route: Route, *, unless_alive: bool) -> TokenRecord | None:
         """Look a client up that is not where `route` says. Return None if the token has ended.

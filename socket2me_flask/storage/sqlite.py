@@ -135,6 +135,12 @@ class SQLiteStore:
     def detach(self, token: str, client: str) -> None:
         pass
 
+    def join(self, token: str, listener: str) -> None:
+        pass
+
+    def leave(self, token: str, listener: str) -> None:
+        pass
+
     def refresh(self, token: str) -> TokenRecord | None:
         record = self.get(token)
         if record is None:
