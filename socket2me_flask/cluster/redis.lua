@@ -360,10 +360,12 @@ end
 
 -- Clients
 
--- A client has come: the newest wins. With `replaces` 0 it was here before, and only wins if no other has come.
-function scripts.attach(token, process, client, mode, replaces)
+-- A client has come: the newest wins. With `replaces` 0 it was here before, with this secret, and only wins if no other
+-- has come; a name may be another's by now.
+function scripts.attach(token, process, client, mode, replaces, secret)
   if not exists(token) then return false end
   local key = 's2m:token:' .. token
+  if secret and secret ~= '' and call('HGET', key, 'secret') ~= secret then return false end
   local old = call('HMGET', key, 'process', 'client')
   local is_elsewhere = old[1] and old[1] ~= process
   if replaces == '0' and is_elsewhere and lives(old[1]) then return 'replaced' end
