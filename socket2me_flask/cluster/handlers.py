@@ -189,7 +189,9 @@ class Handlers(Listener):
 
     def _look_up(self, clients: list[tuple[str, Client]]) -> None:
         """Disconnect those whose token has ended, and those that are not its newest any more."""
-        outcomes = self._store.attach_again([(token, client.sid, client.mode) for token, client in clients])
+        outcomes = self._store.attach_again(
+            [(token, client.sid, client.mode, client.secret_hash) for token, client in clients]
+        )
         for (token, client), is_here in zip(clients, outcomes, strict=True):
             if is_here is None:
                 self._presence.end(token)

@@ -381,10 +381,12 @@ end
 
 -- Clients
 
--- A client has come: the newest wins, or a process has listeners of a token that may have several. With `replaces` 0 it was here before, and only wins if no other has come.
-function scripts.attach(token, process, client, mode, replaces)
+-- A client has come: the newest wins, or a process has listeners of a token that may have several. With `replaces` 0 it was
+-- here before, with this secret, and only wins if no other has come; a name may be another's by now.
+function scripts.attach(token, process, client, mode, replaces, secret)
   if not exists(token) then return false end
   local key = 's2m:token:' .. token
+  if secret and secret ~= '' and call('HGET', key, 'secret') ~= secret then return false end
   if call('HEXISTS', key, 'listeners') == 1 then
     call('HSET', 's2m:groups:' .. token, process, mode)
     post_to_all('s2m:waiting:' .. token, process, 'arrived', token)

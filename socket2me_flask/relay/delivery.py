@@ -30,6 +30,7 @@ class Client(Protocol):
     listener: the id that it has among the listeners of its token.
     filter: what says which calls it receives; None for all of them.
     since: when it connected, in seconds since the epoch.
+    secret_hash: of the secret that it gave; None if its token has none. A name may have another owner by now.
     in_flight: how many acknowledgements of it are awaited.
     """
 
@@ -42,6 +43,7 @@ class Client(Protocol):
     listeners: str
     filter: Filter | None
     since: float
+    secret_hash: bytes | None
 
     @property
     def listener(self) -> str: ...

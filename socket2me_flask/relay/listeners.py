@@ -57,6 +57,7 @@ class ListenerGroup:
     filter: Filter | None = None
     since = 0.0
     answering: Answering | None = None
+    secret_hash: bytes | None = None
 
     def __init__(self, sid: str, listeners: str) -> None:
         self.sid = sid
@@ -93,6 +94,7 @@ class ListenerGroup:
         self.check_room(client)
         replaced = self._members.get(client.listener)
         self._members[client.listener] = client
+        self.secret_hash = client.secret_hash
         self._update()
         return replaced
 

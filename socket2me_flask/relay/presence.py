@@ -87,8 +87,8 @@ class Presence:
             return
         if replaced is not None:
             replaced.disconnect("replaced")
-        if record is None:
-            self.end(token)  # it ended since the client asked whether it lives
+        if record is None or client.secret_hash not in (None, record.secret_hash):
+            self.end(token)  # it ended since the client asked whether it lives; a name may be another's by now
         elif record.mailbox and self._mailboxes is not None:
             with self._lock:
                 if self.attached.get(token) is client:
@@ -115,7 +115,7 @@ class Presence:
             return
         if replaced is not None:
             replaced.disconnect("replaced")
-        if record is None:
+        if record is None or client.secret_hash not in (None, record.secret_hash):
             self.end(token)
         elif mailboxes is not None:
             with self._lock:

@@ -39,7 +39,7 @@ class Stream(ConnectionOwner):
 
     __slots__ = (
         *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_streams"),
-        *("answering", "extend_at", "filter", "is_exact", "number", "sid", "since", "token"),
+        *("answering", "extend_at", "filter", "is_exact", "number", "secret_hash", "sid", "since", "token"),
     )
 
     def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
@@ -56,6 +56,7 @@ class Stream(ConnectionOwner):
         self.number = 0
         self.filter: Filter | None = None
         self.since = time.time()
+        self.secret_hash: bytes | None = None
         self.extend_at = 0.0
 
     # What `relay.Client` asks for

@@ -71,6 +71,7 @@ class Streams:
         codec = _CHUNKS if is_chunked else _PLAIN
         token = record.token
         stream = Stream(self, token, address, codec, is_exact=is_exact)
+        stream.secret_hash = record.secret_hash
         stream.extend_at = (
             time.monotonic() + record.expires_at - time.time() - (1 - EXTEND_AFTER) * record.ttl_seconds
         )

@@ -28,7 +28,7 @@ class SocketClient(NamespaceClient):
     __slots__ = (
         *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address", "end"),
         *("answering", "bounds_calls", "filter", "has_options", "is_raw", "is_wanted", "joining", "listeners"),
-        *("mode", "name", "number", "since", "window"),
+        *("mode", "name", "number", "secret_hash", "since", "window"),
     )
 
     def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
@@ -54,6 +54,7 @@ class SocketClient(NamespaceClient):
         self.name: str | None = None  # the id that it has chosen as a listener
         self.filter: Filter | None = None
         self.since = time.time()
+        self.secret_hash: bytes | None = None
 
     def apply(self, options: Mapping[str, Any], record: TokenRecord, window: int) -> None:
         """Take the options of `auth`. `record` has the default mode, `window` is the default window."""
@@ -61,6 +62,7 @@ class SocketClient(NamespaceClient):
         self.is_raw = options.get("body") == "raw"
         self.mode = options.get("mode", record.mode)
         self.window = options.get("window", window)
+        self.secret_hash = record.secret_hash
         self.listeners = record.listeners
         self.name = options.get("listener")
         self.filter = options.get("filter")

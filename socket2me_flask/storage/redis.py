@@ -221,19 +221,19 @@ class RedisStore:
             return record
         return self.get(token)  # it has changed just now
 
-    def attach_again(self, clients: list[tuple[str, str, str]]) -> list[bool | None]:
+    def attach_again(self, clients: list[tuple[str, str, str, bytes | None]]) -> list[bool | None]:
         """Attach clients that are still here, after this process may have missed something.
 
-        Of each there is a token, an id and a mode. Return of each True, False if another client has come meanwhile,
-        None if the token has ended.
+        Of each there is a token, an id, a mode and the hash of the secret that it gave. Return of each True, False
+        if another client has come meanwhile, None if the token has ended, or the name is another's by now.
         """
         with ExitStack() as stack:
             attached = [
                 (
                     stack.enter_context(self.routes.look_up(token)),
-                    self.connection.submit_script("attach", token, self.process, client, mode, 0),
+                    self.connection.submit_script("attach", token, self.process, client, mode, 0, secret or ""),
                 )
-                for token, client, mode in clients
+                for token, client, mode, secret in clients
             ]
             return [self._outcome(lookup, job.wait()) for lookup, job in attached]
 

@@ -18,6 +18,7 @@ class FakeClient:
     window = 1
     bounds_calls = False
     has_room = True
+    secret_hash = None
     number = 0
     listeners = "newest"
     filter = None

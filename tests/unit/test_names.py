@@ -12,7 +12,7 @@ from socket2me_flask.relay.tokens import new_token
 from socket2me_flask.storage import Claim, MemoryStore
 from socket2me_flask.storage.names import MAX_NAMES_PER_OWNER, SPARE_ENTRIES, Hold, Names
 from socket2me_flask.storage.sqlite_names import mark_released
-from tests.support.fakes import call_of
+from tests.support.fakes import FakeClient, call_of, relay_on
 
 GRACE_SECONDS = 100
 
@@ -214,6 +214,30 @@ def test_of_two_processes_one_gets_a_name(redis, clock, open_redis):
         for secret in ("ann", "bob")
     ]
     assert [job.wait() for job in jobs] == [b"new", b"taken"]
+
+
+def test_a_client_does_not_come_back_to_a_name_of_another(open_redis):
+    """Its process may have missed that the name was let go, and attaches again what it has: that one is refused."""
+    store = open_redis(name_grace_seconds=GRACE_SECONDS)
+    store.claim("acme", 60, ANN)
+    store.attach("acme", "client of ann", "ack")
+    assert store.attach_again([("acme", "client of ann", "ack", b"ann")]) == [True]
+    store.remove("acme")
+    store.claim("acme", 60, BOB)
+    assert store.attach_again([("acme", "client of ann", "ack", b"ann")]) == [None]
+    assert store.attach_again([("acme", "client of bob", "ack", b"bob")]) == [True]
+
+
+def test_a_client_whose_name_changes_hands_while_it_connects_is_disconnected(clock):
+    """Between the check of its secret and the moment at which it is attached."""
+    store = MemoryStore(clock)
+    relay = relay_on(store)
+    store.claim("acme", 60, BOB)
+    client = FakeClient()
+    client.secret_hash = b"ann"
+    relay.presence.attach("acme", client)
+    assert "acme" not in relay.presence
+    assert client.final_events == [None]
 
 
 def test_a_name_that_cannot_be_written_is_not_claimed(open_file, clock):

@@ -119,6 +119,8 @@ def test_inspect_tells_what_happened(server, made):
         "forwarded": 0,
         "refused": 0,
         "last_request_at": None,
+        "listener_mode": "newest",
+        "listeners": [],
     }
     assert server.go(made["token"]).status_code == 503
     with PythonListener(server, made["token"], auth={"secret": made["secret"]}) as client:
