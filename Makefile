@@ -25,13 +25,17 @@ try-it:
 	@echo '  $(BIN)/python examples/listen.py $(URL)/$$TOKEN &'
 	@echo '  curl --retry 3 -d hello=world $(URL)/v1/go/$$TOKEN'
 
+# Tests start Python hundreds of times: it reads compiled modules, whatever the environment says of them.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+
 # Everything. Tests that need nginx or a Redis are skipped where they are not installed: `make servers` installs them.
+# There are more workers than cores, since many tests wait.
 test: $(VENV)/.can-test $(if $(CI),$(VENV)/.has-servers) tests/js/node_modules lint
-	$(BIN)/pytest -n 4 --dist=worksteal
+	$(PYTEST) -n 6 --dist=worksteal
 
 # What needs no server, in less than a minute.
 check: lint
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(PYTEST) -q -n 2 tests/unit
 
 # The lines that the tests reach, in the relay's processes too. Takes longer than `make test`.
 coverage: $(VENV)/.can-test tests/js/node_modules
@@ -44,7 +48,7 @@ servers: $(VENV)/.has-servers
 
 # The suites of docs/compatibility.md: Autobahn's own, those that are restated, and the published clients. A few minutes.
 conformance: $(VENV)/.can-conform tests/js/node_modules
-	$(BIN)/pytest -q -n 2 tests/live/conformance tests/live/legacy tests/live/security/test_hostile_callers.py --junitxml=build/conformance.xml
+	$(PYTEST) -q -n 2 tests/live/conformance tests/live/legacy tests/live/security/test_hostile_callers.py --junitxml=build/conformance.xml
 	@$(BIN)/python -m tests.support.conformance_table build/conformance.xml
 
 lint: $(VENV)/.can-test

@@ -1,19 +1,18 @@
 """Engine.IO 3 clients: Socket.IO protocol 4 (socket.io-client 1.x and 2.x), beside Engine.IO 4 clients.
 
-What such a client sends is translated into protocol 5 before python-socketio's part sees it, and what is sent to
-it on the way out. Events and disconnects are written alike in both protocols; only connects differ. Of
-python-engineio and python-socketio this touches public members only, by way of `Engine`.
+The codec of such a client's session translates what the client sends into protocol 5, before the rest of the relay
+sees it, and what is sent to it on the way out. Events and disconnects are written alike in both protocols; only
+connects differ.
 """
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from ..engineio import Engine, Session
-from ..engineio.protocol import BadPacket, Codec, Packet
-from ..engineio.protocol3 import Codec as Codec3
+from ..engineio import Engine, protocol3
+from ..engineio.protocol import OPEN, BadPacket, Codec, Packet
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -26,7 +25,7 @@ MAX_QUERY_BYTES = 8192
 MAX_QUERY_FIELDS = 100
 
 # What protocol 5 answers: a CONNECT with a `sid`, or the reason of a refusal.
-_ANSWER = re.compile(r"(?P<kind>[04])(?P<namespace>/[^,]*,)?(?P<payload>{.*)", re.DOTALL).fullmatch
+_ANSWER = re.compile(rb"4(?P<kind>[04])(?P<namespace>/[^,]*,)?(?P<payload>{.*)", re.DOTALL).fullmatch
 
 # The answer to a connect to "/", which such a client does not ask for and waits for.
 _WELCOME = Packet(b"40")
@@ -41,7 +40,7 @@ class LegacyEngine(Engine):
 
     def codec(self, query: Mapping[str, str]) -> Codec:
         if query.get("EIO", "3") == "3":
-            return Codec3(base64="b64" in query)
+            return LegacyCodec(base64="b64" in query, option_names=self._option_names)
         return super().codec(query)
 
     def cors_headers(self, environ: "WSGIEnvironment") -> list[tuple[str, str]]:
@@ -51,27 +50,29 @@ class LegacyEngine(Engine):
             headers.append(("Access-Control-Allow-Credentials", "true"))
         return headers
 
-    def on_arrived(self, session: Session, environ: "WSGIEnvironment") -> None:
-        super().on_arrived(session, environ)
-        if isinstance(session.codec, Codec3):
-            session.send_control(_WELCOME)
 
-    def on_packet(self, session: Session, packet: Packet) -> None:
-        if isinstance(session.codec, Codec3):
-            try:
-                packet = self._to_protocol_5(session.codec, packet)
-            except BadPacket as error:
-                session.refuse(str(error))
-                return
-        super().on_packet(session, packet)
+class LegacyCodec(protocol3.Codec):
+    """The codec of Engine.IO 3, for the packets of protocol 5."""
 
-    def send(self, sid: str, data: str | bytes) -> None:
-        session = self.sessions.get(sid)
-        if session is not None and isinstance(session.codec, Codec3) and isinstance(data, str):
-            data = _to_protocol_4(data)
-        super().send(sid, data)
+    __slots__ = ("_option_names",)
 
-    def _to_protocol_5(self, codec: Codec3, packet: Packet) -> Packet:
+    def __init__(self, *, base64: bool, option_names: Collection[str]) -> None:
+        super().__init__(base64=base64)
+        self._option_names = option_names
+
+    def encode_payload(self, packets: Sequence[Packet]) -> tuple[str, bytes]:
+        return super().encode_payload([*_to_protocol_4(packets)])
+
+    def encode_frames(self, packets: Iterable[Packet]) -> bytes:
+        return super().encode_frames(_to_protocol_4(packets))
+
+    def decode_payload(self, body: bytes) -> list[Packet]:
+        return [self._to_protocol_5(packet) for packet in super().decode_payload(body)]
+
+    def decode_message(self, opcode: int, payload: bytes) -> Packet:
+        return self._to_protocol_5(super().decode_message(opcode, payload))
+
+    def _to_protocol_5(self, packet: Packet) -> Packet:
         """Translate what a client sends: options come in the namespace's query and not as `auth`.
 
         Unknown options are left out: an app that was written for the original may send others there. Raises
@@ -80,7 +81,7 @@ class LegacyEngine(Engine):
         match = None if packet.binary else _CONNECT(packet.data)
         if match is None:
             return packet
-        codec.encodes_twice = not match["comma"]
+        self.encodes_twice = not match["comma"]
         if not match["query"]:
             return packet
         if len(match["query"]) > MAX_QUERY_BYTES:
@@ -98,10 +99,15 @@ def _value(name: str, text: str) -> str | int:
     return int(text) if name == "window" and re.fullmatch("[0-9]{1,9}", text) else text
 
 
-def _to_protocol_4(packet: str) -> str:
+def _to_protocol_4(packets: Iterable[Packet]) -> Iterator[Packet]:
     """Translate what is sent to a client: a connect has no `sid`, and a refusal is its reason as a string."""
-    match = _ANSWER(packet)
-    if match is None:
-        return packet
-    head = match["kind"] + (match["namespace"] or "")
-    return head if match["kind"] == "0" else head + json.dumps(json.loads(match["payload"])["message"])
+    for packet in packets:
+        match = None if packet.binary else _ANSWER(packet.data)
+        if match is None:
+            yield packet
+        else:
+            head = b"4%b%b" % (match["kind"], match["namespace"] or b"")
+            refusal = b"" if match["kind"] == b"0" else json.dumps(json.loads(match["payload"])["message"]).encode()
+            yield Packet(head + refusal)
+        if packet.data[:1] == OPEN and not packet.binary:
+            yield _WELCOME

@@ -14,22 +14,38 @@ import requests
 import websocket
 
 from tests.support.raw import Raw, RawWebSocket
-from tests.support.servers import ROOT, NodeListener, PythonListener, Server, WebSocket, free_port, wait_until
+from tests.support.servers import (
+    DEADLINE_SECONDS,
+    ROOT,
+    NodeListener,
+    PythonListener,
+    Server,
+    WebSocket,
+    free_port,
+    wait_until,
+)
+
+
+@pytest.fixture(scope="module", params=["gunicorn", "flask"])
+def holding_server(request):
+    """A relay that holds calls for as long as a client may take to start."""
+    with Server(request.param, HOLD_SECONDS=DEADLINE_SECONDS) as server:
+        yield server
 
 
 @pytest.mark.parametrize("kind", [PythonListener, NodeListener])
-def test_a_burst_reaches_a_client_that_polls(either_server, kind):
+def test_a_burst_reaches_a_client_that_polls(holding_server, kind):
     """Forty calls that waited for their client, and a hundred at once: each arrives, in order."""
-    token = either_server.new()
+    token = holding_server.new()
     with ThreadPoolExecutor(40) as pool:
         answers = []
         for number in range(40):
-            answers.append(pool.submit(either_server.go, token, json=number))
-        with kind(either_server, token, transports=["polling"]) as client:
+            answers.append(pool.submit(holding_server.go, token, json=number))
+        with kind(holding_server, token, transports=["polling"]) as client:
             client.expect("connect")
             assert {answer.result().status_code for answer in answers} == {200}
             assert sorted(client.expect("request")["body"] for _ in range(40)) == list(range(40))
-            answers = [pool.submit(either_server.go, token, json=number) for number in range(100)]
+            answers = [pool.submit(holding_server.go, token, json=number) for number in range(100)]
             assert {answer.result().status_code for answer in answers} == {200}
             assert sorted(client.expect("request")["body"] for _ in range(100)) == list(range(100))
 

@@ -159,17 +159,20 @@ def test_no_request_and_no_redirect_leaves_the_target(relay, app, listen):
         assert app.received.empty()
 
 
-def test_the_app_is_down(relay, app, listen):
+def test_the_app_is_down(app, listen, tmp_path):
     """The request is rejected, which the command says, and comes again; in strict order, with --parallel 1."""
-    command = listen("--parallel", "1", target=f"http://127.0.0.1:{(port := free_port())}")
-    assert [call(relay, command.url, f"/{number}")[0] for number in range(3)] == [202, 202, 202]
-    told = command.expect("request")
-    assert told["status"] is None
-    assert "Connection refused. The request comes again." in told["remark"]
-    with App(port) as late:
-        assert [late.expect().line for _ in range(3)] == [f"POST /{number} HTTP/1.1" for number in range(3)]
-        wait_until(lambda: command.expect("request")["status"] == 200, "it is told")
-    assert command.process.poll() is None
+    store = f"sqlite:///{tmp_path}/relay.db"
+    with Server(STORE_URL=store, ACK_TIMEOUT_SECONDS=0.1) as relay:
+        target = f"http://127.0.0.1:{(port := free_port())}"
+        command = listen("--parallel", "1", target=target, server=relay)
+        assert [call(relay, command.url, f"/{number}")[0] for number in range(3)] == [202, 202, 202]
+        told = command.expect("request")
+        assert told["status"] is None
+        assert "Connection refused. The request comes again." in told["remark"]
+        with App(port) as late:
+            assert [late.expect().line for _ in range(3)] == [f"POST /{number} HTTP/1.1" for number in range(3)]
+            wait_until(lambda: command.expect("request")["status"] == 200, "it is told")
+        assert command.process.poll() is None
 
 
 TOO_SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nfour"
@@ -256,7 +259,7 @@ def test_a_token_is_refreshed_well_before_it_expires(app, listen):
     """It outlives the time that it was given, open or with a secret."""
     with Server(TOKEN_EXPIRE_SECONDS=3, REAPER_INTERVAL_SECONDS=0.1) as short:
         command = listen(server=short)
-        time.sleep(4)  # the life of a token: there is nothing to wait on
+        time.sleep(3.2)  # the life of a token: there is nothing to wait on
         assert call(short, command.url)[0] == 200
 
 

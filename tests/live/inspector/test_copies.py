@@ -193,7 +193,10 @@ def test_pytest(echo, copies, tmp_path):
     names = [name for name, *_ in REQUESTS if name != "large"]
     for name in names:
         (tmp_path / f"test_{name}.py").write_text(copies[name, "pytest"], encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    plugins = [
+        part for name in ("cacheprovider", "hypothesispytest", "schemathesis") for part in ("-p", f"no:{name}")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins]
     done = subprocess.run(
         [*command, "--rootdir", tmp_path, tmp_path], capture_output=True, text=True, cwd=tmp_path, env=environment()
     )

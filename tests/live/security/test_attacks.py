@@ -111,7 +111,7 @@ def test_a_session_counts_until_its_socket_is_closed(small_relay):
 @pytest.mark.parametrize("kind", ["join", "pong", "fragment", "mixed"])
 def test_small_frames_over_many_websockets(relay, kind):
     """A read brings some hundred frames, and reading yields as everything else does."""
-    assert_harmless(relay, send_small_frames, kind, 400, 2)
+    assert_harmless(relay, send_small_frames, kind, 400, 1)
 
 
 def send_pings(port, seconds):
@@ -165,7 +165,7 @@ class FromAttacker(HTTPAdapter):
 @pytest.mark.parametrize("kind", MANY_PACKETS)
 def test_bodies_that_are_full_of_packets(relay, kind):
     """A payload has a bound in packets, and a session one in packets that were not handled yet."""
-    assert_harmless(relay, post_many_packets, kind, 8, 1.5)
+    assert_harmless(relay, post_many_packets, kind, 8, 1)
 
 
 @pytest.fixture

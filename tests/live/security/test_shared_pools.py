@@ -148,9 +148,9 @@ def call_and_wait(port, tokens, count, seconds):
 
 def test_one_address_leaves_places_where_calls_are_held():
     """It calls 10 tokens at once; a stranger's call is held meanwhile, and served when its client comes."""
-    with Server(HOLD_SECONDS=10) as relay, ThreadPoolExecutor() as pool:
+    with Server(HOLD_SECONDS=6) as relay, ThreadPoolExecutor() as pool:
         tokens = [relay.new() for _ in range(10)]
-        attack = pool.submit(assert_harmless, relay, call_and_wait, tokens, 700, 4)
+        attack = pool.submit(assert_harmless, relay, call_and_wait, tokens, 700, 3)
         wait_until(lambda: "MAX_HELD_REQUESTS or MAX_HELD_BYTES reached" in relay.log, "the attacker has its share")
         call = pool.submit(relay.go, token := relay.new())
         with RawWebSocket(relay.port) as client:
