@@ -123,7 +123,8 @@ def test_a_wheel_in_an_empty_folder(tmp_path, source, app):
 
     lend(required(installed, "server"), site_packages)
     port = free_port()
-    options = ["--port", str(port), "--store", "sqlite:///relay.db", "--require-secret", "--api-key", "key1"]
+    options = ["--port", str(port), "--store", "sqlite:///relay.db", "--api-key", "key1"]
+    (folder / "socket2me.toml").write_text('[serve]\nrequire-secret = true\nstore = "memory://"\n')
     with subprocess.Popen(
         [programs / "socket2me", "serve", *options],
         cwd=folder,
