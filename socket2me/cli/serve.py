@@ -63,7 +63,8 @@ def serve(
     Every other setting is a variable, SOCKET2ME_HOLD_SECONDS for one; docs/settings.md has all. GUNICORN_CMD_ARGS
     has options of gunicorn, which serves. Log lines go to stderr.
 
-    Needs the extra `server`. Ends with status 0 after Ctrl-C or SIGTERM, and 1 if it cannot serve.
+    Needs the extra `server`. Ends with status 0 after Ctrl-C or SIGTERM, 1 if it cannot serve, and 3 if
+    its store cannot be used.
     """
     if sys.platform == "win32":
         raise click.ClickException("The relay needs Linux or macOS. On Windows, run it in WSL or in a container.")

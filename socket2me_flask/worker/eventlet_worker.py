@@ -125,6 +125,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         self.booted = True
         acceptor = Acceptor(self, server)
         acceptor.start()
+        self.on_serving()
         is_orphan = False
         while self.alive and not is_orphan:
             self.notify()
@@ -143,6 +144,9 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
             self._drain(server, acceptor, ORPHAN_SECONDS if is_orphan else self.cfg.graceful_timeout)
         acceptor.stop()
         server.stop()
+
+    def on_serving(self) -> None:
+        """Do nothing: connections are accepted from now on."""
 
     def _drain(self, server: "Server", acceptor: "Acceptor", seconds: float) -> None:
         """Answer what is in flight, disconnect the clients, stop accepting, then wait for idle connections.

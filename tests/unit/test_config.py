@@ -108,7 +108,7 @@ def test_an_unknown_variable_stops_the_start_with_the_nearest_name(variable, nea
 
 def test_the_variables_of_the_command_are_known():
     """They may be set where a relay is started."""
-    from_env({"SOCKET2ME_SERVER": "x", "SOCKET2ME_API_KEY": "x", "SOCKET2ME_DEBUG": "1"})
+    from_env({"SOCKET2ME_SERVER": "x", "SOCKET2ME_API_KEY": "x", "SOCKET2ME_PROFILE": "x", "SOCKET2ME_DEBUG": "1"})
 
 
 def test_limits_are_set_by_one_variable():

@@ -122,8 +122,15 @@ def test_a_wheel_in_an_empty_folder(tmp_path, source, app):
     assert without.stderr == "Error: The relay needs more libraries: pip install 'socket2me[server]'\n"
 
     lend(required(installed, "server"), site_packages)
+    unusable = subprocess.run(
+        [programs / "socket2me", "serve", "--port", str(free_port()), "--store", "sqlite:////dev/null/x"], **alone
+    )
+    assert (unusable.returncode, unusable.stdout) == (3, "")
+    assert "socket2me: SOCKET2ME_STORE_URL: '/dev/null/x' cannot be used" in unusable.stderr
+
     port = free_port()
-    options = ["--port", str(port), "--store", "sqlite:///relay.db", "--require-secret", "--api-key", "key1"]
+    options = ["--port", str(port), "--store", "sqlite:///relay.db", "--api-key", "key1"]
+    (folder / "socket2me.toml").write_text('[serve]\nrequire-secret = true\nstore = "memory://"\n')
     with subprocess.Popen(
         [programs / "socket2me", "serve", *options],
         cwd=folder,
