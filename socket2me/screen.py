@@ -181,9 +181,9 @@ class ScreenReport:
         with self._changing() as view:
             view.put(request, "", is_done=False, status=None, remark=f"no answer yet after {seconds:g} s")
 
-    def retry(self, request: Request, why: str, seconds: float) -> None:
+    def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
         with self._changing() as view:
-            view.put(request, "", is_done=False, status=None, remark=f"{why} Trying again in {seconds:.1f} s.")
+            view.put(request, target, is_done=False, status=None, remark=f"{why} Trying again in {seconds:.1f} s.")
 
     def request(
         self,
