@@ -242,12 +242,14 @@ class RelayApi:
         """Have an event deleted."""
         self._call("DELETE", self._event_path(token, event_id), token.secret)
 
-    def history(self, token: Token, before: str | None) -> tuple[list[dict[str, Any]], bool]:
+    def history(self, token: Token, before: str | None, wanted: str) -> tuple[list[dict[str, Any]], bool]:
         """Return summaries of requests in a token's history, newest first, and whether there are more.
 
-        They are those before the request with the id `before`. Raises `RelayRefused` if it has no history.
+        They are those before the request with the id `before`, for which the filter `wanted` holds. Raises
+        `RelayRefused` if it has no history.
         """
-        after = f"&before={quote(before, safe='')}" if before is not None else ""
+        after = f"&filter={quote(wanted, safe='')}" if wanted else ""
+        after += f"&before={quote(before, safe='')}" if before is not None else ""
         path = f"/v1/tokens/{token.token}/requests?limit={HISTORY_PAGE}{after}"
         listed = self._members(self._call("GET", path, token.secret), "requests", "more")
         return listed["requests"], bool(listed["more"])

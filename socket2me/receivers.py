@@ -47,7 +47,7 @@ class Fanout:
     Parameters:
         receivers: at least one.
         required: those after the first whose failure rejects the request too, as that of the first does. That of
-            any other is told, and it is not sent the request again.
+            any other is told, and does not reject the request.
         parallel: how many requests each of the others may have at once.
         is_ordered: whether all have to answer before the request is acknowledged, and the next one begins.
         report: is told of the others.
@@ -139,7 +139,7 @@ class Fanout:
         except NotHandled as error:
             sending.failure = error
             status = error.answer.status if isinstance(error, AnswerRefused) else None
-            remark = error.in_words + ("" if sending.other.is_required else " It is not sent there again.")
+            remark = error.in_words + ("" if sending.other.is_required else " That does not reject the request.")
         finally:
             if sending.has_place:
                 sending.other.places.release()

@@ -50,7 +50,7 @@ class Choice:
         return self.since <= at <= self.until
 
     def has(self, request: Request) -> bool:
-        """Say whether a request of such a method and path is meant."""
+        """Say whether a request is meant, whenever it was received."""
         return is_meant(request, self.only)
 
 
@@ -82,8 +82,8 @@ def parse_speed(text: str) -> float:
 def from_paths(paths: Sequence[Path], choice: Choice) -> list[Recorded]:
     """Return the requests that are meant, by their times, of files and folders of `listen --save`, earliest first.
 
-    The time of a request is that in the name of its file; that of modification has
-    the part below a second, and stands for it in a file of another name. Raises `OSError`.
+    The time of a request is that in the name of its file; that of modification has the part below a second, and
+    stands for it in a file of another name. Raises `OSError`.
     """
     found = [
         Recorded(at, file.name, partial(saved_requests.load, file))
@@ -97,18 +97,27 @@ def from_paths(paths: Sequence[Path], choice: Choice) -> list[Recorded]:
 def from_history(api: RelayApi, token: Token, choice: Choice) -> list[Recorded]:
     """Return the requests that a relay's history has and that are meant, the earliest first.
 
-    Only what the list says of each is kept; `load` asks for the rest. Raises `ClientError`.
+    The relay chooses those of each filter. Only their times and ids are kept; `load` asks for the rest. Raises
+    `ClientError`.
     """
-    found: list[Recorded] = []
-    before = None
-    while True:
-        summaries, more = api.history(token, before)
-        for each in summaries:
-            at = float(each["received_at"])
-            if choice.has_time(at) and choice.has(Request(each["method"], each["path"])):
-                found.append(Recorded(at, each["id"], partial(_recorded, api, token, each["id"])))
-        if not summaries or not more or float(summaries[-1]["received_at"]) < choice.since:
-            return found[::-1]
+    found: dict[str, Recorded] = {}
+    for text in [each.text for each in choice.only] or [""]:
+        for each in _summaries(api, token, text, choice.since):
+            at, request_id = float(each["received_at"]), each["id"]
+            if choice.has_time(at):
+                found[request_id] = Recorded(at, request_id, partial(_recorded, api, token, request_id))
+    newest_first = found.values()
+    return sorted(reversed(newest_first), key=lambda each: each.at)
+
+
+def _summaries(api: RelayApi, token: Token, text: str, since: float) -> Iterator[dict[str, Any]]:
+    """Yield what the history says of the requests of a filter, newest first, at least of those after `since`."""
+    before, more = None, True
+    while more:
+        summaries, more = api.history(token, before, text)
+        yield from summaries
+        if not summaries or float(summaries[-1]["received_at"]) < since:
+            return
         before = summaries[-1]["id"]
 
 

@@ -55,8 +55,8 @@ class Report(Protocol):
     def slow(self, request: Request, seconds: float) -> None:
         """Tell of a request that the local app has not answered after so long."""
 
-    def retry(self, request: Request, why: str, seconds: float) -> None:
-        """Tell of an attempt that failed, and that the next one follows in so many seconds."""
+    def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
+        """Tell of an attempt that failed, and that the next one follows in so many seconds; `target` as below."""
 
     def request(
         self,
@@ -101,8 +101,8 @@ class JsonReport:
     def slow(self, request: Request, seconds: float) -> None:
         self._print("slow", **_named(request), seconds=seconds)
 
-    def retry(self, request: Request, why: str, seconds: float) -> None:
-        self._print("retry", **_named(request), why=why, wait_seconds=round(seconds, 3))
+    def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
+        self._print("retry", **_named(request), why=why, wait_seconds=round(seconds, 3), target=target or None)
 
     def request(
         self,
@@ -186,8 +186,8 @@ class TextReport:
     def slow(self, request: Request, seconds: float) -> None:
         self._line(request, "...", "yellow", f"no answer yet after {seconds:g} s")
 
-    def retry(self, request: Request, why: str, seconds: float) -> None:
-        self._line(request, "...", "yellow", f"{why} Trying again in {seconds:.1f} s.")
+    def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
+        self._line(request, "...", "yellow", f"{target} {why} Trying again in {seconds:.1f} s.".lstrip())
 
     def request(
         self,

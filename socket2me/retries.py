@@ -91,7 +91,7 @@ class Retrying:
             if number == self._count or not is_in_time or self._is_closed():
                 raise result
             number += 1
-            self._told(request, f"{self.name}: {result.in_words}", pause)
+            self._told(request, result.in_words, pause)
             self._wait(request, pause)
 
     def _attempt(self, request: Request) -> tuple[Answer | NotHandled, float]:

@@ -41,6 +41,9 @@ except ImportError:  # Windows
 # How often it is drawn, at most.
 FRAME_SECONDS = 0.1
 
+# The notices after which there is no connection.
+DISCONNECTED = ("unavailable", "lost", "too_slow", "slept", "token_gone", "name_ended")
+
 # A narrower terminal shows the first columns.
 LEAST_COLUMNS = 10
 
@@ -178,9 +181,9 @@ class ScreenReport:
         with self._changing() as view:
             view.put(request, "", is_done=False, status=None, remark=f"no answer yet after {seconds:g} s")
 
-    def retry(self, request: Request, why: str, seconds: float) -> None:
+    def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
         with self._changing() as view:
-            view.put(request, "", is_done=False, status=None, remark=f"{why} Trying again in {seconds:.1f} s.")
+            view.put(request, target, is_done=False, status=None, remark=f"{why} Trying again in {seconds:.1f} s.")
 
     def request(
         self,
@@ -200,8 +203,9 @@ class ScreenReport:
             if notice.what == "connected":
                 view.state, view.is_well = "connected", True
             elif notice.what != "token_new":
-                view.state, view.is_well = notice.what.replace("_", " "), False
                 view.message = sentence(notice)
+            if notice.what in DISCONNECTED:
+                view.state, view.is_well = notice.what.replace("_", " "), False
 
     @contextlib.contextmanager
     def _changing(self) -> Any:

@@ -204,7 +204,7 @@ def _row(row: Row, width: int, is_selected: bool) -> Text:
         right.insert(0, (f"{size_of(len(row.request.body)):>9} ", "dim"))
     room = width - sum(cell_len(text) for text, _ in [*left, *right])
     remark = printable(f"{row.target} {row.remark}".strip())
-    remark_room = room * 3 // 5 if width >= REMARK_COLUMNS and remark else 0
+    remark_room = room * 2 // 5 if width >= REMARK_COLUMNS else 0
     if remark_room:
         right.append((f"  {set_cell_size(fit(remark, remark_room - 2), remark_room - 2)}", row.style))
     path_room = max(1, room - remark_room)

@@ -55,10 +55,12 @@ class Receivers:
     ) -> Receiver:
         """Return one receiver that stands for all. Without `statuses` nothing is repeated."""
 
-        def told(request: Request, why: str, seconds: float) -> None:
-            report.retry(request, why, seconds)
-
         def repeated(receiver: Receiver) -> Receiver:
+            target = receiver.name if receiver.name != self.names[0] else ""
+
+            def told(request: Request, why: str, seconds: float) -> None:
+                report.retry(request, why, seconds, target=target)
+
             return receiver if statuses is None else Retrying(receiver, retries, statuses, told, is_closed)
 
         apps = [repeated(target) for target in self.targets]

@@ -97,7 +97,10 @@ def replay(
         request = load(sources[0])
         send(request if signer is None else signer.saved(request), target)
         return
-    recorded = from_paths(sources, choice) if url is None else from_history(*_history_of(url, secret), choice)
+    if url is None:
+        recorded = from_paths(sources, choice)
+    else:
+        recorded, choice = from_history(*_history_of(url, secret), choice), Choice()  # the relay has chosen
     _send_all(recorded, choice, target, signer, speed or math.inf)
 
 

@@ -77,7 +77,7 @@ def test_an_attempt_that_fails_is_repeated(no_pauses):
         Fake("app", TargetDown("refused."), Answer(503, [], b"", False), Answer(404, [], b"", False))
     )
     assert receiver.send(Request("GET")).status == 404
-    assert told == [("app: refused.", 0), ("app: the app answered 503.", 0)]
+    assert told == [("refused.", 0), ("the app answered 503.", 0)]
 
 
 def test_the_last_failure_is_that_of_the_request(no_pauses):
@@ -120,7 +120,7 @@ def test_the_first_receiver_answers():
     fanout = Fanout([first, second, third], required=[], parallel=1, is_ordered=True, report=told)
     assert fanout.send(Request("GET", "/x")).status == 201
     assert [len(each.sent) for each in (first, second, third)] == [1, 1, 1]
-    assert sorted(told.requests, key=str) == [("b", None, "refused. It is not sent there again."), ("c", 200, "")]
+    assert sorted(told.requests, key=str) == [("b", None, "refused. That does not reject the request."), ("c", 200, "")]
 
 
 def test_a_request_that_comes_again_is_not_sent_to_those_that_have_handled_it():

@@ -105,10 +105,11 @@ class History:
             for number in reversed(range(count))
         ]
 
-    def history(self, token, before):
+    def history(self, token, before, wanted):
         self.asked.append(before)
-        start = 0 if before is None else [each["id"] for each in self.requests].index(before) + 1
-        return self.requests[start : start + self.page], start + self.page < len(self.requests)
+        found = [each for each in self.requests if wanted in ("", each["path"])]
+        start = 0 if before is None else [each["id"] for each in found].index(before) + 1
+        return found[start : start + self.page], start + self.page < len(found)
 
 
 def test_the_requests_of_a_history():
@@ -117,9 +118,9 @@ def test_the_requests_of_a_history():
     assert [each.name for each in from_history(history, None, Choice())] == list("0123456789")
     assert history.asked == [None, "7", "4", "1"]
     history.asked.clear()
-    choice = Choice(NOW + 5, NOW + 8, [parse("/1")])
-    assert [each.name for each in from_history(history, None, choice)] == ["5", "7"]
-    assert history.asked == [None, "7"]
+    choice = Choice(NOW + 5, NOW + 8, [parse("/1"), parse("/0")])
+    assert [each.name for each in from_history(history, None, choice)] == ["5", "6", "7", "8"]
+    assert history.asked == [None, "5", None]
     assert from_history(History(0, 3), None, Choice()) == []
 
 

@@ -71,14 +71,15 @@ def test_a_command_beside_an_app(relay, app, listen, capitals):
 def test_several_apps(relay, app, listen):
     """All get the request; the caller has the answer of the first, and the others are told of."""
     with App() as second:
-        second.answer = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+        second.answer = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
         down = f"http://127.0.0.1:{free_port()}/x"
-        command = listen("--reply", second.url, down)
+        command = listen("--reply", second.url, down, "--retries", "1")
         assert call(relay, command.url, "/a", body=b"1")[::2] == (200, b"fine")
         assert [each.expect().body for each in (app, second)] == [b"1", b"1"]
         told = {each["target"]: each for each in (command.expect("request") for _ in range(3))}
-    assert {target: each["status"] for target, each in told.items()} == {None: 200, second.url: 500, down: None}
-    assert told[down]["remark"] == "Connection refused. It is not sent there again."
+    assert {target: each["status"] for target, each in told.items()} == {None: 200, second.url: 404, down: None}
+    assert [json.loads(line)["target"] for line in command.printed if '"event": "retry"' in line] == [down]
+    assert told[down]["remark"] == "Connection refused. That does not reject the request."
 
 
 def test_retries(relay, app, listen):
@@ -88,7 +89,8 @@ def test_retries(relay, app, listen):
     answers = iter([bad, OK, bad, bad, OK])
     app.answer = lambda received: next(answers)
     assert call(relay, command.url, "/1")[0] == 200
-    assert command.expect("retry")["why"] == f"{app.url}: the app answered 503."
+    told = command.expect("retry")
+    assert (told["why"], told["target"]) == ("the app answered 503.", None)
     assert command.expect("request")["status"] == 200
     assert call(relay, command.url, "/2")[0] == 202
     told = command.expect("request")

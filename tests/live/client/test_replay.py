@@ -39,9 +39,11 @@ def test_the_history_of_a_url(relay, app, tmp_path):
     """Requests that the relay has kept are sent byte for byte, with a secret that is given."""
     made = relay.new_with_secret(inspect=True, mailbox=True)
     headers = [("X-A", "\xe9"), ("Content-Type", "x/y")]
-    for tail, body in (("/a?b=%20", b"\x00\xff"), ("/other", b"")):
-        call(relay, made["url"], tail, headers=headers, body=body)
-    chosen = replay(tmp_path, "--url", made["url"], "--secret", made["secret"], "--to", app.url, "--only", "/a")
+    for tail, body in (("/a?b=%20", b"\x00\xff"), ("/other", b""), ("/a", b"x")):
+        call(relay, made["url"], tail, headers=headers if body != b"x" else [], body=body)
+    chosen = replay(
+        tmp_path, "--url", made["url"], "--secret", made["secret"], "--to", app.url, "--only", "/a header.x-a:*"
+    )
     assert chosen[::2] == (0, "1 sent, 0 failed.\n")
     received = app.expect()
     assert (received.line, received.body) == ("POST /a?b=%20 HTTP/1.1", b"\x00\xff")
@@ -64,7 +66,7 @@ def test_the_history_of_a_url(relay, app, tmp_path):
         ([".", "--url", "http://x/v1/go/y"], "Requests are either those of FILE or DIR"),
         ([".", "--since", "yesterday"], "'yesterday' is no time, such as 90s"),
         ([".", "--speed", "0"], "'0' is no speed, such as 1"),
-        ([".", "--only", "stripe"], "'stripe' is not like 'POST /github/*'"),
+        ([".", "--only", "body.x:1"], "A path in the body begins with $."),
         (["/there/is/none"], "'/there/is/none' does not exist"),
         ([".", "--to", "ftp://x"], "The URL is like http://localhost:3000/hooks, and not ftp://x."),
     ],
