@@ -189,6 +189,11 @@ class Target:
         """Keep a connection for another request."""
         self._idle.append(connection)
 
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        while self._idle:
+            self._idle.pop().close()
+
     def headers_for(self, request: Request) -> list[tuple[str, str]]:
         """Return the headers that a request is sent with."""
         dropped = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}

@@ -64,7 +64,7 @@ class WebSocket(websocket.WebSocket):
                     message = self._take_message()
                 if message is None:
                     message = super().recv()
-                if not message:
+                if not message and not self.connected:
                     self.end()
                 elif self._on_message(message):
                     continue
