@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from socket2me.http_api import RelayApi, Token
 from socket2me.local_forwarder import Forwarder
 from socket2me.report import JsonReport
 from socket2me.target import MAX_ANSWER_BYTES, Target
@@ -97,9 +98,7 @@ def test_an_app_that_closes_a_kept_connection(server, app, forwarding):
     """The next call has another connection, whichever side of an answer the old one ended on."""
     url, _, _ = forwarding
     for _ in range(3):
-        for connection in app._connections:
-            connection.close()
-        app._connections.clear()
+        app.drop_connections()
         assert call(server, url)[0] == 200
 
 
@@ -181,7 +180,7 @@ def test_an_answer_that_is_due_when_the_connection_ends_is_told(server):
             caller = threading.Thread(target=call, args=[server, client.url, "/slow"])
             caller.start()
             arrived.wait(20)
-            client._connection.close()
+            RelayApi(server.url).delete(Token(client.token, client.secret))
             may_answer.set()
             caller.join()
             wait_until(lambda: len(report.threads) == 2, "the second is told")
