@@ -15,7 +15,8 @@ from .client_token import ClientToken, Notice
 from .delivery_handler import DeliveryHandler, Handler, handler_share
 from .exceptions import RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token
-from .ordering import OrderKey, Threads, start_threads
+from .inline_forwarding import Dispatcher
+from .ordering import OrderKey, start_threads
 from .relay_version import lacks
 from .socketio_connection import Connection, RelayOptions
 
@@ -193,20 +194,22 @@ class Client:
         failure it tries again.
         """
         lost = BackOff()
-        threads = start_threads(partial(self._deliveries.handle, handler), self._parallel, self._order_by)
+        dispatcher = Dispatcher(self._deliveries, handler, self._parallel)
+        threads = start_threads(dispatcher.handle, self._parallel, self._order_by)
+        dispatcher.add_to_threads = threads.add
         try:
-            self._listen(threads, lost)
+            self._listen(dispatcher, lost)
         finally:
             threads.close()
             if self._connection is not None:
                 self._kept.prolong()
 
-    def _listen(self, threads: Threads, lost: "BackOff") -> None:
+    def _listen(self, dispatcher: Dispatcher, lost: "BackOff") -> None:
         was_connected = False
         while not self._closed.is_set():
             try:
                 self.open()
-                self._connect(threads)
+                self._connect(dispatcher)
                 was_connected = True
                 lost.reset()
                 why = self._stay_connected()
@@ -236,7 +239,7 @@ class Client:
             if connection.ended.wait(0.02):
                 break
 
-    def _connect(self, threads: Threads) -> None:
+    def _connect(self, dispatcher: Dispatcher) -> None:
         token = self._kept.token
         if token is None:
             raise RuntimeError("there is no token: open() makes one")
@@ -244,7 +247,7 @@ class Client:
             Connection,
             self._kept.server,
             token.token,
-            on_delivery=threads.add,
+            on_delivery=dispatcher.add,
             on_dropped=self._deliveries.drop,
         )
         given = {**self._auth, "secret": token.secret}

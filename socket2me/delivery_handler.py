@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from queue import SimpleQueue
 
 from .exceptions import NotHandled
 from .request import Cancellation, Reply, Request
 from .socketio_connection import Delivery
+from .steps import run
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,10 @@ class DeliveryHandler:
 
     def handle(self, handler: Handler, delivery: Delivery) -> None:
         """Have a delivery handled, and acknowledge or reject it."""
+        run(self.steps(delivery), handler)
+
+    def steps(self, delivery: Delivery) -> Generator[Request, Reply | None, None]:
+        """Do what `handle` does. Yields the request, for which it takes the handler's reply or error."""
         if delivery.is_void:
             return
         with self._lock:
@@ -62,7 +67,7 @@ class DeliveryHandler:
         try:
             if self._closed.is_set() and delivery.ack_id is not None:
                 return  # the client is about to disconnect
-            self._handle(handler, delivery)
+            yield from self._steps(delivery)
         finally:
             with self._lock:
                 self._busy -= 1
@@ -75,7 +80,7 @@ class DeliveryHandler:
         if cancellation is not None:
             cancellation.set()
 
-    def _handle(self, handler: Handler, delivery: Delivery) -> None:
+    def _steps(self, delivery: Delivery) -> Generator[Request, Reply | None, None]:
         options = delivery.connection.options
         try:
             max_attempts = options.max_attempts if options is not None else None
@@ -94,7 +99,7 @@ class DeliveryHandler:
                 delivery.acknowledge()  # its caller was answered long ago, or it was dropped
             return
         try:
-            reply = handler(request)
+            reply = yield request
         except NotHandled as error:
             log.info("a request is rejected: %s", error)
             _reject(delivery, error)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 # How much is read of the socket at once.
-_READ_BYTES = 65_536
+READ_BYTES = 65_536
 
 # How many headers an answer of the usual form has: as many as `http.client` takes.
 _MAX_HEADERS = 100
@@ -81,31 +81,50 @@ def exchange(
         sock.sendall(request)
     if time.monotonic() - started > _LATE_SECONDS:
         sock.settimeout(seconds_until(deadline))
-    received = sock.recv(_READ_BYTES)
+    received = sock.recv(READ_BYTES)
+    try:
+        while (found := usual_answer(method, received, max_body_bytes)) is None:
+            sock.settimeout(seconds_until(deadline))
+            piece = sock.recv(READ_BYTES)
+            if not piece:
+                break
+            received += piece
+    except UnusualAnswer:
+        found = None
+    if found is None:
+        return exchange_slowly(connection, method, received, deadline, max_body_bytes)
+    answer, end = found
+    if end < len(received):
+        connection.close()
+    return answer
+
+
+class UnusualAnswer(Exception):
+    """`exchange_slowly` has to read an answer."""
+
+
+def usual_answer(method: str, received: bytes, max_body_bytes: int) -> tuple[Answer, int] | None:
+    """Return an answer and where it ends; None until all of it is received. Raises `UnusualAnswer`."""
     head, is_whole, body = received.partition(b"\r\n\r\n")
     parsed = _parse_head(head) if is_whole and method != "HEAD" else None
-    if parsed is None or not len(body) <= parsed[2] <= max_body_bytes:
-        return _exchange_slowly(connection, method, received, deadline, max_body_bytes)
+    if parsed is None:
+        raise UnusualAnswer
     status, headers, length = parsed
-    while len(body) < length:
-        sock.settimeout(seconds_until(deadline))
-        piece = sock.recv(_READ_BYTES)
-        if not piece:
-            raise http.client.IncompleteRead(body, length - len(body))
-        body += piece
-    if len(body) > length:
-        connection.close()
-    return Answer(status, headers, body[:length], False)
+    if length > max_body_bytes:
+        raise UnusualAnswer
+    if len(body) < length:
+        return None
+    return Answer(status, headers, body[:length], False), len(head) + 4 + length
 
 
-def _exchange_slowly(
+def exchange_slowly(
     connection: http.client.HTTPConnection, method: str, received: bytes, deadline: float, max_body_bytes: int
 ) -> Answer:
     """Return an answer of any form, of which something was received, as the standard library reads it."""
     response = http.client.HTTPResponse(_Received(connection.sock, received, deadline), method=method)  # type: ignore[arg-type]
     response.begin()
     body = bytearray()
-    while len(body) <= max_body_bytes and (piece := response.read1(_READ_BYTES)):
+    while len(body) <= max_body_bytes and (piece := response.read1(READ_BYTES)):
         body += piece
     is_cut = len(body) > max_body_bytes
     if not is_cut and response.length:  # `read1` takes a broken connection for the end
@@ -163,7 +182,7 @@ class _Received(io.RawIOBase):
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a file to read it from, as a socket does."""
-        return io.BufferedReader(self, _READ_BYTES)
+        return io.BufferedReader(self, READ_BYTES)
 
     def readable(self) -> bool:
         return True

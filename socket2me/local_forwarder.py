@@ -1,7 +1,8 @@
 """What `socket2me listen` does with each request: choose, save, forward, tell, and answer its caller."""
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from .report import Report
 from .request import Reply, Request
 from .signing_options import LateSigner
 from .slow_requests import SlowRequests
-from .target import Answer, Target
+from .steps import run
+from .target import Answer, Exchange, Target
+from .terminal import is_read
 
 # A request that takes longer than this has a line of its own before its answer comes.
 SLOW_SECONDS = 2
@@ -45,6 +48,7 @@ class Forwarder:
         signer: LateSigner | None = None,
     ) -> None:
         self._receiver = receiver
+        self._app = receiver if isinstance(receiver, Target) else None
         self._saved_for = saved_for
         self._report = report
         self._is_replying = is_replying
@@ -56,6 +60,19 @@ class Forwarder:
 
     def __call__(self, request: Request) -> Reply | None:
         """Forward a request. Raises `NotHandled` if that should be tried again, or no caller waits for it."""
+        return run(self.steps(request), self._perform)
+
+    @property
+    def inline_target(self) -> Target | None:
+        """The target, unless more than its answer may have to be waited for."""
+        return self._app if self._folder is None else None
+
+    def is_blocked(self) -> bool:
+        """Return whether what is printed would not be read."""
+        return not is_read(sys.stdout)
+
+    def steps(self, request: Request) -> Generator[Exchange, Answer, Reply | None]:
+        """Do what a call does. Yields the exchange that the target is to perform."""
         recorder = self._recorder
         if recorder is not None:
             recorder.begin(request)
@@ -69,7 +86,8 @@ class Forwarder:
             if recorder is not None:
                 recorder.sent(request, self._receiver.where(sent))
             with self._slow.watching(request):
-                answer = self._receiver.send(sent)
+                app = self._app
+                answer = self._receiver.send(sent) if app is None else (yield from app.steps(sent))
         except OutsideTarget as error:
             return self._refuse(request, f"not forwarded: {error}")
         except Dropped as error:
@@ -90,6 +108,11 @@ class Forwarder:
             raise
         self._tell_answered(request, answer, time.perf_counter() - started, "")
         return _reply(answer) if self._is_replying() else None
+
+    def _perform(self, exchange: Exchange) -> Answer:
+        if self._app is None:
+            raise RuntimeError("there is no exchange but with an app")
+        return self._app.perform(exchange)
 
     def _save(self, folder: Path, request: Request) -> None:
         try:

@@ -30,15 +30,23 @@ class Cancellation:
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
         """Have `callback` called, from any thread, if the event is dropped within this context."""
+        self.begin_calling(callback)
+        try:
+            yield
+        finally:
+            self.end_calling()
+
+    def begin_calling(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, from any thread, if the event is dropped, or was already."""
         with self._lock:
             self._callback = callback
             if self.is_set:
                 callback()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._callback = None
+
+    def end_calling(self) -> None:
+        """Have nothing called any more."""
+        with self._lock:
+            self._callback = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 Knows python-socketio, not the lifetimes of tokens. `client.py` decides whether and when to connect again.
 """
 
+import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +33,11 @@ CONNECT_TIMEOUT_SECONDS = 10
 
 # Socket.IO packets: the two answers to a connect, and events without and with attachments.
 _CONNECT, _CONNECT_ERROR, _EVENTS = "0", "4", ("2", "5")
+
+# An event with at most one attachment: its namespace, the id for its acknowledgement, and its arguments.
+_simple_event = re.compile(r"(?:2|5(1)-)(/[^,]*),(\d*)(\[.*)", re.DOTALL).fullmatch
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,16 @@ class Delivery:
 
     event: the request object.
     received_at: when it came, by `time.monotonic()`.
+    rest: what is left to do of one that was begun.
+    on_handled: is called once nothing is left to do.
     """
 
     connection: "Connection"
     event: Any
     ack_id: int | None
     received_at: float = field(default_factory=time.monotonic)
+    rest: Callable[[], None] | None = None
+    on_handled: Callable[[], None] = lambda: None
 
     @property
     def is_void(self) -> bool:
@@ -93,7 +104,7 @@ class Delivery:
     def acknowledge(self, *args: Any) -> None:
         """Acknowledge it, if the relay asked for that."""
         if self.ack_id is not None and not self.connection.ended.is_set():
-            self.connection.send(packet.ACK, self.ack_id, list(args))
+            self.connection.acknowledge(self.ack_id, list(args))
 
 
 class Connection:
@@ -113,6 +124,7 @@ class Connection:
         on_dropped: Callable[[str], None],
     ) -> None:
         self.mode = auth.get("mode", "notify")
+        self.is_bounded = "window" in auth  # the relay sends no more at once than that
         self._on_delivery = on_delivery
         self._on_dropped = on_dropped
         self._refusal: dict[str, Any] = {}
@@ -147,10 +159,15 @@ class Connection:
             self.close()
             raise self._error(server, "timed out" if is_late else "the connection was closed")
 
-    def send(self, kind: int, number: int, data: list[Any]) -> None:
-        """Send a packet. Bytes in it go as attachments."""
-        encoded = packet.Packet(kind, data=data, namespace=self._namespace, id=number).encode()
-        self._engine.send_packet(encoded if isinstance(encoded, list) else [encoded])
+    def acknowledge(self, number: int, args: list[Any]) -> None:
+        """Acknowledge an event. Bytes go as attachments. Raises `TypeError` or `ValueError` if it is not JSON."""
+        self._engine.send_packet(_acknowledgement(self._namespace, number, args))
+
+    @property
+    def websocket(self) -> WebSocket | None:
+        """The WebSocket that carries it; None while it is polled."""
+        websocket = self._engine.ws
+        return websocket if self._engine.transport() == "websocket" and isinstance(websocket, WebSocket) else None
 
     @property
     def is_sending(self) -> bool:
@@ -167,6 +184,7 @@ class Connection:
         if self._engine.ws is not None:
             self._engine.ws.close()
             self._engine.ws.shutdown()  # which `close` leaves out where the relay was first
+            self._engine.ws.end()
         self._http.close()
 
     def _on_message(self, message: Any) -> bool:
@@ -174,7 +192,7 @@ class Connection:
         if self._incomplete is not None and isinstance(message, bytes):
             if self._incomplete.add_attachment(message):
                 incomplete, self._incomplete = self._incomplete, None
-                self._on_event(incomplete)
+                self._on_event(incomplete.namespace, incomplete.data, incomplete.id)
             return True
         if message in self._ends:
             self._end(self._ends[message])
@@ -183,11 +201,14 @@ class Connection:
             if message[:1] in (_CONNECT, _CONNECT_ERROR):
                 self._on_answer(packet.Packet(encoded_packet=message))
             return False
-        decoded = packet.Packet(encoded_packet=message)
+        simple = _simple_event(message)
+        decoded: Any = _Event.decode(simple) if simple is not None else None
+        if decoded is None:
+            decoded = packet.Packet(encoded_packet=message)
         if decoded.attachment_count:
             self._incomplete = decoded
         else:
-            self._on_event(decoded)
+            self._on_event(decoded.namespace, decoded.data, decoded.id)
         return True
 
     def _on_answer(self, decoded: Any) -> None:
@@ -200,13 +221,13 @@ class Connection:
             self._on_refused(decoded.data)
         self._answered.set()
 
-    def _on_event(self, decoded: Any) -> None:
-        if decoded.namespace != self._namespace:
+    def _on_event(self, namespace: str, data: Any, ack_id: int | None) -> None:
+        if namespace != self._namespace:
             return
-        if decoded.data[0] == "request":
-            self._on_delivery(Delivery(self, decoded.data[1], decoded.id))
-        elif decoded.data[0] == "dropped":
-            self._on_dropped(str(decoded.data[1]))
+        if data[0] == "request":
+            self._on_delivery(Delivery(self, data[1], ack_id))
+        elif data[0] == "dropped":
+            self._on_dropped(str(data[1]))
 
     def _on_refused(self, reason: Any = None) -> None:
         self._refusal = reason if isinstance(reason, dict) else {"message": reason}
@@ -235,6 +256,47 @@ class Connection:
         if code in ("unauthorized", "bad_auth"):
             return RelayRefused(message, code=code)
         return RelayUnavailable(message)
+
+
+@dataclass(slots=True)
+class _Event:
+    """An event with at most one attachment, which is the body of a request.
+
+    python-socketio's packet looks for the places of attachments everywhere in the data.
+    """
+
+    namespace: str
+    id: int | None
+    data: Any
+    attachment_count: int
+
+    @classmethod
+    def decode(cls, match: re.Match[str]) -> "_Event | None":
+        """Return an event as `_simple_event` found it; None if its attachment belongs elsewhere."""
+        data = json.loads(match[4])
+        if match[1] and not (
+            len(data) == 2 and isinstance(data[1], dict) and data[1].get("body") == {"_placeholder": True, "num": 0}
+        ):
+            return None
+        return cls(match[2], int(match[3]) if match[3] else None, data, 1 if match[1] else 0)
+
+    def add_attachment(self, attachment: bytes) -> bool:
+        """Put the attachment in its place. Return whether that was the last."""
+        self.data[1]["body"] = attachment
+        return True
+
+
+def _acknowledgement(namespace: str, number: int, args: list[Any]) -> list[str | bytes]:
+    """Return an acknowledgement as its packet and its attachments."""
+    attachments = [arg for arg in args if isinstance(arg, bytes)]
+    places = iter(range(len(attachments)))
+    plain = [{"_placeholder": True, "num": next(places)} if isinstance(arg, bytes) else arg for arg in args]
+    try:
+        kind = f"{packet.BINARY_ACK}{len(attachments)}-" if attachments else f"{packet.ACK}"
+        return [f"{kind}{namespace},{number}{_to_json(plain)}", *attachments]
+    except TypeError:  # there may be bytes further inside
+        encoded = packet.Packet(packet.ACK, data=args, namespace=namespace, id=number).encode()
+        return encoded if isinstance(encoded, list) else [encoded]
 
 
 class _Engine(engineio.Client):  # type: ignore[misc]  # which has no types

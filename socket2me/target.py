@@ -12,7 +12,8 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote, unquote, urlsplit
 
@@ -21,6 +22,7 @@ from .http_exchange import Answer as Answer
 from .http_exchange import encode, exchange, seconds_until
 from .http_exchange import is_header_name as is_header_name
 from .request import Request
+from .steps import run
 
 # What is read of an answer. The relay takes 256 KB from a client, which base64 may make of this.
 MAX_ANSWER_BYTES = 190_000
@@ -36,6 +38,16 @@ _climbs = re.compile(r"(?:^|[/\\])\.\.(?:[/\\;]|$)").search
 
 # All of ASCII that is printed: what a request's first line is made of, and stays as it is.
 _PRINTED = "".join(map(chr, range(0x21, 0x7F)))
+_is_printed = re.compile(r"[!-~]*").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request to an app as it is sent, and until when its answer has to be there, by `time.monotonic()`."""
+
+    request: Request
+    data: bytes
+    deadline: float
 
 
 class Target:
@@ -89,6 +101,7 @@ class Target:
         self._idle: deque[http.client.HTTPConnection] = deque()
         hostname = parts.hostname
         self._new_connection: Callable[[], http.client.HTTPConnection]
+        self._is_plain = parts.scheme == "http"
         if parts.scheme == "http":
             self._new_connection = lambda: http.client.HTTPConnection(hostname, port)
         else:
@@ -104,30 +117,82 @@ class Target:
         An answer may take as long as the timeout, or until the request's deadline if that is sooner.
         Raises `OutsideTarget`, `TargetDown`, `TargetSlow`, or `Dropped` if the request is cancelled meanwhile.
         """
+        return run(self.steps(request), self.perform)
+
+    def steps(self, request: Request) -> Generator["Exchange", Answer, Answer]:
+        """Do what `send` does. Yields the one exchange that is to be performed."""
         target = self.checked(request)
+        data = encode(request.method, target, self.headers_for(request), request.body)
         started = time.monotonic()
         deadline = min(started + self._timeout_seconds, request.deadline or math.inf)
+        try:
+            return (yield Exchange(request, data, deadline))
+        except TimeoutError:
+            raise TargetSlow(f"no answer within {deadline - started:.3g} s, but it may be handled.") from None
+        except (OSError, http.client.HTTPException) as error:
+            if request.cancellation.is_set:
+                raise Dropped("it was dropped from its mailbox.") from None
+            raise TargetDown(self._why(error)) from None
+
+    def perform(self, wanted: "Exchange") -> Answer:
+        """Perform an exchange, in a thread that may wait. Raises what `http_exchange.exchange` raises."""
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = self._new_connection()
+
+        def exchange_from_start(connection: http.client.HTTPConnection) -> Answer:
+            if connection.sock is not None and has_ended(connection.sock):
+                connection.close()
+            if connection.sock is None:
+                connection.timeout = seconds_until(wanted.deadline)
+                connection.connect()
+            if wanted.request.cancellation.is_set:
+                raise ConnectionAbortedError
+            return exchange(connection, wanted.request.method, wanted.data, wanted.deadline, MAX_ANSWER_BYTES)
+
+        return self.exchange_over(connection, wanted, exchange_from_start)
+
+    def exchange_over(
+        self,
+        connection: http.client.HTTPConnection,
+        wanted: "Exchange",
+        do: Callable[[http.client.HTTPConnection], Answer],
+    ) -> Answer:
+        """Return what `do` returns, which has the connection until the request is cancelled, and keep that."""
         try:
-            with request.cancellation.calling(partial(_break_off, connection)):
-                answer = self._exchange(connection, request, target, deadline)
-        except TimeoutError:
+            with wanted.request.cancellation.calling(partial(break_off, connection)):
+                answer = do(connection)
+        except BaseException:
             connection.close()
-            raise TargetSlow(f"no answer within {deadline - started:.3g} s, but it may be handled.") from None
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            if request.cancellation.is_set:
-                raise Dropped("it was dropped from its mailbox.") from None
-            raise TargetDown(self._why(error)) from None
-        self._idle.append(connection)
+            raise
+        self.give_back(connection)
         return answer
 
     def where(self, request: Request) -> str:
         """Return the URL that a request is sent to. Raises `OutsideTarget`."""
         return self.origin + self.checked(request)
+
+    def take_open(self) -> http.client.HTTPConnection | None:
+        """Return a kept connection that is open and does not speak TLS; None if there is none."""
+        while self._is_plain:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if connection.sock is not None and not has_ended(connection.sock):
+                return connection
+            connection.close()
+        return None
+
+    def give_back(self, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection for another request."""
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        while self._idle:
+            self._idle.pop().close()
 
     def headers_for(self, request: Request) -> list[tuple[str, str]]:
         """Return the headers that a request is sent with."""
@@ -154,8 +219,10 @@ class Target:
         if self.path and _climbs(unquote(request.path)):
             raise OutsideTarget(f"Its path would leave {self.path}.")
         target = self.path + request.target
+        if not target.startswith("/"):
+            target = f"/{target}"
         # Bytes beyond ASCII, which HTTP does not allow there.
-        return quote(target if target.startswith("/") else f"/{target}", safe=_PRINTED)
+        return target if _is_printed(target) else quote(target, safe=_PRINTED)
 
     def _why(self, error: Exception) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -163,19 +230,6 @@ class Target:
         if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
             return f"it does not speak TLS. Is it http://{self._host}?"
         return f"{reason_of(error).rstrip('.')}."
-
-    def _exchange(
-        self, connection: http.client.HTTPConnection, request: Request, target: str, deadline: float
-    ) -> Answer:
-        encoded = encode(request.method, target, self.headers_for(request), request.body)
-        if connection.sock is not None and _has_ended(connection.sock):
-            connection.close()
-        if connection.sock is None:
-            connection.timeout = seconds_until(deadline)
-            connection.connect()
-        if request.cancellation.is_set:
-            raise ConnectionAbortedError
-        return exchange(connection, request.method, encoded, deadline, MAX_ANSWER_BYTES)
 
 
 # A host and a port, with a path or without one, as in a URL without its scheme.
@@ -199,7 +253,7 @@ def check_header(name: str, value: str) -> None:
         raise BadArgument(f"{name} is a header of a connection, which `listen` sets itself.")
 
 
-def _break_off(connection: http.client.HTTPConnection) -> None:
+def break_off(connection: http.client.HTTPConnection) -> None:
     """End the wait for the app's answer."""
     if connection.sock is not None:
         with contextlib.suppress(OSError):
@@ -207,7 +261,7 @@ def _break_off(connection: http.client.HTTPConnection) -> None:
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
 
-def _has_ended(sock: socket.socket) -> bool:
+def has_ended(sock: socket.socket) -> bool:
     """Say whether the app closed a kept connection, or sent something without a request."""
     readable, _, _ = select.select([sock], [], [], 0)
     return bool(readable)

@@ -3,10 +3,12 @@
 Knows frames, not what their messages mean. The handshake, the end, control frames and fragments are the library's.
 """
 
+import math
 import os
+import ssl
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import websocket
 from websocket import ABNF
@@ -21,10 +23,21 @@ _TEXT, _BINARY = 0x80 | ABNF.OPCODE_TEXT, 0x80 | ABNF.OPCODE_BINARY
 _MASKS = 256
 
 
+class Beside(Protocol):
+    """What the thread that receives waits for beside the WebSocket."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when the WebSocket can be read, or nothing else is waited for. Raises `TimeoutError`."""
+
+    def end(self) -> None:
+        """Let another thread wait: the WebSocket has ended. May be called twice."""
+
+
 class WebSocket(websocket.WebSocket):
     """Calls `on_message` with each message, in the thread that receives. `recv` returns what that does not take.
 
-    Several threads may send at once. Those that receive wait for each other.
+    Several threads may send at once. Those that receive wait for each other. With something `beside` it, which
+    `on_message` sets, what the thread that receives sends is written when that begins to wait.
     """
 
     def __init__(self, on_message: Callable[[str | bytes], bool], **options: Any) -> None:
@@ -33,18 +46,32 @@ class WebSocket(websocket.WebSocket):
         self._received = bytearray()
         self._reading = threading.Lock()
         self._masks = b""
+        self.beside: Beside | None = None
+        self._receiver: int | None = None  # the thread that receives
+        self._unsent: list[bytes] = []  # what it has sent
+
+    def end(self) -> None:
+        """End what is beside it: nothing is received any more."""
+        if self.beside is not None:
+            self.beside.end()
 
     def recv(self) -> str | bytes:
         """Return the next message that `on_message` does not take; `""` after the end."""
-        while True:
-            with self._reading:
-                message = self._take_message()
-            if message is None:
-                message = super().recv()
-                if not message:
-                    return message
-            if not self._on_message(message):
+        self._receiver = threading.get_ident()
+        try:
+            while True:
+                with self._reading:
+                    message = self._take_message()
+                if message is None:
+                    message = super().recv()
+                if not message and not self.connected:
+                    self.end()
+                elif self._on_message(message):
+                    continue
                 return message
+        except BaseException:
+            self.end()
+            raise
 
     def recv_frame(self) -> ABNF:
         """Return the next frame. The library calls it for what `recv` does not take apart itself."""
@@ -64,9 +91,22 @@ class WebSocket(websocket.WebSocket):
     def send_messages(self, messages: Iterable[str | bytes]) -> None:
         """Send messages with nothing between them. Raises `OSError` or `WebSocketException` if they cannot be."""
         with self.lock:
-            if self.sock is None:
-                raise websocket.WebSocketConnectionClosedException("the socket is closed")
-            self.sock.sendall(b"".join(map(self._frame, messages)))
+            self._unsent += map(self._frame, messages)
+            if self.beside is None or threading.get_ident() != self._receiver:
+                self._write()
+
+    def flush(self) -> None:
+        """Write what waits to be written. Raises as `send_messages`."""
+        if self._unsent:
+            with self.lock:
+                self._write()
+
+    def _write(self) -> None:
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        if self.sock is None:
+            raise websocket.WebSocketConnectionClosedException("the socket is closed")
+        self.sock.sendall(data)
 
     def _take_message(self) -> str | bytes | None:
         """Return the message that is next, once it has arrived; None if it is not a frame by itself."""
@@ -99,6 +139,11 @@ class WebSocket(websocket.WebSocket):
         if self.sock is None:
             raise websocket.WebSocketConnectionClosedException("the socket is closed")
         try:
+            self.flush()
+            if self.beside is not None and not (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()):
+                self.beside.wait(self.sock.gettimeout() or math.inf)
+            if self.sock is None:  # closed meanwhile
+                raise websocket.WebSocketConnectionClosedException("the socket is closed")
             data = self.sock.recv(_READ_BYTES)
         except TimeoutError:
             raise websocket.WebSocketTimeoutException("nothing has arrived") from None

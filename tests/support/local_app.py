@@ -85,9 +85,13 @@ class App:
             return
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for connection in self._connections:
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Close all connections."""
+        while self._connections:
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                self._connections.pop().shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
 
