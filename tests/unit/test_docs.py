@@ -83,6 +83,13 @@ def test_what_pages_name_exists():
     assert missing == []
 
 
+def test_each_module_of_the_command_is_in_the_design():
+    """The table of docs/design.md names each module of `socket2me/` by its name, those of its packages aside."""
+    table = (DOCS / "design.md").read_text().partition("\nThe modules of `socket2me/`:\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+)/?`", table)
+    assert {path.stem for path in (ROOT / "socket2me").glob("[a-z]*.py")} - set(named) == set()
+
+
 def listed(nav: object) -> list[str]:
     """Return the pages that the nav of mkdocs.yml names."""
     if isinstance(nav, str):
