@@ -13,6 +13,7 @@ from ..engineio.protocol import Packet
 from ..errors import RelayError, StoreUnavailable
 from ..limits import address_key
 from ..relay.call import Call
+from ..relay.mailbox import Mailboxes
 from ..relay.presence import Presence
 from ..storage import TokenRecord, TokenStore
 from .frames import gosmee_message, smee_message
@@ -21,6 +22,9 @@ from .stream_connection import Chunks, Plain, StreamConnection
 
 # The most seconds between two pings. Proxies close connections that stay silent, some after 30 s.
 PING_SECONDS = 20
+
+# An event of a mailbox counts as acknowledged when its connection has lived for so many pings after it was had.
+ACK_PINGS = 2.5
 
 # How long a client may take to close a stream that has ended.
 CLOSE_SECONDS = 2
@@ -37,15 +41,17 @@ _CHUNKS, _PLAIN = Chunks(), Plain()
 class Streams:
     """Opens streams, and knows those that are open."""
 
-    def __init__(self, engine: Engine, store: TokenStore, presence: Presence) -> None:
+    def __init__(self, engine: Engine, store: TokenStore, presence: Presence, mailboxes: Mailboxes | None) -> None:
         self.engine = engine
         self.ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
+        self.ack_seconds = self.ping_seconds * ACK_PINGS
         self.pings = engine.timer(self.ping_seconds, Stream.ping)
         self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
         # How long a peer may leave something unacknowledged that was sent: then it is gone.
         self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
         self._store = store
         self._presence = presence
+        self._mailboxes = mailboxes
         self._open: set[Stream] = set()
         self._last: tuple[str, bool, Packet] | None = None  # the call that was encoded last
         self.opened = 0
@@ -83,10 +89,8 @@ class Streams:
             if "socket2me.connection" not in environ:
                 self._presence.attach(token, stream)
                 return stream.pieces()
-            connection = StreamConnection(
-                engine.loop.detach_socket(environ), engine.loop, engine.loop.lock(), stream
-            )
-            connection.codec = codec
+            sock = engine.loop.detach_socket(environ)
+            connection = StreamConnection(sock, engine.loop, engine.loop.lock(), stream, codec)
             with contextlib.suppress(OSError):  # a Unix socket has no such option
                 connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._gone_after_ms)
             stream.connect(connection, _head(head, is_chunked=is_chunked))
@@ -125,6 +129,11 @@ class Streams:
         packet = Packet(gosmee_message(call) if is_exact else smee_message(call))
         self._last = (call.id, is_exact, packet)
         return packet
+
+    def on_room(self, stream: Stream) -> None:
+        """Have events of a mailbox sent that waited until the client has read others."""
+        if self._mailboxes is not None:
+            self._mailboxes.notify(stream.token)
 
     def note_end(self, end: str) -> None:
         """Count the end of a stream."""

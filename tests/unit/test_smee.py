@@ -10,6 +10,7 @@ from socket2me_flask.errors import StoreUnavailable
 from socket2me_flask.relay.call import Call
 from socket2me_flask.smee.channel_keys import ChannelKey, parse_key
 from socket2me_flask.smee.frames import PING, READY, gosmee_message, smee_message
+from socket2me_flask.smee.receipts import Receipts
 from tests.support.smee import EVENT_STREAM
 
 SECRET = f"s2m_{'A-_9' * 10}abc"
@@ -302,3 +303,37 @@ def test_too_many_streams_of_a_channel_end_no_client(app, http, monkeypatch):
         assert http.get(path, headers=LISTENS).data == b"retry: 5000\n\n"
         assert get_services(app).answers.limits_reached == {"MAX_LISTENERS_PER_TOKEN": 1}
     assert len(get_services(app).streams) == 0
+
+
+def test_an_event_is_acknowledged_when_the_peer_has_had_it_for_a_while():
+    """Not when it was written, nor while its bytes are in the send queue; later events are acknowledged later."""
+    receipts, acknowledged = Receipts(), []
+
+    def check(now, *, up_to, written, received):
+        for on_ack in receipts.check(now, 50, lambda number: number <= up_to, written, received):
+            on_ack([])
+        return acknowledged
+
+    for number in (3, 4, 7):
+        receipts.add(number, lambda _, number=number: acknowledged.append(number))
+    assert check(0, up_to=2, written=100, received=100) == []  # none was written
+    assert check(20, up_to=4, written=200, received=150) == []
+    assert check(1000, up_to=4, written=200, received=199) == []  # the peer does not have it all
+    assert check(1020, up_to=7, written=300, received=250) == []  # it has the first two, from now on
+    assert check(1069, up_to=7, written=300, received=299) == []
+    assert check(1070, up_to=7, written=300, received=300) == [3, 4]
+    assert check(1119, up_to=7, written=300, received=300) == [3, 4]
+    assert check(1120, up_to=7, written=300, received=300) == [3, 4, 7]
+    assert len(receipts) == 0
+
+
+def test_what_is_not_acknowledged_is_forgotten_or_given_back():
+    """An event that is dropped waits no more; those of a stream that ends are taken back."""
+    receipts, taken = Receipts(), []
+    first = receipts.add(1, taken.append)
+    receipts.add(2, taken.append)
+    receipts.forget(first)
+    for on_ack in receipts.take_all():
+        on_ack(None)
+    assert taken == [None]
+    assert receipts.check(0, 0, lambda _: True, 0, 0) == []
