@@ -17,6 +17,7 @@ from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
 from .frames import PING, READY, RETRY_MS, retry
 from .receipts import Receipts
+from .resume import LISTENER_PREFIX
 from .stream_connection import StreamCodec, StreamConnection
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 # Callers of `/go` do not wait for a stream.
 _SILENT = Answering()
 _SILENT.is_silent = True
-
-# How the ids of streams begin, among those of the listeners of a token. No client can choose such an id.
-LISTENER_PREFIX = "smee:"
 
 # How many events of a mailbox may be on their way to a stream, which acknowledges them after a minute or so: as
 # many as a mailbox holds by default.
@@ -42,12 +40,26 @@ class Stream(ConnectionOwner):
     Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
 
     is_exact: it has gosmee's form.
-    extend_at: when its token is to be refreshed, in the time of `time.monotonic`.
+    extend_at: when its token is to be refreshed; as all times below, that of `time.monotonic`.
+    began_at, contact_at: when it began, and when its client was last known to be there.
+    has_mailbox: whether its events come from a mailbox.
+    resumed_at: the number of the event that its client had last, if its position is a new one that begins there.
     """
 
     __slots__ = (
-        *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_receipts", "_streams", "_wants_room"),
-        *("answering", "extend_at", "filter", "is_exact", "listener", "number", "sid", "since", "token"),
+        *(
+            "_address",
+            "_has_progressed",
+            "_is_open",
+            "_lock",
+            "_outbox",
+            "_receipts",
+            "_received_bytes",
+            "_streams",
+        ),
+        "_wants_room",
+        *("answering", "began_at", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact", "listener"),
+        *("number", "resumed_at", "sid", "since", "token"),
     )
 
     def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
@@ -68,11 +80,16 @@ class Stream(ConnectionOwner):
         self.filter: Filter | None = None
         self.since = time.time()
         self.extend_at = 0.0
+        self.began_at = self.contact_at = time.monotonic()
+        self.has_mailbox = False
+        self.resumed_at: int | None = None
+        self._received_bytes = 0
 
     # What `relay.Client` asks for
 
     listeners = "all"
     mode = "notify"
+    is_silent = True
     window = WINDOW
     bounds_calls = False
     has_room = True
@@ -228,15 +245,21 @@ class Stream(ConnectionOwner):
     def _on_time(self) -> None:
         """Do what is due about as often as a ping."""
         self._streams.extend(self)
-        if not self._receipts:
+        if not self.has_mailbox:
             return
         connection = self._outbox.connection
-        written = received = 0  # without a connection, the server has written what it has taken
+        now = time.monotonic()
         with self._lock:
             if isinstance(connection, StreamConnection):
                 written, received = connection.written_bytes, connection.received_bytes
-            acknowledged = self._receipts.check(
-                time.monotonic(), self._streams.ack_seconds, self._outbox.has_sent, written, received
-            )
+                if received > self._received_bytes:
+                    self._received_bytes, self.contact_at = received, now
+            else:  # the server has written what it has taken
+                written = received = 0
+                self.contact_at = now
+            acknowledged = []
+            if self._receipts:
+                seconds = self._streams.ack_seconds
+                acknowledged = self._receipts.check(now, seconds, self._outbox.has_sent, written, received)
         for on_ack in acknowledged:
             on_ack([])
