@@ -11,7 +11,7 @@ URL = http://$(or $(filter-out 0.0.0.0 ::,$(BIND)),127.0.0.1):$(PORT)
 BIN = $(VENV)/bin
 INSTALLS = pyproject.toml requirements.txt $(wildcard requirements/*.txt) Makefile
 
-.PHONY: serve try-it test check coverage servers conformance lint fix docs bench yardstick chaos attack clean
+.PHONY: serve try-it test check coverage servers conformance lint fix docs bench yardstick chaos smee-chaos attack clean
 
 serve: $(VENV)/.can-serve
 	@printf '\nThe relay is at %s\nTry it, in another terminal in this folder:\n\n' $(URL)
@@ -83,6 +83,10 @@ yardstick: .venv-yardstick/.done
 # Ten minutes of random faults, to each store and a cluster. `make chaos ARGS='--store cluster --faults 100 --seed 7'`.
 chaos: $(VENV)/.can-test servers tests/js/node_modules
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+# A stock smee-client whose relay and network fail, 50 times with each store. `make smee-chaos ARGS='--store redis --seed 7'`.
+smee-chaos: $(VENV)/.can-test servers tests/js/node_modules
+	$(BIN)/python -m tests.smee_chaos $(ARGS)
 
 # A search for inputs that cost much, of three minutes. `make attack ARGS='--seconds 600 --seed 1'`.
 attack: $(VENV)/.can-test

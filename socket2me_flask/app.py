@@ -140,7 +140,7 @@ def create_app(overrides: Mapping[str, Any] | None = None, *, clock: Callable[[]
     sockets = Sockets(app, settings, engine, store, presence, answers)
     behind_proxies = partial(_behind_proxies, hops=settings.trusted_proxy_hops)
     reaper = Reaper(relay, interval_seconds=settings.reaper_interval_seconds, sleep=engine.sleep)
-    streams = Streams(engine, store, presence)
+    streams = Streams(engine, store, presence, mailboxes)
     lifecycle = Lifecycle(store, relay, engine, reaper, inspector, streams)
     hosts = Hosts(settings.allowed_hosts)
     gateway = Gateway(

@@ -53,8 +53,13 @@ def new() -> Response:
     _check_serves()
     check_who_asks()
     secret = None if settings.smee_open_channels else new_secret()
+    has_mailbox = secret is not None and services.store.mailboxes is not None
     record = services.relay.issue(
-        settings.max_ttl_seconds, secret_hash=None if secret is None else hash_of(secret), listeners="all"
+        settings.max_ttl_seconds,
+        secret_hash=None if secret is None else hash_of(secret),
+        listeners="all",
+        mode="ack" if has_mailbox else "notify",
+        mailbox=has_mailbox,
     )
     location = f"{_base_url()}/smee/{ChannelKey(record.token, secret)}"
     return Response(status=307, headers={"Location": location})
@@ -103,7 +108,11 @@ def _stream(key: str, *, is_exact: bool) -> Response:
         if request.method == "HEAD":
             return Response(headers=_STREAM_HEADERS)
         head = [*_STREAM_HEADERS, *SECURITY_HEADERS, (request_id.HEADER, request_id.current())]
-        stream = services.streams.open(request.environ, record, head, is_exact=is_exact)
+        stream = services.streams.open(
+            *(request.environ, record, head),
+            last_event_id=request.headers.get("Last-Event-ID"),
+            is_exact=is_exact,
+        )
     except RelayError as error:
         if not error.is_temporary:
             raise

@@ -648,8 +648,13 @@ local function advance(token, listener, number)
   return position
 end
 
--- The position of a listener, which has one from now on. Those without ids of their own end with their processes.
-function scripts.register(token, listener, most)
+function scripts.number_of(token, id)
+  local event = state(token, id)
+  return event and event.number
+end
+
+-- The position of a listener, which has one from now on: a new one after the event `after`, unless that is ''. Those without ids of their own end with their processes.
+function scripts.register(token, listener, most, after)
   local key = 's2m:positions:' .. token
   for _, other in ipairs(call('HKEYS', key)) do
     local process = string.match(other, '^~(.*)%.')
@@ -659,7 +664,7 @@ function scripts.register(token, listener, most)
   if not position then
     local others = call('HLEN', key)
     if others >= tonumber(most) then return 'full' end
-    position = others > 0 and call('GET', 's2m:sequence') or 0
+    position = after ~= '' and after or others > 0 and call('GET', 's2m:sequence') or 0
     call('HSET', key, listener, position)
   end
   seen_now(token, listener)

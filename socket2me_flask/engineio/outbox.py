@@ -148,6 +148,10 @@ class Outbox:
             self.connection.abort()
             self.count()
 
+    def has_sent(self, number: int) -> bool:
+        """Return whether an event was written to the connection, or taken by a poll."""
+        return number <= self._sent_packets
+
     def has_lost(self, number: int) -> bool:
         """Return whether the session ended before an event was sent. Else it was, or the last polls bring it."""
         return number >= self._lost_from

@@ -25,6 +25,8 @@ class Client(Protocol):
     window: how many events of a mailbox may be on their way to it.
     answering: what is known of whether it answers calls to `/go`; None before the first.
     bounds_calls: whether its window is of its own choice, and so holds for calls without a mailbox as well.
+    is_silent: it acknowledges nothing until its connection shows that it has it. So an event of a mailbox is not
+        sent again to it, and callers do not wait for it.
     number: of the call that was queued last, for `has_lost`.
     listeners: which of the clients of its token receive a call, one of `storage.LISTENERS`.
     listener: the id that it has among the listeners of its token.
@@ -39,6 +41,7 @@ class Client(Protocol):
     window: int
     answering: "Answering | None"
     bounds_calls: bool
+    is_silent: bool
     number: int
     listeners: str
     filter: Filter | None

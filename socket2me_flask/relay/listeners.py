@@ -50,6 +50,7 @@ class ListenerGroup:
     A call is sent to them, and on its way, when `send` returns; so `flush` has nothing to do.
     """
 
+    is_silent = False
     bounds_calls = True  # so that each call is sent whole, and in order
     window = 1
     number = 0

@@ -266,7 +266,8 @@ class Outlet(HasBackedOff):
         self._attempts[event_id] = attempts + 1
         self._mailboxes.redelivered += attempts > 0
         self.source.attempted(event_id)
-        self._mailboxes.overdue.add(sent)
+        if not self.client.is_silent:
+            self._mailboxes.overdue.add(sent)
         self._record(event_id, "redelivered" if attempts else "sent", f"attempt {attempts + 1}")
         self.client.flush()
 

@@ -12,10 +12,12 @@ from ..concurrency.detached_connection import ConnectionOwner
 from ..engineio.outbox import EngineFull, MessageTooLarge, Outbox, OutboxFull
 from ..engineio.protocol import Packet
 from ..engineio.websocket import CloseCode
-from ..errors import ClientDoesNotRead, ClientGone, ClientTooSlow, EventTooLarge, TooManyQueued
+from ..errors import ClientDoesNotRead, ClientGone, ClientTooSlow, EventTooLarge, NoRoom, TooManyQueued
 from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
 from .frames import PING, READY, RETRY_MS, retry
+from .receipts import Receipts
+from .resume import LISTENER_PREFIX
 from .stream_connection import StreamCodec, StreamConnection
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 # Callers of `/go` do not wait for a stream.
 _SILENT = Answering()
 _SILENT.is_silent = True
+
+# How many events of a mailbox may be on their way to a stream, which acknowledges them after a minute or so: as
+# many as a mailbox holds by default.
+WINDOW = 1000
 
 _PING, _READY = Packet(PING), Packet(READY)
 
@@ -34,12 +40,26 @@ class Stream(ConnectionOwner):
     Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
 
     is_exact: it has gosmee's form.
-    extend_at: when its token is to be refreshed, in the time of `time.monotonic`.
+    extend_at: when its token is to be refreshed; as all times below, that of `time.monotonic`.
+    began_at, contact_at: when it began, and when its client was last known to be there.
+    has_mailbox: whether its events come from a mailbox.
+    resumed_at: the number of the event that its client had last, if its position is a new one that begins there.
     """
 
     __slots__ = (
-        *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_streams"),
-        *("answering", "extend_at", "filter", "is_exact", "number", "secret_hash", "sid", "since", "token"),
+        *(
+            "_address",
+            "_has_progressed",
+            "_is_open",
+            "_lock",
+            "_outbox",
+            "_receipts",
+            "_received_bytes",
+            "_streams",
+        ),
+        "_wants_room",
+        *("answering", "began_at", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact", "listener"),
+        *("number", "resumed_at", "secret_hash", "sid", "since", "token"),
     )
 
     def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
@@ -49,28 +69,35 @@ class Stream(ConnectionOwner):
         self._outbox = Outbox(streams.engine.outbox_limits, address, codec, self._lock)
         self._is_open = True
         self._has_progressed = False
+        self._receipts: Receipts | None = None  # while there are events of a mailbox
+        self._wants_room = False
         self.token = token
         self.is_exact = is_exact
         self.sid = secrets.token_urlsafe(12)
+        self.listener = f"{LISTENER_PREFIX}{self.sid}"
         self.answering: Answering | None = _SILENT
         self.number = 0
         self.filter: Filter | None = None
         self.since = time.time()
         self.secret_hash: bytes | None = None
         self.extend_at = 0.0
+        self.began_at = self.contact_at = time.monotonic()
+        self.has_mailbox = False
+        self.resumed_at: int | None = None
+        self._received_bytes = 0
 
     # What `relay.Client` asks for
 
     listeners = "all"
     mode = "notify"
-    window = 1
+    is_silent = True
+    window = WINDOW
     bounds_calls = False
     has_room = True
-    in_flight = 0
 
     @property
-    def listener(self) -> str:
-        return f"smee:{self.sid}"
+    def in_flight(self) -> int:
+        return len(self._receipts or ())
 
     def send(
         self,
@@ -90,13 +117,21 @@ class Stream(ConnectionOwner):
             except MessageTooLarge:
                 raise EventTooLarge from None
             except OutboxFull:
+                if attempt is not None and self._outbox.unsent_bytes:
+                    self._wants_room = True
+                    raise NoRoom from None  # until it has read what it has
                 error = ClientTooSlow()
                 self._streams.end_slow(self, error)
                 raise error from None
-        return None
+            if on_ack is None or attempt is None:  # it acknowledges nothing while a caller waits
+                return None
+            if self._receipts is None:
+                self._receipts = Receipts()
+            return self._receipts.add(self.number, on_ack)
 
     def forget(self, ack_id: int | None) -> None:
-        pass
+        if self._receipts is not None and ack_id is not None:
+            self._receipts.forget(ack_id)
 
     def flush(self) -> None:
         with self._lock:
@@ -132,7 +167,7 @@ class Stream(ConnectionOwner):
             while self._is_open or self._outbox.packets:
                 waiter = self._begin_wait()
                 if waiter is not None and not waiter.wait(self._streams.ping_seconds):
-                    self._streams.extend(self)
+                    self._on_time()
                     yield PING
                     continue
                 with self._lock:
@@ -158,8 +193,8 @@ class Stream(ConnectionOwner):
                 self._streams.end_slow(self, ClientDoesNotRead())
                 return
             self._has_progressed = False
-        self._streams.extend(self)
         self._streams.pings.add(self)
+        self._on_time()
 
     def on_progress(self) -> None:
         self._has_progressed = True
@@ -169,6 +204,9 @@ class Stream(ConnectionOwner):
         with self._lock:
             self._outbox.on_drained()
             self.on_progress()
+            wants_room, self._wants_room = self._wants_room, False
+        if wants_room:
+            self._streams.on_room(self)
 
     def on_closed(self, reason: str) -> None:
         if self._is_open:
@@ -202,3 +240,27 @@ class Stream(ConnectionOwner):
         if self._is_open:
             self._is_open = False
             self._streams.left(self, self._address)
+            for on_ack in self._receipts.take_all() if self._receipts is not None else ():
+                on_ack(None)
+
+    def _on_time(self) -> None:
+        """Do what is due about as often as a ping."""
+        self._streams.extend(self)
+        if not self.has_mailbox:
+            return
+        connection = self._outbox.connection
+        now = time.monotonic()
+        with self._lock:
+            if isinstance(connection, StreamConnection):
+                written, received = connection.written_bytes, connection.received_bytes
+                if received > self._received_bytes:
+                    self._received_bytes, self.contact_at = received, now
+            else:  # the server has written what it has taken
+                written = received = 0
+                self.contact_at = now
+            acknowledged = []
+            if self._receipts:
+                seconds = self._streams.ack_seconds
+                acknowledged = self._receipts.check(now, seconds, self._outbox.has_sent, written, received)
+        for on_ack in acknowledged:
+            on_ack([])

@@ -1,13 +1,22 @@
 """The connection of a stream, after its request: events go out, and nothing comes in."""
 
+import fcntl
+import socket
+import struct
+import termios
 from collections.abc import Iterable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from ..concurrency.detached_connection import WOULD_BLOCK, ConnectionOwner, DetachedConnection
+from ..concurrency.loop import Loop
 from ..engineio.protocol import Packet
 
 # The size of one read. A client that waits for events sends nothing.
 READ_BYTES = 512
+
+# What TIOCOUTQ returns, which is SIOCOUTQ for a socket (tcp(7)): how many bytes the peer has not acknowledged.
+_INT = struct.Struct("i")
 
 
 class StreamCodec(Protocol):
@@ -41,10 +50,32 @@ class Plain:
 class StreamConnection(DetachedConnection[ConnectionOwner]):
     """The socket of one stream."""
 
-    __slots__ = ("codec",)
+    __slots__ = ("codec", "written_bytes")
 
     _nobody = ConnectionOwner()
-    codec: StreamCodec
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: Loop,
+        lock: AbstractContextManager[Any],
+        owner: ConnectionOwner,
+        codec: StreamCodec,
+    ) -> None:
+        super().__init__(sock, loop, lock, owner)
+        self.codec = codec
+        self.written_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self.written_bytes += len(data)
+        super().write(data)
+
+    @property
+    def received_bytes(self) -> int:
+        """How much of what was written the peer has, at least: over TLS more is sent than is written."""
+        queue = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, _INT.pack(0)) if self.is_open else _INT.pack(0)
+        (unacknowledged,) = _INT.unpack(queue)
+        return self.written_bytes - self.unsent_bytes - int(unacknowledged)
 
     def on_readable(self, events: int = 0) -> None:
         """End the connection: the peer closes it, or has sent what no client sends."""

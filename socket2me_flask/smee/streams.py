@@ -13,14 +13,19 @@ from ..engineio.protocol import Packet
 from ..errors import RelayError, StoreUnavailable
 from ..limits import address_key
 from ..relay.call import Call
+from ..relay.mailbox import Mailboxes
 from ..relay.presence import Presence
-from ..storage import TokenRecord, TokenStore
+from ..storage import MailboxStore, TokenRecord, TokenStore
 from .frames import gosmee_message, smee_message
+from .resume import find_position
 from .stream import Stream
 from .stream_connection import Chunks, Plain, StreamConnection
 
 # The most seconds between two pings. Proxies close connections that stay silent, some after 30 s.
 PING_SECONDS = 20
+
+# An event of a mailbox counts as acknowledged when its connection has lived for so many pings after it was had.
+ACK_PINGS = 2.5
 
 # How long a client may take to close a stream that has ended.
 CLOSE_SECONDS = 2
@@ -37,16 +42,19 @@ _CHUNKS, _PLAIN = Chunks(), Plain()
 class Streams:
     """Opens streams, and knows those that are open."""
 
-    def __init__(self, engine: Engine, store: TokenStore, presence: Presence) -> None:
+    def __init__(self, engine: Engine, store: TokenStore, presence: Presence, mailboxes: Mailboxes | None) -> None:
         self.engine = engine
         self.ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
+        self.ack_seconds = self.ping_seconds * ACK_PINGS
         self.pings = engine.timer(self.ping_seconds, Stream.ping)
         self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
         # How long a peer may leave something unacknowledged that was sent: then it is gone.
         self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
         self._store = store
         self._presence = presence
+        self._mailboxes = mailboxes
         self._open: set[Stream] = set()
+        self._resuming: set[tuple[str, str]] = set()  # tokens and listeners whose streams are about to be attached
         self._last: tuple[str, bool, Packet] | None = None  # the call that was encoded last
         self.opened = 0
         self.ended = dict.fromkeys(ENDS, 0)
@@ -55,13 +63,20 @@ class Streams:
         return len(self._open)
 
     def open(
-        self, environ: dict[str, Any], record: TokenRecord, head: Sequence[tuple[str, str]], *, is_exact: bool
+        self,
+        environ: dict[str, Any],
+        record: TokenRecord,
+        head: Sequence[tuple[str, str]],
+        *,
+        last_event_id: str | None,
+        is_exact: bool,
     ) -> Exception | Iterator[bytes]:
         """Begin the stream of a request, for a token that lives.
 
-        Return what the request raises to end without an answer, or, where the server keeps its sockets, the body
-        of the response. `head` are the headers. Raises `ShuttingDown`, `BadRequest`, and what `Admission.admit`
-        does.
+        `head` are the headers of the response, and `last_event_id` is what the client had last, if it says so.
+        Return what the request raises to end without an answer, or, where the server keeps its sockets, the body of
+        the response. Raises `ShuttingDown`, `BadRequest`, `TooManyListeners`, `StoreUnavailable`, and what
+        `Admission.admit` does.
         """
         engine = self.engine
         engine.admission.check()
@@ -81,13 +96,13 @@ class Streams:
             self._presence.attached.check_room(token, stream)
             if time.monotonic() >= stream.extend_at:
                 self._extend(stream)
+            if record.mailbox and self._mailboxes is not None:
+                self._resume(stream, self._mailboxes.store, last_event_id)
             if "socket2me.connection" not in environ:
                 self._presence.attach(token, stream)
                 return stream.pieces()
-            connection = StreamConnection(
-                engine.loop.detach_socket(environ), engine.loop, engine.loop.lock(), stream
-            )
-            connection.codec = codec
+            sock = engine.loop.detach_socket(environ)
+            connection = StreamConnection(sock, engine.loop, engine.loop.lock(), stream, codec)
             with contextlib.suppress(OSError):  # a Unix socket has no such option
                 connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._gone_after_ms)
             stream.connect(connection, _head(head, is_chunked=is_chunked))
@@ -101,7 +116,28 @@ class Streams:
         except BaseException:
             stream.abort()
             raise
+        finally:
+            self._resuming.discard((token, stream.listener))
         return end
+
+    def _resume(self, stream: Stream, store: MailboxStore, last_event_id: str | None) -> None:
+        """Find out where a stream goes on in the mailbox of its channel. Raises `StoreUnavailable`."""
+        token = stream.token
+        stream.has_mailbox = True
+        while True:
+            connected = {each.listener for each in self._presence.attached.of(token)}
+            connected |= {listener for of, listener in self._resuming if of == token}
+            found = find_position(store, token, last_event_id, connected)
+            if found.listener is None or (token, found.listener) not in self._resuming:
+                break
+        if found.listener is not None:
+            self._resuming.add((token, found.listener))
+            stream.listener = found.listener
+            if found.after is not None:
+                store.advance(token, found.listener, found.after)
+        elif found.after is not None:
+            store.register(token, stream.listener, found.after)
+            stream.resumed_at = found.after
 
     def extend(self, stream: Stream) -> None:
         """Let the token of a stream live for its whole time again, in the background, if it is time."""
@@ -127,6 +163,11 @@ class Streams:
         self._last = (call.id, is_exact, packet)
         return packet
 
+    def on_room(self, stream: Stream) -> None:
+        """Have events of a mailbox sent that waited until the client has read others."""
+        if self._mailboxes is not None:
+            self._mailboxes.notify(stream.token)
+
     def note_end(self, end: str) -> None:
         """Count the end of a stream."""
         self.ended[end] += 1
@@ -142,7 +183,36 @@ class Streams:
         self._open.discard(stream)
         self.pings.discard(stream)
         self.engine.admission.release(address)
-        self.engine.start_background_task(self._presence.detach, stream.token, stream)
+        self.engine.start_background_task(self._detach, stream)
+
+    def _detach(self, stream: Stream) -> None:
+        self._presence.detach(stream.token, stream)
+        if stream.has_mailbox and self._mailboxes is not None:
+            try:
+                self._supersede(stream, self._mailboxes.store)
+            except StoreUnavailable:
+                pass  # then its position remains, as that of any client that is away
+
+    def _supersede(self, ended: Stream, store: MailboxStore) -> None:
+        """Forget the position of a stream whose client has connected again before its end was found.
+
+        Its new stream began a position of its own. It is one that came after the last contact with the client, and
+        whose client had said that it has all that was acknowledged by the one that ended.
+        """
+        streams = [each for each in self._presence.attached.of(ended.token) if isinstance(each, Stream)]
+        later = [each for each in streams if each.resumed_at is not None and each.began_at > ended.contact_at]
+        if not later:
+            return
+        numbers = {each.listener: each.number for each in store.positions(ended.token)}
+        position = numbers.get(ended.listener, math.inf)
+        for stream in later:
+            after = stream.resumed_at or 0
+            # Another that has not been heard of since may be the one, if it is nearer.
+            rivals = [each for each in streams if each is not stream and each.contact_at < stream.began_at]
+            if position <= after and not any(position < numbers.get(each.listener, 0) <= after for each in rivals):
+                stream.resumed_at = None
+                store.unregister(ended.token, ended.listener)
+                return
 
     def drain(self) -> None:
         """End all streams, so that their clients connect again, to the next process."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class SocketClient(NamespaceClient):
     """One client on one namespace: what `relay.Client` asks for."""
 
+    is_silent = False
+
     __slots__ = (
         *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address", "end"),
         *("answering", "bounds_calls", "filter", "has_options", "is_raw", "is_wanted", "joining", "listeners"),

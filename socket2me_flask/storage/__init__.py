@@ -86,11 +86,15 @@ class MailboxStore(Protocol):
 
     # Of a token all of whose listeners receive each event
 
-    def register(self, token: str, listener: str) -> int:
+    def number_of(self, token: str, event_id: str) -> int:
+        """Return the place of an event in its mailbox. Raises `UnknownEvent`."""
+
+    def register(self, token: str, listener: str, after: int | None = None) -> int:
         """Return the position of a listener: the number of the event up to which it has acknowledged all.
 
-        A new one begins with the next event, or with the oldest if there is no other. An id that begins with `~` is
-        that of a process, up to a dot, and ends with it. Raises `TooManyListeners`.
+        A new one begins after the event with the number `after`; without that, with the next event, or with the
+        oldest if there is no other. An id that begins with `~` is that of a process, up to a dot, and ends with it.
+        Raises `TooManyListeners`.
         """
 
     def unregister(self, token: str, listener: str) -> None:

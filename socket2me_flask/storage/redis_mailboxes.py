@@ -118,8 +118,14 @@ class RedisMailboxes:
     def dead_letter(self, token: str, event_id: str) -> None:
         self._submit("dead_letter", token, event_id)
 
-    def register(self, token: str, listener: str) -> int:
-        position = self._run("register", token, listener, MAX_LISTENERS_PER_TOKEN)
+    def number_of(self, token: str, event_id: str) -> int:
+        number = self._run("number_of", token, event_id)
+        if number is None:
+            raise UnknownEvent
+        return int(number)
+
+    def register(self, token: str, listener: str, after: int | None = None) -> int:
+        position = self._run("register", token, listener, MAX_LISTENERS_PER_TOKEN, "" if after is None else after)
         if position == b"full":
             raise TooManyListeners
         return int(position)

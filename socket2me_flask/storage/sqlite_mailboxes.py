@@ -95,8 +95,15 @@ class SQLiteMailboxes:
         dropped: int = self._database.run(partial(self._delete, "received_at < ?", received_before))
         return dropped
 
-    def register(self, token: str, listener: str) -> int:
-        position: int = self._database.run(partial(self._positions.register, token, listener))
+    def number_of(self, token: str, event_id: str) -> int:
+        query = "SELECT number FROM events WHERE token = ? AND id = ?"
+        row = self._database.run(lambda: self._database.execute(query, (token, event_id)).fetchone())
+        if row is None:
+            raise UnknownEvent
+        return int(row[0])
+
+    def register(self, token: str, listener: str, after: int | None = None) -> int:
+        position: int = self._database.run(partial(self._positions.register, token, listener, after))
         return position
 
     def unregister(self, token: str, listener: str) -> None:

@@ -19,7 +19,7 @@ class SQLitePositions:
         self._database = database
         self._delete = delete
 
-    def register(self, token: str, listener: str) -> int:
+    def register(self, token: str, listener: str, after: int | None) -> int:
         """Return the position of a listener, which has one from now on. Raises `TooManyListeners`."""
         execute = self._database.execute
         # Those without ids of their own ended with the process that had them.
@@ -34,8 +34,11 @@ class SQLitePositions:
         (others,) = execute("SELECT count(*) FROM listeners WHERE token = ?", (token,)).fetchone()
         if others >= MAX_LISTENERS_PER_TOKEN:
             raise TooManyListeners
-        last = execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone() if others else None
-        position = last[0] if last is not None else 0
+        if after is not None:
+            position = after
+        else:
+            last = execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone() if others else None
+            position = last[0] if last is not None else 0
         execute("INSERT INTO listeners VALUES (?, ?, ?, ?)", (token, listener, position, time.time()))
         return int(position)
 

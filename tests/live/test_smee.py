@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import random
 import socket
 import struct
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import smee_chaos
 from tests.support.local_app import App
 from tests.support.raw import Raw
 from tests.support.servers import Server, free_port, wait_until
@@ -292,13 +294,13 @@ def test_stock_clients_outlive_a_restart(tmp_path):
             for package, channel, app in zip(STOCK, channels, apps, strict=True)
         ]
         for channel, app in zip(channels, apps, strict=True):
-            assert server.go(channel.token, data="1").text == "OK"
+            assert server.go(channel.token, data="1").status_code == 202
             assert app.expect().body == b'"1"'
         assert server.stop() == 0
         server = stack.enter_context(Server(**settings))
         for channel, app, client in zip(channels, apps, clients, strict=True):
             server.giveaways |= {channel.key}
-            assert server.go(channel.token, data="2").text == "OK"
+            assert server.go(channel.token, data="2").status_code == 202
             assert app.expect().body == b'"2"'
             assert client.process.poll() is None
 
@@ -329,3 +331,98 @@ def test_streams_that_are_gone_leave_nothing(small):
             if number % 4 == 3:  # a reset
                 raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wait_until(lambda: held_of_streams(small) == before, "everything of the streams is gone")
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory):
+    """A relay that keeps events. One is acknowledged 2.5 s after it was had."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('store')}/relay.db"
+    with Server(STORE_URL=store, PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1, REDELIVER_SECONDS=0.2) as server:
+        yield server
+
+
+def keep(server: Server, channel: Channel, *bodies: str) -> list[str]:
+    """Call a channel, and return the ids of the events. No caller waits for an acknowledgement."""
+    ids = []
+    for body in bodies:
+        answer = server.go(channel.token, data=body, headers={"Content-Type": "text/plain"})
+        assert answer.status_code == 202
+        ids.append(answer.json()["id"])
+    return ids
+
+
+def messages(reader: StreamReader, count: int) -> list[str]:
+    return [reader.message()["body"] for _ in range(count)]
+
+
+def test_what_a_client_has_not_had_waits_for_it(keeping):
+    """It says what it had last: all up to there is acknowledged, and the rest comes in order, without gaps."""
+    channel = Channel(keeping)
+    ids = keep(keeping, channel, "1", "2")  # before anyone listens
+    with StreamReader(keeping, f"/smee/{channel.key}") as reader:
+        assert messages(reader, 2) == ["1", "2"]
+        ids += keep(keeping, channel, "3", "4")
+        assert messages(reader, 2) == ["3", "4"]
+    ids += keep(keeping, channel, "5", "6")
+    wait_until(lambda: not channel.connected(keeping), "its end is found")
+    with StreamReader(keeping, f"/smee/{channel.key}", Last_Event_ID=ids[2]) as reader:
+        assert messages(reader, 3) == ["4", "5", "6"]
+        assert channel.kept(keeping) == ids[3:]
+        assert [each["id"][:5] for each in channel.listeners(keeping)] == ["smee:"]
+    wait_until(lambda: not channel.connected(keeping), "its end is found")
+    with StreamReader(keeping, f"/smee/{channel.key}") as reader:  # a client that was started again
+        assert messages(reader, 3) == ["4", "5", "6"]
+        keep(keeping, channel, "7")
+        assert messages(reader, 1) == ["7"]
+
+
+def test_each_client_has_its_own_position(keeping):
+    """One that was away receives what it has not had, and another that was there nothing twice."""
+    channel = Channel(keeping)
+    path = f"/smee/{channel.key}"
+    with StreamReader(keeping, path) as there:
+        with StreamReader(keeping, path) as away:
+            [first] = keep(keeping, channel, "1")
+            assert (messages(there, 1), messages(away, 1)) == (["1"], ["1"])
+        wait_until(lambda: channel.connected(keeping) == 1, "its end is found")
+        keep(keeping, channel, "2", "3")
+        assert messages(there, 2) == ["2", "3"]
+        with StreamReader(keeping, path, Last_Event_ID=first) as back:
+            assert messages(back, 2) == ["2", "3"]
+            keep(keeping, channel, "4")
+            assert (messages(there, 1), messages(back, 1)) == (["4"], ["4"])
+            assert len(channel.listeners(keeping)) == 2
+
+
+def test_a_mailbox_does_not_fill_under_a_client_that_reads(keeping):
+    """A while after its kernel has an event it counts as acknowledged, and is not sent again before that."""
+    channel = Channel(keeping)
+    with StreamReader(keeping, f"/smee/{channel.key}") as reader:
+        ids = keep(keeping, channel, "1", "2")
+        assert messages(reader, 2) == ["1", "2"]
+        assert channel.kept(keeping) == ids
+        wait_until(lambda: channel.kept(keeping) == [], "they are acknowledged")
+        keep(keeping, channel, "3")
+        assert messages(reader, 1) == ["3"]
+
+
+def test_a_client_that_does_not_read_has_acknowledged_nothing(keeping):
+    """What is in the relay's send queue, or waits for room in it, is kept however long the connection lives."""
+    channel = Channel(keeping)
+    with Raw(keeping.port) as slow:
+        slow.send(f"GET /smee/{channel.key} HTTP/1.1\r\nHost: a\r\nAccept: {EVENT_STREAM}\r\n\r\n".encode())
+        slow.read_until(b"data: {}\n\n")
+        ids = keep(keeping, channel, *["x" * 1_900_000] * 6)
+        wait_until(lambda: not channel.connected(keeping), "it is ended, since it reads nothing")
+    assert channel.kept(keeping)[-2:] == ids[-2:]
+    with StreamReader(keeping, f"/smee/{channel.key}") as reader:
+        while reader.message() and reader.last_id != ids[-1]:
+            pass
+
+
+@pytest.mark.timeout(120)
+def test_a_stock_client_loses_nothing():
+    """While its relay is killed and its connection is cut, as `make smee-chaos` does 50 times, over Redis too."""
+    seed = random.randrange(10**6)
+    wrong = smee_chaos.run("sqlite", seed, 3, ("kill_relay", "cut_twice", "reset"))
+    assert wrong is None, f"seed {seed}: {wrong}"

@@ -17,6 +17,7 @@ class FakeClient:
     answering = None
     window = 1
     bounds_calls = False
+    is_silent = False
     has_room = True
     secret_hash = None
     number = 0

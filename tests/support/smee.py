@@ -25,6 +25,26 @@ class Channel:
         self.key = self.url.rpartition("/")[2]
         self.token = self.key.partition("-")[0]
         server.giveaways |= {self.token, self.key}
+        self._headers = {"Authorization": f"Bearer {self.key.partition('-')[2]}"}
+
+    def _get(self, server: Server, tail: str = "") -> Any:
+        url = f"{server.url}/v1/tokens/{self.token}{tail}"
+        answer = requests.get(url, headers=self._headers, timeout=DEADLINE_SECONDS)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def kept(self, server: Server) -> list[str]:
+        """Return the ids of the events that are kept."""
+        events = self._get(server, "/events")
+        return [each["id"] for each in events["in_flight"] + events["waiting"]]
+
+    def listeners(self, server: Server) -> list[dict[str, Any]]:
+        """Return the listeners, with those that are away."""
+        return self._get(server)["listeners"]
+
+    def connected(self, server: Server) -> int:
+        """Return how many listeners are connected."""
+        return sum(each["connected"] for each in self.listeners(server))
 
 
 class StreamReader:
@@ -54,6 +74,7 @@ class StreamReader:
         while (event := self.next()) is not None and "event" in event:
             pass
         assert event is not None, "the stream ended"
+        self.last_id = event["id"]
         return json.loads(event["data"])
 
     def close(self) -> None:

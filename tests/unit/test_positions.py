@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from socket2me_flask.errors import TooManyListeners
+from socket2me_flask.errors import TooManyListeners, UnknownEvent
 from socket2me_flask.relay.call import this_process
 from socket2me_flask.relay.tokens import new_token
 from socket2me_flask.storage import MAX_LISTENERS_PER_TOKEN
@@ -168,3 +168,17 @@ def test_what_is_claimed_is_returned_as_it_waits(box):
     box.events.acknowledge(box.token, ids[0])
     box.events.release(box.token, ids[1])
     assert [event.call.id for event in box.events.claim(box.token, 3, [])] == [ids[1]]
+
+
+def test_a_position_may_begin_after_a_given_event(box):
+    """Of a listener that is new; one that has a position goes on from there."""
+    events = box.put(4)
+    box.events.register(box.token, "ann")
+    after = box.events.number_of(box.token, events[1])
+    assert box.events.register(box.token, "bob", after) == after
+    assert box.waiting(after) == events[2:]
+    assert box.events.register(box.token, "bob", box.events.number_of(box.token, events[3])) == after
+    with pytest.raises(UnknownEvent):
+        box.events.number_of(box.token, "none")
+    with pytest.raises(UnknownEvent):
+        box.events.number_of(new_token(), events[0])

@@ -6,10 +6,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from socket2me_flask import create_app, get_services
-from socket2me_flask.errors import StoreUnavailable
+from socket2me_flask.errors import StoreUnavailable, UnknownEvent
 from socket2me_flask.relay.call import Call
 from socket2me_flask.smee.channel_keys import ChannelKey, parse_key
 from socket2me_flask.smee.frames import PING, READY, gosmee_message, smee_message
+from socket2me_flask.smee.receipts import Receipts
+from socket2me_flask.smee.resume import find_position
+from socket2me_flask.storage import Position
+from tests.support.servers import wait_until
 from tests.support.smee import EVENT_STREAM
 
 SECRET = f"s2m_{'A-_9' * 10}abc"
@@ -302,3 +306,105 @@ def test_too_many_streams_of_a_channel_end_no_client(app, http, monkeypatch):
         assert http.get(path, headers=LISTENS).data == b"retry: 5000\n\n"
         assert get_services(app).answers.limits_reached == {"MAX_LISTENERS_PER_TOKEN": 1}
     assert len(get_services(app).streams) == 0
+
+
+def test_an_event_is_acknowledged_when_the_peer_has_had_it_for_a_while():
+    """Not when it was written, nor while its bytes are in the send queue; later events are acknowledged later."""
+    receipts, acknowledged = Receipts(), []
+
+    def check(now, *, up_to, written, received):
+        for on_ack in receipts.check(now, 50, lambda number: number <= up_to, written, received):
+            on_ack([])
+        return acknowledged
+
+    for number in (3, 4, 7):
+        receipts.add(number, lambda _, number=number: acknowledged.append(number))
+    assert check(0, up_to=2, written=100, received=100) == []  # none was written
+    assert check(20, up_to=4, written=200, received=150) == []
+    assert check(1000, up_to=4, written=200, received=199) == []  # the peer does not have it all
+    assert check(1020, up_to=7, written=300, received=250) == []  # it has the first two, from now on
+    assert check(1069, up_to=7, written=300, received=299) == []
+    assert check(1070, up_to=7, written=300, received=300) == [3, 4]
+    assert check(1119, up_to=7, written=300, received=300) == [3, 4]
+    assert check(1120, up_to=7, written=300, received=300) == [3, 4, 7]
+    assert len(receipts) == 0
+
+
+def test_what_is_not_acknowledged_is_forgotten_or_given_back():
+    """An event that is dropped waits no more; those of a stream that ends are taken back."""
+    receipts, taken = Receipts(), []
+    first = receipts.add(1, taken.append)
+    receipts.add(2, taken.append)
+    receipts.forget(first)
+    for on_ack in receipts.take_all():
+        on_ack(None)
+    assert taken == [None]
+    assert receipts.check(0, 0, lambda _: True, 0, 0) == []
+
+
+class Positions:
+    """Of a store, what `find_position` asks: events 1 to 9 have ids `e1` to `e9`, as far as they are kept."""
+
+    def __init__(self, oldest: int, **numbers: int) -> None:
+        self._oldest = oldest
+        self._numbers = {name.replace("_", ":"): number for name, number in numbers.items()}
+
+    def number_of(self, token, event_id):
+        number = int(event_id.removeprefix("e"))
+        if number < self._oldest:
+            raise UnknownEvent
+        return number
+
+    def positions(self, token):
+        return [Position(name, number, 0.0, 0) for name, number in self._numbers.items()]
+
+
+@pytest.mark.parametrize(
+    ("positions", "last_event_id", "connected", "expected"),
+    [
+        (Positions(1), None, set(), (None, None)),  # the first: it begins with the oldest event
+        (Positions(1), "e3", set(), (None, 3)),
+        (Positions(1, smee_a=2, smee_b=5), None, set(), ("smee:b", None)),  # a program that was started again
+        (Positions(1, smee_a=2, smee_b=5), None, {"smee:b"}, ("smee:a", None)),
+        (Positions(1, smee_a=2, smee_b=5), "e6", set(), ("smee:b", 6)),
+        (Positions(1, smee_a=2, smee_b=5), "e5", set(), ("smee:b", 5)),
+        (Positions(1, smee_a=2, smee_b=5), "e4", set(), ("smee:a", 4)),  # `b` is of a client that has more
+        (Positions(1, smee_a=2, smee_b=5), "e1", set(), (None, 1)),
+        (Positions(1, smee_a=2), "e4", {"smee:a"}, (None, 4)),  # the end of the connection is not found yet
+        (Positions(1, ann=2), "e4", set(), (None, 4)),  # of a client that has chosen its id
+        (Positions(4, smee_a=5, smee_b=7), "e3", {"smee:a", "smee:b"}, (None, 5)),  # all have passed it
+        (Positions(4, smee_a=5, smee_b=7), "e3", {"smee:a"}, ("smee:b", None)),
+        (Positions(4), "e3", set(), (None, None)),
+    ],
+)
+def test_where_a_stream_goes_on(positions, last_event_id, connected, expected):
+    """At the position of a client that is away and has no more than this one; else at one of its own."""
+    found = find_position(positions, "t", last_event_id, connected)
+    assert (found.listener, found.after) == expected
+
+
+def test_a_stream_that_is_found_dead_late_leaves_no_position(tmp_path):
+    """If its client has connected again meanwhile: what it has not had is that of its new stream."""
+    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
+    services = get_services(app)
+    services.lifecycle.start()
+    http, store = app.test_client(), services.store.mailboxes
+    path = new_channel(http)
+    token = path[6:30]
+    dead = http.get(path, headers=LISTENS)
+    events = iter(dead.response)
+    assert next(events) == READY
+    first = http.post(f"/v1/go/{token}").json["id"]
+    assert f"id: {first}\n" in next(events).decode()
+    with http.get(path, headers=LISTENS | {"Last-Event-ID": first}) as again:
+        events = iter(again.response)
+        assert next(events) == READY
+        assert len(store.positions(token)) == 2
+        dead.close()
+        wait_until(lambda: len(store.positions(token)) == 1, "the position of the first is gone")
+        assert [each.waiting for each in store.positions(token)] == [0]
+        second = http.post(f"/v1/go/{token}").json["id"]
+        assert f"id: {second}\n" in next(events).decode()
+    wait_until(lambda: len(services.streams) == 0, "the stream is gone")
+    assert [each.waiting for each in store.positions(token)] == [1]  # it was not acknowledged
+    services.lifecycle.stop()
