@@ -120,7 +120,10 @@ def test_the_first_receiver_answers():
     fanout = Fanout([first, second, third], required=[], parallel=1, is_ordered=True, report=told)
     assert fanout.send(Request("GET", "/x")).status == 201
     assert [len(each.sent) for each in (first, second, third)] == [1, 1, 1]
-    assert sorted(told.requests, key=str) == [("b", None, "refused. That does not reject the request."), ("c", 200, "")]
+    assert sorted(told.requests, key=str) == [
+        ("b", None, "refused. That does not reject the request."),
+        ("c", 200, ""),
+    ]
 
 
 def test_a_request_that_comes_again_is_not_sent_to_those_that_have_handled_it():
