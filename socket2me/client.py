@@ -252,10 +252,13 @@ class Client:
         )
         given = {**self._auth, "secret": token.secret}
         auth = {option: value for option, value in given.items() if value is not None}
-        if self.mode == "notify":
-            self._connection = connect(auth=auth)
-        else:
-            self._connection = _connect_with_window(connect, {**auth, "mode": self.mode}, self._parallel)
+        try:
+            if self.mode == "notify":
+                self._connection = connect(auth=auth)
+            else:
+                self._connection = _connect_with_window(connect, {**auth, "mode": self.mode}, self._parallel)
+        except RelayRefused as error:
+            raise self._kept.aged(error) from None
         lacking = lacks(self._options.version if self._options is not None else None)
         if lacking and lacking != self._lacking:
             self._notice(Notice("relay_old", lacking))

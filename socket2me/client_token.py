@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .exceptions import ClientError, TokenGone
+from .exceptions import ClientError, RelayRefused, TokenGone
 from .http_api import RelayApi, Token, is_name
 
 # A token is refreshed when this part of its lifetime has passed.
@@ -68,6 +68,10 @@ class ClientToken:
         self.refresh_at = 0.0
         self.expires_at: float | None = None
         self.has_mailbox = False
+
+    def aged(self, error: RelayRefused) -> RelayRefused:
+        """Return an error, with the version of the relay if that may not know an option of the connect."""
+        return self._api.aged(error) if error.code == "bad_auth" else error
 
     @property
     def server(self) -> str:

@@ -151,7 +151,7 @@ class RelayApi:
         if name is not None and refused is not None:
             raise self._refused_name(name, refused)
         if required and refused is not None:
-            raise self._aged(refused)
+            raise self.aged(refused)
         text = self._call("GET", "/v1/new", self._api_key).text
         if not _is_token(text):
             raise RelayRefused(f"{self.server} is no socket2me relay: its answer to /v1/new is no token.")
@@ -176,7 +176,7 @@ class RelayApi:
                 f"where it was claimed: --url {self.server}/v1/go/{name}. Otherwise choose another name."
             )
         refused = RelayRefused(text, code=error.code, status=error.status)
-        return self._aged(refused) if error.status == 400 and error.code != "bad_name" else refused
+        return self.aged(refused) if error.status == 400 and error.code != "bad_name" else refused
 
     def age(self) -> str:
         """Return what is said of the relay's version; "" if it is not older than this library, or cannot be asked.
@@ -195,7 +195,7 @@ class RelayApi:
         # A relay that does not say what it is has the relay's own way to say that it does not.
         return lacks(None) if answer.status_code == 404 and _error_of(answer)[0] else ""
 
-    def _aged(self, error: RelayRefused) -> RelayRefused:
+    def aged(self, error: RelayRefused) -> RelayRefused:
         """Return an error that an older relay may have caused, with its version if it is older."""
         return RelayRefused(f"{error} {self.age()}".rstrip(), code=error.code, status=error.status)
 
@@ -312,7 +312,7 @@ class RelayApi:
             message = f"Is {self.server} a socket2me relay? {message}"
         refused = RelayRefused(message, code=code, status=answer.status_code)
         # It has no such endpoint. Tokens are asked for in several ways, until it has one.
-        raise self._aged(refused) if code in _NO_ENDPOINT and path != "/v1/new" else refused
+        raise self.aged(refused) if code in _NO_ENDPOINT and path != "/v1/new" else refused
 
 
 def check_key(text: str) -> None:

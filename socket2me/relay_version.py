@@ -8,6 +8,8 @@ from . import __version__
 FEATURES = (
     ("0.1.0", "--verify"),
     ("0.1.0", "--name"),
+    ("0.1.0", "--listeners"),
+    ("0.1.0", "--filter"),
     ("0.1.0", "`socket2me events`"),
     ("0.1.0", "`socket2me replay` from its history"),
     ("0.1.0", "a --timeout that is longer than the relay waits"),

@@ -1,4 +1,5 @@
-"""A relay of an earlier version, for `test_older_relay.py`: it says so, and has no mailbox to look into.
+"""A relay of an earlier version, for `test_older_relay.py`: it says so, and has neither mailboxes to look into
+nor options that came later.
 
 `STATED` is the version that it states. Without one, it is from before relays stated any.
 """
@@ -12,6 +13,7 @@ import socket2me
 socket2me.__version__ = os.environ.get("STATED") or None
 
 from socket2me_flask import api  # noqa: E402  # after the version, which its modules import
+from socket2me_flask.sockets.auth import AUTH_VALUES  # noqa: E402
 from wsgi import app  # noqa: E402
 
 
@@ -31,3 +33,4 @@ if not os.environ.get("STATED"):
         return options
 
     api.tokens.parse_options = parse_fewer
+    del AUTH_VALUES["filter"]

@@ -55,6 +55,9 @@ def test_what_is_said_of_an_older_relay(tmp_path, app, stated, line):
             status, shown = run(tmp_path, "listen", app.url, "--server", relay.url, "--verify", "github=x", "--new")
             assert status == 1
             assert f"nothing else. {said}" in shown
+            status, shown = run(tmp_path, "listen", app.url, "--server", relay.url, "--filter", "POST", "--plain")
+            assert status == 1
+            assert f"window, and nothing else. {said}" in shown
 
 
 def test_versions():
