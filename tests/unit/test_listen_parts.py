@@ -1,6 +1,7 @@
 """The parts of `listen` that decide what is sent where, in which order and how often; without a relay."""
 
 import itertools
+import subprocess
 import threading
 import time
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from socket2me.ordering import FailedKeys, InOrder, KeyedThreads, OrderKey
 from socket2me.receivers import Fanout
 from socket2me.request import Request
 from socket2me.retries import Retrying, Statuses
-from socket2me.target import Answer
+from socket2me.saved_requests import curl_command
+from socket2me.target import Answer, Target
 from tests.support.servers import DEADLINE_SECONDS, wait_until
 
 OK = Answer(200, [], b"", False)
@@ -291,3 +293,32 @@ def test_the_bounds_of_keys_that_failed(monkeypatch, caplog):
     ]
     monkeypatch.setattr(ordering, "FORGOTTEN_SECONDS", -1.0)
     assert keys.is_next(2, "y")
+
+
+# What is copied
+
+
+@pytest.mark.parametrize(
+    "evil", ["'; touch owned; '", "$(touch owned)`touch owned`", '"\\"$HOME!!\xe9\x9b31m', "@/etc/passwd", "%s\\n"]
+)
+def test_what_is_copied_is_one_command(tmp_path, evil):
+    """Whatever is in a request is a word of the command as it was, and no shell obeys it; all of it is ASCII."""
+    body = evil.encode()
+    for request in (
+        Request("POST", f"/{evil}", evil, {"x-evil": evil}, body),
+        Request("POST", "", "", {}, body + b"\0\n"),
+        Request("GET", "/x", evil),
+    ):
+        command = curl_command(request, Target("http://localhost:1/hooks", timeout_seconds=1))
+        assert command.isascii() and command.isprintable()
+        shown = 'curl() { for each in "$@"; do printf "%s\\0" "$each"; done; cat; }; '
+        done = subprocess.run(
+            ["sh", "-c", shown + command], stdin=subprocess.DEVNULL, capture_output=True, cwd=tmp_path, check=True
+        )
+        *words, piped = done.stdout.split(b"\0", maxsplit=done.stdout.count(b"\0") - request.body.count(b"\0"))
+        assert words[-1].startswith(b"http://localhost:1/hooks")
+        given = words[words.index(b"--data-raw") + 1] if b"--data-raw" in words else piped
+        assert given == request.body
+        if "x-evil" in request.headers:
+            assert b"x-evil: " + evil.encode("latin-1") in words
+        assert list(tmp_path.iterdir()) == []
