@@ -4,7 +4,7 @@ The relay, the client and the app share one core; the callers, each of which wai
 CPU time is that of the processes, so that a busy machine changes it little; 1 s / the sum of the three is how many
 calls a core of their own would carry.
 
-    python benchmarks/client.py                     # modes ack and reply, at 4 and 16 callers, and from a mailbox
+    python benchmarks/client.py                     # modes ack and reply, 1 to 16 callers, and from a mailbox
     python benchmarks/client.py --against CHECKOUT  # the same code of another checkout beside this, in turns
 
 The app is `serve_app`: one process with bare sockets that answers `OK` to whatever it is sent.
@@ -88,18 +88,13 @@ class Stack:
     def _cpu_seconds(self) -> list[float]:
         return [cpu_seconds(pid) for pid in (self.relay.pid, self.client_pid, self.app_pid)]
 
-    def clear(self) -> None:
-        """Forget what was measured."""
-        for measured in (self.calls_a_second, self.microseconds, self.latencies):
-            measured.clear()
-
-    def rows(self, name: str) -> list[Row]:
+    def rows(self, name: str, callers: int) -> list[Row]:
         relay, client, app = (statistics.median(column) for column in zip(*self.microseconds, strict=True))
         total = statistics.median(sum(each) for each in self.microseconds)
         latencies = statistics.quantiles(self.latencies, n=100, method="inclusive")
         return [
             Row(f"{name}: calls through relay, client and app", statistics.median(self.calls_a_second), "calls/s"),
-            Row("    p50", latencies[49] * 1e3, "ms"),
+            Row("    p50", latencies[49] * 1e3, "ms", 2.0 if callers <= 4 else None),
             Row("    p99", latencies[98] * 1e3, "ms"),
             Row("    CPU per call: relay", relay, "us"),
             Row("    CPU per call: client", client, "us"),
@@ -166,10 +161,10 @@ def run() -> list[Row]:
         rows.append(Row("relay alone, to a client that only counts", 20_000 / result.seconds, "calls/s"))
     for name, callers, options in SIDES:
         (seen,) = measured_in_turns([ROOT], callers, options)
-        rows += seen.rows(name)
+        rows += seen.rows(name, callers)
     with tempfile.TemporaryDirectory() as folder:
         (seen,) = measured_in_turns([ROOT], 16, (), STORE_URL=f"sqlite:///{folder}/relay.db")
-    rows += seen.rows("ack from a mailbox, 16 callers")[:-1]
+    rows += seen.rows("ack from a mailbox, 16 callers", 16)[:-1]
     return rows
 
 
@@ -177,6 +172,7 @@ SIDES = [
     ("ack, 16 callers", 16, ()),
     ("reply, 16 callers", 16, ("--reply",)),
     ("reply, 4 callers", 4, ("--reply",)),
+    ("reply, 1 caller", 1, ("--reply",)),
 ]
 
 
@@ -184,8 +180,8 @@ def compare(other: Path) -> Iterator[Row]:
     """Measure the code of another checkout and this one, in turns."""
     for name, callers, options in SIDES:
         theirs, ours = measured_in_turns([other, ROOT], callers, options)
-        yield from theirs.rows(f"there: {name}")
-        yield from ours.rows(f"here: {name}")
+        yield from theirs.rows(f"there: {name}", callers)
+        yield from ours.rows(f"here: {name}", callers)
         pairs = zip(ours.microseconds, theirs.microseconds, strict=True)
         ratio = statistics.median(sum(here) / sum(there) for here, there in pairs)
         yield Row("    CPU per call of the three, here / there", ratio, "x")

@@ -1,6 +1,5 @@
 """The interface of a client, and the delivery of a call to it: a client accepts calls, and may acknowledge them."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 
 from socket2me.inspector.filters import Filter
 
+from ..concurrency.latch import Latch
 from ..errors import BadReply, ClientLeft, RelayError
 from ..http.answers import Answer
 from .call import Call
@@ -124,7 +124,7 @@ class PendingAck:
     def __init__(self, mode: str) -> None:
         self._mode = mode
         self._outcome: Answer | RelayError = ClientLeft()
-        self._is_here = threading.Event()
+        self._is_here = Latch()
 
     def __call__(self, args: list[Any] | None) -> None:
         self.resolve(outcome_of(self._mode, args))
@@ -137,10 +137,10 @@ class PendingAck:
     @property
     def is_resolved(self) -> bool:
         """Whether there is something to know."""
-        return self._is_here.is_set()
+        return self._is_here.is_set
 
     def wait(self, seconds: float) -> bool:
-        """Return whether there is something to know within that time."""
+        """Return whether there is something to know within that time. One thread may wait, once."""
         return self._is_here.wait(seconds)
 
     def answer(self) -> Answer:

@@ -3,10 +3,10 @@
 Knows calls and bounds, not clients. Its user holds one lock around each step.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable
 
+from ..concurrency.latch import Latch
 from ..errors import TooManyHeld, TooManyHeldOfToken
 from ..limits import Pool, address_key
 from .call import Call
@@ -23,7 +23,7 @@ class PendingDelivery:
     """
 
     __slots__ = (
-        *("_event", "address", "call", "delivery", "error"),
+        *("_wait_ended", "address", "call", "delivery", "error"),
         *("is_released", "new_pending_ack", "on_released", "size"),
     )
 
@@ -35,20 +35,18 @@ class PendingDelivery:
         self.is_released = False
         self.on_released: Callable[[], None] | None = None
         self.address, self.size = "", 0  # whose share of all held calls it takes, and how many bytes of it
-        self._event: threading.Event | None = None  # made by `wait`: most calls never wait
+        self._wait_ended = Latch()
 
     def release(self, delivery: Delivery | None = None, error: Exception | None = None) -> None:
         """End the wait."""
         self.delivery, self.error, self.is_released = delivery, error, True
-        if self._event is not None:
-            self._event.set()
+        self._wait_ended.set()
         if self.on_released is not None:
             self.on_released()
 
     def wait(self, seconds: float) -> bool:
-        """Return whether it was released within that time. One thread may wait."""
-        self._event = threading.Event()
-        return self.is_released or self._event.wait(seconds)
+        """Return whether it was released within that time. One thread may wait, once."""
+        return self._wait_ended.wait(seconds)
 
     def result(self) -> Delivery | None:
         """Return the delivery, if there is one. Raises the error."""
