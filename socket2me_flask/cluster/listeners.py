@@ -22,12 +22,13 @@ from .requests import PendingRequest, Requests
 class FirstOutcome(PendingAck):
     """The first answer of several processes; if all fail, the last error."""
 
-    __slots__ = ("_failed", "_is_closed", "_lock", "_parts")
+    __slots__ = ("_failed", "_forget", "_is_closed", "_lock", "_parts")
 
     def __init__(self) -> None:
         super().__init__("ack")
         self._parts = self._failed = 0
         self._is_closed = False
+        self._forget: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def part(self, mode: str) -> PendingAck:
@@ -36,10 +37,17 @@ class FirstOutcome(PendingAck):
             self._parts += 1
         return _Part(self, mode)
 
-    def close(self) -> None:
-        """All processes have said whether they will answer."""
+    def close(self, forget: Callable[[], None]) -> None:
+        """All processes have said whether they will answer. `forget` is called once one has."""
+        self._forget = forget
         self._is_closed = True
         self._fail(ClientLeft(), 0)
+        if self.is_resolved:
+            forget()
+
+    def resolve(self, outcome: Answer | RelayError) -> None:
+        super().resolve(outcome)
+        self._forget()
 
     def on_outcome(self, outcome: Answer | RelayError) -> None:
         """Take the answer of one process, or its error."""
@@ -106,7 +114,6 @@ class ListenersElsewhere:
         if not deliveries:
             self._raise_one(errors)
             return None
-        first.close()
         awaited = [delivery for delivery in deliveries if delivery.pending_ack is not None]
         if not awaited:
             return Delivery("notify")
@@ -116,6 +123,7 @@ class ListenersElsewhere:
             for delivery in awaited:
                 delivery.forget()
 
+        first.close(forget)
         return Delivery(mode, first, forget)
 
     def _deliver_to_one(self, call: Call, processes: Sequence[str], presence: Presence) -> Delivery | None:

@@ -143,6 +143,8 @@ class Mailboxes:
         for token, outlets in list(self._outlets.items()):
             if isinstance(outlets, PositionOutlets):
                 self.store.touch(token, outlets.positions())
+            elif isinstance(outlets, ShareOutlets):
+                outlets.notify()  # of what a process has claimed that was killed, nobody is notified
         forgotten = self.store.drop_absent(time.time() - listener_ttl_seconds)
         if forgotten:
             self.listeners_forgotten += forgotten

@@ -178,6 +178,7 @@ class Share(Source):
         self._outlets = outlets
         self.claimed: set[str] = set()
         self.passed: set[str] = set()  # those that its filter leaves out
+        self._is_closed = False
 
     def waiting(self, limit: int, known: Collection[str]) -> list[StoredEvent]:
         while True:
@@ -204,6 +205,10 @@ class Share(Source):
             if free is None:
                 return None, False
             event_id = free.call.id
+            if self._is_closed:  # its client has left meanwhile
+                self._store.release(self._token, event_id)
+                outlets.notify_next()
+                return None, False
             if self._client.filter is None or self._wants(free):
                 self.claimed.add(event_id)
                 outlets.notify_next()
@@ -236,6 +241,7 @@ class Share(Source):
         self.claimed.discard(event_id)
 
     def close(self) -> None:
+        self._is_closed = True
         for event_id in self.claimed:
             self._store.release(self._token, event_id)
         self.claimed.clear()

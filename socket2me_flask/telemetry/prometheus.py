@@ -76,6 +76,7 @@ class _Collector:
             redelivered, dead_lettered = relay.mailboxes.redelivered, sum(relay.mailboxes.dead_lettered.values())
             limits.update(relay.mailboxes.dead_lettered)
             limits["SOCKET2ME_MAILBOX_MAX_AGE_SECONDS"] += relay.mailboxes.aged_out
+            limits["SOCKET2ME_LISTENER_TTL_SECONDS"] += relay.mailboxes.listeners_forgotten
         yield _counter("redelivered", "Events of mailboxes that were sent again.", {(): redelivered})
         yield _counter("dead_lettered", "Events of mailboxes that became dead letters.", {(): dead_lettered})
         yield _counter("tokens_issued", "Tokens that were issued.", {(): relay.tokens_issued})
@@ -171,6 +172,7 @@ def _limits(kind: type[RelayError]) -> Iterator[str]:
 _LIMITS = sorted(
     {
         *_limits(RelayError),
+        "SOCKET2ME_LISTENER_TTL_SECONDS",
         "SOCKET2ME_MAILBOX_MAX_AGE_SECONDS",
         "SOCKET2ME_MAX_ATTEMPTS",
         "MAX_EVENT_ANSWERS",

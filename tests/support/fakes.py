@@ -2,10 +2,12 @@
 
 import threading
 
+from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.errors import ClientGone
 from socket2me_flask.limits import NoRate
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.hold_queue import HoldQueue
+from socket2me_flask.relay.mailbox import Mailboxes
 from socket2me_flask.relay.presence import Presence
 from socket2me_flask.relay.relay import Relay
 from socket2me_flask.relay.single_process import SingleProcess
@@ -70,6 +72,18 @@ def relay_on(store, *, mailboxes=None, **options):
     counts = TokenCounts()
     presence = Presence(store, held, mailboxes, counts)
     return Relay(store, presence, mailboxes=mailboxes, counts=counts, **defaults | options)
+
+
+def mailboxes_on(store, *, redeliver_seconds=60, max_attempts=5):
+    """Return mailboxes whose timers nobody runs."""
+    return Mailboxes(
+        store.mailboxes,
+        redeliver_seconds=redeliver_seconds,
+        max_attempts=max_attempts,
+        spawn=lambda run: threading.Thread(target=run).start(),
+        new_timer=TimeoutQueue,
+        send_outcome=SingleProcess().send_outcome,
+    )
 
 
 def call_for(token, path="", body=b"", headers=None, address=""):

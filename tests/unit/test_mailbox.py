@@ -1,15 +1,10 @@
 """What is delivered from a mailbox, with clients that are plain objects."""
 
-import threading
-
 import pytest
 
-from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
-from socket2me_flask.relay.mailbox import Mailboxes
 from socket2me_flask.relay.outlet import MAX_DEAD
-from socket2me_flask.relay.single_process import SingleProcess
 from socket2me_flask.storage import SQLiteStore
-from tests.support.fakes import AckClient, call_for, relay_on
+from tests.support.fakes import AckClient, call_for, mailboxes_on, relay_on
 from tests.support.servers import wait_until
 
 
@@ -27,14 +22,7 @@ def relay(store):
 
 
 def relay_with_mailboxes(store, **settings):
-    mailboxes = Mailboxes(
-        store.mailboxes,
-        **settings,
-        spawn=lambda run: threading.Thread(target=run).start(),
-        new_timer=TimeoutQueue,
-        send_outcome=SingleProcess().send_outcome,
-    )
-    return relay_on(store, mailboxes=mailboxes)
+    return relay_on(store, mailboxes=mailboxes_on(store, **settings))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from socket2me_flask.errors import TooManyListeners, UnknownEvent
 from socket2me_flask.relay.call import this_process
 from socket2me_flask.relay.tokens import new_token
 from socket2me_flask.storage import MAX_LISTENERS_PER_TOKEN
-from tests.support.fakes import call_of
+from tests.support.fakes import AckClient, call_of, mailboxes_on, relay_on
 
 
 @pytest.fixture(params=["file", "redis"])
@@ -129,6 +129,25 @@ def test_listeners_that_were_away_for_long_are_forgotten(box):
     assert box.events.drop_absent(between) == 1
     assert box.events.drop_absent(between) == 0
     assert (list(box.positions()), box.kept()) == (["bob"], [])
+
+
+def test_a_sweep_forgets_listeners_that_stay_away(reopen, caplog):
+    """After SOCKET2ME_LISTENER_TTL_SECONDS, and not before; the log and a counter say how many."""
+    store = reopen()
+    relay = relay_on(store, mailboxes=mailboxes_on(store), listener_ttl_seconds=60)
+    token = store.add(new_token(), 60, mode="ack", mailbox=True, listeners="all").token
+    away, here = (AckClient() for _ in range(2))
+    for client in (away, here):
+        client.listeners = "all"
+        relay.presence.attach(token, client)
+    relay.presence.detach(token, away)
+    relay.expire()
+    assert len(store.mailboxes.positions(token)) == 2
+    relay = relay_on(store, mailboxes=relay.mailboxes, listener_ttl_seconds=-60)
+    relay.expire()
+    assert store.mailboxes.positions(token) == []
+    assert relay.mailboxes.listeners_forgotten == 2
+    assert "SOCKET2ME_LISTENER_TTL_SECONDS reached: 2 listeners were forgotten" in caplog.text
 
 
 def test_how_many_positions_a_token_has_is_bounded(box):
