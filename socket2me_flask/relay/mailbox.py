@@ -129,11 +129,6 @@ class Mailboxes:
             self._outlets[token] = outlets
         outlets.open(client, self.recorder if is_inspected else None, position)
 
-    def outlet_of(self, token: str, client: Client) -> Outlet | None:
-        """Return from where a client has the events of a mailbox."""
-        outlet = self._outlets.get(token)
-        return outlet.get(client) if isinstance(outlet, Outlets) else outlet
-
     def sweep(self, max_age_seconds: float, listener_ttl_seconds: float) -> None:
         """Drop events that are older, and forget listeners that were away for longer. Raises `StoreUnavailable`."""
         dropped = self.store.drop_older(time.time() - max_age_seconds)

@@ -111,11 +111,6 @@ class Cursor(Source):
     def is_alone(self) -> bool:
         return len(self._outlets) == 1
 
-    @property
-    def waiting_count(self) -> int:
-        """How many events that were read are not done."""
-        return len(self._numbers)
-
     def _read(self, limit: int, known: Collection[str]) -> list[StoredEvent]:
         limit += len(self._done)
         read = self._store.waiting(self._token, limit, {*known, *self._done}, after=self.position)

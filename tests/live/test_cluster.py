@@ -246,8 +246,8 @@ def test_limits_are_counted_together():
 def test_an_event_goes_to_the_process_that_has_the_client_and_to_no_other(pair):
     """Each process has a channel of its own; a third one receives nothing."""
     with Server(STORE_URL=pair.redis.url) as third:
-        heard = pair.redis.client.pubsub()
-        heard.psubscribe("s2m:process:*")
+        channel = pair.redis.client.pubsub()
+        channel.psubscribe("s2m:process:*")
         token = pair.new()
         with PythonListener(pair, token) as client:
             client.expect("connect")
@@ -255,10 +255,10 @@ def test_an_event_goes_to_the_process_that_has_the_client_and_to_no_other(pair):
                 assert pair.go(token).text == "OK"
                 client.expect("request")
         names = {}
-        while message := heard.get_message(timeout=0.2):
+        while message := channel.get_message(timeout=0.2):
             if message["type"] == "pmessage" and b"beat" not in message["data"]:
                 names[message["channel"].decode()] = names.get(message["channel"].decode(), 0) + 1
-        heard.close()
+        channel.close()
         assert third.process.poll() is None
     assert len(names) == 2, names  # the calls, and what was said of them
     assert max(names.values()) <= 25

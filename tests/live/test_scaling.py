@@ -223,7 +223,7 @@ def coming_back(nginx, token):
 
 
 class Callers:
-    """Callers who call `token` until they are told to stop: when each began, and what it heard."""
+    """Callers who call `token` until this is left: when each call began, and its answer."""
 
     def __init__(self, nginx, token):
         self._nginx, self._token = nginx, token

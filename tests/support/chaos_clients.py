@@ -103,7 +103,7 @@ class Clients:
 
 
 class Caller(threading.Thread):
-    """Calls one token again and again, until it is told to end. Each call has the next number."""
+    """Calls one token again and again, until it is ended. Each call has the next number."""
 
     def __init__(self, url: str, made: dict[str, Any], is_over: threading.Event, pause_seconds: float) -> None:
         super().__init__(daemon=True)
@@ -126,7 +126,7 @@ class Caller(threading.Thread):
                 answer = requests.post(self._url, json={"n": number}, timeout=CALL_TIMEOUT_SECONDS)
                 status = answer.status_code
             except requests.RequestException:
-                status = 0  # nobody knows whether it was accepted, and nobody was told
+                status = 0  # whether it was accepted is not known
             self.answers[status] += 1
             self.longest_seconds = max(self.longest_seconds, time.monotonic() - began_at)
             if 200 <= status < 300:

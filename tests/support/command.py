@@ -58,19 +58,19 @@ class Command:
         passed = []
         while True:
             try:
-                told = json.loads(self._lines.get(timeout=DEADLINE_SECONDS))
+                line = json.loads(self._lines.get(timeout=DEADLINE_SECONDS))
             except queue.Empty:
                 raise AssertionError(f"no {event!r} after {passed}, {self.process.poll()=}") from None
-            SCHEMA.validate(told)
-            if told["event"] == "url":
-                self.url = told["url"]
-            if told["event"] == "inspector":
-                self.inspector = told["url"]
-            if told["event"] == "terms":
-                self.terms = told
-            if told["event"] == event:
-                return told
-            passed.append(told)
+            SCHEMA.validate(line)
+            if line["event"] == "url":
+                self.url = line["url"]
+            if line["event"] == "inspector":
+                self.inspector = line["url"]
+            if line["event"] == "terms":
+                self.terms = line
+            if line["event"] == event:
+                return line
+            passed.append(line)
 
     def end(self, sig: int = signal.SIGINT) -> tuple[int, str]:
         """End it; return its status and what it wrote to stderr."""

@@ -10,7 +10,7 @@ from tests.support.servers import WebSocket
 
 
 class Acknowledging(WebSocket):
-    """A client that acknowledges when it is told to, over a bare WebSocket."""
+    """A client that acknowledges when a test says so, over a bare WebSocket."""
 
     def __init__(self, server, token, **auth):
         super().__init__(server)

@@ -95,19 +95,19 @@ def forward(relay, call):
 
 
 class Caller(threading.Thread):
-    """A caller in a thread of its own, with what it heard."""
+    """A caller in a thread of its own, with what it received: `OK`, or the error that was raised."""
 
     def __init__(self, relay, call):
         super().__init__(daemon=True)
-        self.relay, self.call, self.heard = relay, call, None
+        self.relay, self.call, self.outcome = relay, call, None
         self.start()
 
     def run(self):
         try:
             forward(self.relay, self.call)
-            self.heard = "OK"
+            self.outcome = "OK"
         except Exception as error:
-            self.heard = error
+            self.outcome = error
 
 
 class AckClient(FakeClient):

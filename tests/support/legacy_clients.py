@@ -41,7 +41,7 @@ def crowd(server, clients, reply=None, **options):
     def read():
         for line in node.stdout:
             said = json.loads(line)
-            by_token[said["token"]].hear(said["event"], *with_bytes(said["data"]))
+            by_token[said["token"]].record(said["event"], *with_bytes(said["data"]))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

@@ -1,4 +1,4 @@
-"""A local app that keeps each request as the bytes that it was, and answers what it is told to."""
+"""A local app that keeps each request as the bytes that it was, and answers as a test says."""
 
 import queue
 import socket

@@ -24,7 +24,7 @@ def redis_server_path() -> str | None:
 
 
 class Redis:
-    """A `redis-server` in a process and a folder of its own. What it was told survives `kill` and `start`."""
+    """A `redis-server` in a process and a folder of its own. Its data survives `kill` and `start`."""
 
     def __init__(self) -> None:
         path = redis_server_path()

@@ -281,27 +281,27 @@ class Listener:
     def __init__(self) -> None:
         self._events: queue.Queue[tuple[str, list[Any]]] = queue.Queue()
 
-    def hear(self, event: str, *data: Any) -> None:
+    def record(self, event: str, *data: Any) -> None:
         self._events.put((event, list(data)))
 
     def expect(self, event: str, after: Collection[str] = ()) -> Any:
         """Return the first argument of the next event, which must be `event`; those in `after` may come first."""
-        heard = None
-        while heard is None or heard in after:
+        received = None
+        while received is None or received in after:
             try:
-                heard, data = self._events.get(timeout=DEADLINE_SECONDS)
+                received, data = self._events.get(timeout=DEADLINE_SECONDS)
             except queue.Empty:
-                raise AssertionError(f"heard nothing, not even {event!r}") from None
-        assert heard == event, f"heard {heard!r} {data!r}, not {event!r}"
+                raise AssertionError(f"received nothing, not even {event!r}") from None
+        assert received == event, f"received {received!r} {data!r}, not {event!r}"
         return data[0] if data else None
 
     def expect_silence(self, seconds: float = 0.3) -> None:
-        """Fail if anything is heard. The one place that waits for nothing to happen."""
+        """Fail if anything is received. The one place that waits for nothing to happen."""
         try:
-            heard = self._events.get(timeout=seconds) if seconds else self._events.get_nowait()
+            received = self._events.get(timeout=seconds) if seconds else self._events.get_nowait()
         except queue.Empty:
             return
-        raise AssertionError(f"heard {heard!r}")
+        raise AssertionError(f"received {received!r}")
 
     def close(self) -> None:
         raise NotImplementedError
@@ -316,8 +316,8 @@ class Listener:
 class PythonListener(Listener):
     """python-socketio's client, which handles one message after the other.
 
-    By itself it starts a thread for each: once in 400 times, on a busy machine, `disconnect` was heard before the
-    `replaced` that had come first.
+    By itself it starts a thread for each: once in 400 times, on a busy machine, `disconnect` was received before
+    the `replaced` that had come first.
     """
 
     def __init__(
@@ -369,16 +369,16 @@ class PythonListener(Listener):
         return self._websockets[-1]
 
     def _listen(self, namespace: str) -> None:
-        def hearer(event: str) -> Callable[..., None]:
-            return lambda *data: self.hear(event, *data)
+        def recorder(event: str) -> Callable[..., None]:
+            return lambda *data: self.record(event, *data)
 
         def on_request(*data: Any) -> Any:
-            self.hear("request", *data)
+            self.record("request", *data)
             return next(self._replies, None)
 
         self.client.on("request", on_request, namespace=namespace)
         for event in ("connect", "connect_error", "disconnect", "replaced"):
-            self.client.on(event, hearer(event), namespace=namespace)
+            self.client.on(event, recorder(event), namespace=namespace)
 
     def close(self) -> None:
         self.client.disconnect()
@@ -415,7 +415,7 @@ class NodeListener(Listener):
         for line in self._process.stdout:
             said = json.loads(line)
             if said["token"] is not None:
-                self.hear(said["event"], *with_bytes(said["data"]))
+                self.record(said["event"], *with_bytes(said["data"]))
 
     def kill(self) -> None:
         """End the client's process without a word."""

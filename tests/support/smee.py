@@ -110,7 +110,7 @@ class StockClient(Listener):
             self.output.append(line)
             if line.startswith('{"token":"smee"'):
                 said = json.loads(line)
-                self.hear(said["event"], *with_bytes(said["data"]))
+                self.record(said["event"], *with_bytes(said["data"]))
 
     def kill(self) -> None:
         self.process.kill()

@@ -48,7 +48,7 @@ class Terminal:
         )
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size of the terminal, which its processes are told of."""
+        """Change the size of the terminal, of which its processes get a signal."""
         self._screen.resize(rows, columns)
         fcntl.ioctl(self._control, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 

@@ -193,17 +193,17 @@ def test_whoever_waits_longest_is_told(stores, redis):
 def test_a_message_arrives_whole_and_in_order_however_large(stores):
     """One that is large goes another way, and the one after it does not overtake it."""
     here, there, _ = stores
-    heard = []
-    there.bus.subscribe(listener(on_messages=heard.extend))
+    received = []
+    there.bus.subscribe(listener(on_messages=received.extend))
     for number in range(5):
         here.bus.post("b", "gone", number)
         here.bus.post("b", "answer", number, b"x" * 100_000)
     here.bus.post("b", "notified", list(range(300)))
-    wait_until(lambda: len(heard) == 11, "all are heard")
-    assert [message[:2] for message in heard[:-1]] == [
+    wait_until(lambda: len(received) == 11, "all are received")
+    assert [message[:2] for message in received[:-1]] == [
         [kind, number] for number in range(5) for kind in ("gone", "answer")
     ]
-    assert heard[1][2] == b"x" * 100_000
+    assert received[1][2] == b"x" * 100_000
 
 
 def test_whoever_writes_to_nobody_hears_of_it(stores):
@@ -361,7 +361,7 @@ def test_held_calls_look_again_when_something_may_have_been_missed(open_store, r
     newest = max(int(each["id"]) for each in redis.client.client_list(_type="pubsub"))  # that of the second process
     redis.client.client_kill_filter(_id=newest)
     caller.join(5)
-    assert caller.heard == "OK"
+    assert caller.outcome == "OK"
 
 
 def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):

@@ -100,7 +100,7 @@ def test_held_calls_go_to_the_next_client_in_order(make_relay, token):
     relay.presence.attach(token, client)
     for caller in callers:
         caller.join()
-        assert caller.heard == "OK"
+        assert caller.outcome == "OK"
     assert client.calls == ["/0", "/1", "/2", "/3", "/4"]
     assert (relay.presence.held.tokens(), relay.presence.held.requests.used, relay.presence.held.bytes.used) == (
         [],
@@ -133,7 +133,7 @@ def test_the_number_of_held_calls_has_a_bound(make_relay, token):
     assert caught.value.is_temporary
     relay.presence.attach(token, FakeClient())
     first.join()
-    assert first.heard == "OK"
+    assert first.outcome == "OK"
 
 
 def test_one_token_cannot_take_all_places(make_relay, token, store):
@@ -237,7 +237,7 @@ def test_a_client_that_has_left_gets_nothing_and_costs_nothing(make_relay, token
     wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     relay.presence.attach(token, fresh)
     caller.join()
-    assert (caller.heard, fresh.calls) == ("OK", ["/a"])
+    assert (caller.outcome, fresh.calls) == ("OK", ["/a"])
 
 
 def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_next(make_relay, token):
@@ -249,7 +249,7 @@ def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_nex
     relay.presence.attach(token, gone)
     relay.presence.attach(token, fresh)
     caller.join()
-    assert (caller.heard, fresh.calls) == ("OK", ["/a"])
+    assert (caller.outcome, fresh.calls) == ("OK", ["/a"])
 
 
 def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, token):
@@ -269,8 +269,8 @@ def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, to
     relay.presence.attach(token, client)
     bad.join()
     good.join()
-    assert isinstance(bad.heard, TypeError)
-    assert (good.heard, client.calls) == ("OK", ["/good"])
+    assert isinstance(bad.outcome, TypeError)
+    assert (good.outcome, client.calls) == ("OK", ["/good"])
     forward(relay, call_for(token, "/next"))
     assert client.calls == ["/good", "/next"]
 
@@ -282,7 +282,7 @@ def test_a_token_that_expires_during_the_hold_is_unknown(make_relay, token, cloc
     wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     clock.now += 61
     caller.join()
-    assert isinstance(caller.heard, UnknownToken)
+    assert isinstance(caller.outcome, UnknownToken)
 
 
 def test_a_relay_that_stops_holds_nothing(make_relay, token):
@@ -293,8 +293,8 @@ def test_a_relay_that_stops_holds_nothing(make_relay, token):
     relay.drain()
     for caller in callers:
         caller.join()
-        assert isinstance(caller.heard, ShuttingDown)
-        assert caller.heard.is_temporary
+        assert isinstance(caller.outcome, ShuttingDown)
+        assert caller.outcome.is_temporary
 
 
 def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_relay, token):
@@ -383,7 +383,7 @@ def test_held_calls_of_a_deleted_token_hear_404(make_relay, token):
     wait_until(lambda: relay.presence.held.requests.used == 1, "the call is held")
     relay.delete(token)
     caller.join()
-    assert isinstance(caller.heard, UnknownToken)
+    assert isinstance(caller.outcome, UnknownToken)
 
 
 def test_what_was_forwarded_and_refused_is_counted_for_tokens_with_a_secret(make_relay, store):

@@ -81,7 +81,7 @@ def test_a_post_that_is_too_large_is_refused(relay):
     assert requests.post(url, data=b"0" * 262_145, timeout=5).status_code == 413
 
 
-def test_many_packets_in_a_post_are_all_heard(relay):
+def test_many_packets_in_a_post_are_all_handled(relay):
     """Not answered OK and dropped."""
     token = relay.new()
     url = _poll(relay)

@@ -28,7 +28,7 @@ def nexus(server, token, transports):
     def read():
         for line in client.stdout:
             said = json.loads(line)
-            listener.hear(said["event"], *said["data"])
+            listener.record(said["event"], *said["data"])
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

@@ -180,15 +180,15 @@ def test_an_app_of_2016(impatient, version):
     command = ["node", "--no-deprecation", "app.cjs", version, impatient.url]
     with subprocess.Popen(command, cwd=ROOT / "tests" / "js", stdout=subprocess.PIPE, text=True) as app:
         try:
-            heard, url = json.loads(app.stdout.readline())
-            assert heard == "connected"
+            event, url = json.loads(app.stdout.readline())
+            assert event == "connected"
             impatient.giveaways.add(url.rpartition("/")[2])
             assert json.loads(app.stdout.readline()) == ["refreshed", 200]
             assert (
                 requests.post(f"{url}?a=b", json={"data": {"personEmail": "x@example.org"}}, timeout=5).text == "OK"
             )
-            heard, request = json.loads(app.stdout.readline())
-            assert heard == "request"
+            event, request = json.loads(app.stdout.readline())
+            assert event == "request"
             assert request["params"]["data"] == request["body"]["data"] == {"personEmail": "x@example.org"}
             assert (request["query"], request["url"]) == ({"a": "b"}, "")
         finally:

@@ -109,8 +109,8 @@ def test_header_values(pair, values):
     if got is not None and values:
         # gunicorn's parser strips tabs and spaces, Werkzeug's all that Python takes for white space.
         parts = [value.strip() for value in values]
-        heard = got["headers"]["x-any"].split(",")
-        assert ",".join(part.strip() for part in heard) == ",".join(
+        received = got["headers"]["x-any"].split(",")
+        assert ",".join(part.strip() for part in received) == ",".join(
             piece.strip() for piece in ",".join(parts).split(",")
         )
 

@@ -151,7 +151,7 @@ def test_an_acknowledgement_of_id_0_harms_nobody(peer):
         assert peer.server.go(token, data=b"{}").status_code == 200
 
 
-def test_seventeen_packets_in_a_post_are_all_heard(server):
+def test_seventeen_packets_in_a_post_are_all_handled(server):
     """Not answered OK and dropped."""
     url = f"{server.url}/socket.io/?EIO=4&transport=polling"
     token = server.new()
