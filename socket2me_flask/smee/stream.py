@@ -117,7 +117,7 @@ class Stream(ConnectionOwner):
             except MessageTooLarge:
                 raise EventTooLarge from None
             except OutboxFull:
-                if attempt is not None and self._outbox.unsent_bytes:
+                if attempt is not None:
                     self._wants_room = True
                     raise NoRoom from None  # until it has read what it has
                 error = ClientTooSlow()
@@ -146,7 +146,7 @@ class Stream(ConnectionOwner):
         pass
 
     def disconnect(self, final_event: str | None = None) -> None:
-        self._streams.note_end(final_event or "token_ended")
+        self._streams.note_end(self, final_event or "token_ended")
         self.close()
 
     def drop_connection(self) -> None:
@@ -175,6 +175,7 @@ class Stream(ConnectionOwner):
                     packets = self._outbox.take_for_poll()
                 if packets:
                     yield b"".join([packet.data for packet in packets])
+                self._offer_room()
         finally:
             self.abort()
 
@@ -204,13 +205,11 @@ class Stream(ConnectionOwner):
         with self._lock:
             self._outbox.on_drained()
             self.on_progress()
-            wants_room, self._wants_room = self._wants_room, False
-        if wants_room:
-            self._streams.on_room(self)
+        self._offer_room()
 
     def on_closed(self, reason: str) -> None:
         if self._is_open:
-            self._streams.note_end("connection_lost")
+            self._streams.note_end(self, "connection_lost")
         self.abort()
 
     def close(self) -> None:
@@ -242,6 +241,12 @@ class Stream(ConnectionOwner):
             self._streams.left(self, self._address)
             for on_ack in self._receipts.take_all() if self._receipts is not None else ():
                 on_ack(None)
+
+    def _offer_room(self) -> None:
+        """Have events of a mailbox sent that waited until the client has read others."""
+        if self._wants_room:
+            self._wants_room = False
+            self._streams.on_room(self)
 
     def _on_time(self) -> None:
         """Do what is due about as often as a ping."""

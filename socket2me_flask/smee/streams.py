@@ -1,6 +1,7 @@
 """All streams of this process: how one begins, what they have in common, and their end."""
 
 import contextlib
+import logging
 import math
 import socket
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .. import logs
 from ..engineio import Engine
 from ..engineio.protocol import Packet
 from ..errors import RelayError, StoreUnavailable
@@ -15,11 +17,14 @@ from ..limits import address_key
 from ..relay.call import Call
 from ..relay.mailbox import Mailboxes
 from ..relay.presence import Presence
+from ..relay.tokens import tag_of
 from ..storage import MailboxStore, TokenRecord, TokenStore
 from .frames import gosmee_message, smee_message
 from .resume import find_position
 from .stream import Stream
-from .stream_connection import Chunks, Plain, StreamConnection
+from .stream_connection import Chunks, Plain, StreamCodec, StreamConnection
+
+log = logging.getLogger(__name__)
 
 # The most seconds between two pings. Proxies close connections that stay silent, some after 30 s.
 PING_SECONDS = 20
@@ -83,7 +88,7 @@ class Streams:
         address = sys.intern(address_key(environ.get("REMOTE_ADDR", "")))
         engine.admission.admit(address)
         is_chunked = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
-        codec = _CHUNKS if is_chunked else _PLAIN
+        codec: StreamCodec = _CHUNKS if is_chunked else _PLAIN
         token = record.token
         stream = Stream(self, token, address, codec, is_exact=is_exact)
         stream.secret_hash = record.secret_hash
@@ -98,27 +103,38 @@ class Streams:
                 self._extend(stream)
             if record.mailbox and self._mailboxes is not None:
                 self._resume(stream, self._mailboxes.store, last_event_id)
-            if "socket2me.connection" not in environ:
+            body: Exception | Iterator[bytes]
+            if "socket2me.connection" in environ:
+                body = self._connect(stream, environ, codec, _head(head, is_chunked=is_chunked))
+                try:
+                    self._presence.attach(token, stream)
+                except RelayError as error:  # its client has the head of the response already
+                    engine.note(error)
+                    stream.close()
+            else:
+                body = stream.pieces()
                 self._presence.attach(token, stream)
-                return stream.pieces()
-            sock = engine.loop.detach_socket(environ)
-            connection = StreamConnection(sock, engine.loop, engine.loop.lock(), stream, codec)
-            with contextlib.suppress(OSError):  # a Unix socket has no such option
-                connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._gone_after_ms)
-            stream.connect(connection, _head(head, is_chunked=is_chunked))
-            self.pings.add(stream)
-            end = engine.loop.watch(connection)
-            try:
-                self._presence.attach(token, stream)
-            except RelayError as error:
-                engine.note(error)
-                stream.close()
         except BaseException:
             stream.abort()
             raise
         finally:
             self._resuming.discard((token, stream.listener))
-        return end
+        fields = {"token_hash": tag_of(token), "stream": "gosmee" if is_exact else "smee", "address": address}
+        logs.event(log, "a client connected", most_same=logs.MAX_CLIENT_RECORDS, **fields)
+        return body
+
+    def _connect(self, stream: Stream, environ: dict[str, Any], codec: StreamCodec, head: bytes) -> Exception:
+        """Have a stream send over the socket of its request. Raises `BadRequest`.
+
+        Return what the request raises to end without an answer.
+        """
+        loop = self.engine.loop
+        connection = StreamConnection(loop.detach_socket(environ), loop, loop.lock(), stream, codec)
+        with contextlib.suppress(OSError):  # a Unix socket has no such option
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._gone_after_ms)
+        stream.connect(connection, head)
+        self.pings.add(stream)
+        return loop.watch(connection)
 
     def _resume(self, stream: Stream, store: MailboxStore, last_event_id: str | None) -> None:
         """Find out where a stream goes on in the mailbox of its channel. Raises `StoreUnavailable`."""
@@ -164,18 +180,20 @@ class Streams:
         return packet
 
     def on_room(self, stream: Stream) -> None:
-        """Have events of a mailbox sent that waited until the client has read others."""
+        """Look for events in the mailbox of a stream's channel: its client has read what it was sent."""
         if self._mailboxes is not None:
             self._mailboxes.notify(stream.token)
 
-    def note_end(self, end: str) -> None:
-        """Count the end of a stream."""
+    def note_end(self, stream: Stream, end: str) -> None:
+        """Count and log the end of a stream."""
         self.ended[end] += 1
+        fields = {"token_hash": tag_of(stream.token), "reason": end}
+        logs.event(log, "a client disconnected", most_same=logs.MAX_CLIENT_RECORDS, **fields)
 
     def end_slow(self, stream: Stream, error: RelayError) -> None:
         """End a stream that does not read, and say which limit it has reached."""
         self.engine.note(error)
-        self.note_end("too_slow")
+        self.note_end(stream, "too_slow")
         stream.abort()
 
     def left(self, stream: Stream, address: str) -> None:
@@ -217,7 +235,7 @@ class Streams:
     def drain(self) -> None:
         """End all streams, so that their clients connect again, to the next process."""
         for number, stream in enumerate(list(self._open), 1):
-            self.note_end("draining")
+            self.note_end(stream, "draining")
             stream.close()
             if number % 100 == 0:
                 self.engine.sleep(0)

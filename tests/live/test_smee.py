@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import struct
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import requests
 
 from tests import smee_chaos
 from tests.support.local_app import App
+from tests.support.nginx import NGINX
 from tests.support.raw import Raw
 from tests.support.servers import Server, free_port, wait_until
 from tests.support.smee import EVENT_STREAM, Channel, StockClient, StreamReader, path_of
@@ -213,6 +215,51 @@ def test_a_proxy_of_http_1_0_is_sent_no_chunks(server):
         assert proxy.read_until(b"\n\n") == b"event: ready\nretry: 1000\ndata: {}\n\n"
         assert server.go(channel.token, data="1").text == "OK"
         assert proxy.read_until(b"\n\n").startswith(b"id: ")
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+PROXY = """
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    {paths}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://127.0.0.1:{relay}; }}
+    }}
+}}
+"""
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_a_proxy_passes_events_on_at_once(server, tmp_path):
+    """nginx with its defaults, which buffers what is no stream, and speaks HTTP/1.0."""
+    port = free_port()
+    modules = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{module}_temp_path {tmp_path}/{module}; " for module in modules)
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(PROXY.format(folder=tmp_path, paths=paths, port=port, relay=server.port))
+    channel = Channel(server)
+    nginx = subprocess.Popen([NGINX, "-c", conf, "-g", "daemon off;"], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _is_open(port), "nginx serves")
+        with Raw(port) as raw:
+            head = f"GET /smee/{channel.key} HTTP/1.1\r\nHost: a\r\nAccept: {EVENT_STREAM}\r\n\r\n"
+            raw.send(head.encode())
+            raw.read_until(b"event: ready\nretry: 1000\ndata: {}\n\n")
+            for number in range(3):
+                assert server.go(channel.token, data=f"event {number}").text == "OK"
+                raw.read_until(f'"event {number}"'.encode())
+        wait_until(lambda: server.go(channel.token).status_code == 503, "the proxy has closed its connection")
+    finally:
+        nginx.terminate()
+        nginx.wait(10)
 
 
 def test_what_is_no_request_for_a_stream_begins_none(server):

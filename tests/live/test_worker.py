@@ -1,6 +1,7 @@
 """The relay's own gunicorn worker: how it starts, accepts, serves and ends, as an operator meets it."""
 
 import contextlib
+import http.client
 import os
 import re
 import shlex
@@ -235,10 +236,9 @@ class TLSServer(Server):
         except requests.RequestException:
             return False
 
-    def get(self, path):
-        return requests.get(
-            f"https://127.0.0.1:{self.port}{path}", timeout=5, verify=str(self.certificate / "cert.pem")
-        )
+    def get(self, path, **options):
+        verify = str(self.certificate / "cert.pem")
+        return requests.get(f"https://127.0.0.1:{self.port}{path}", timeout=5, verify=verify, **options)
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +272,26 @@ def test_clients_over_tls(tls_server, certificate, transports):
         assert bodies == sent
         client.disconnect()
         wait_until(lambda: session.post(url, timeout=20).status_code == 503, "the client is gone")
+
+
+def test_a_stream_over_tls(tls_server, certificate):
+    """Large events arrive at a client that reads slowly, and the end of the stream is noticed."""
+    verify = str(certificate / "cert.pem")
+    path = tls_server.get("/smee/new", allow_redirects=False).headers["Location"].partition(str(tls_server.port))[2]
+    url, body = f"{tls_server.url}/v1/go/{path[6:30]}", "x" * 1_500_000
+    context = ssl.create_default_context(cafile=verify)
+    connection = http.client.HTTPSConnection("127.0.0.1", tls_server.port, timeout=20, context=context)
+    connection.request("GET", path, headers={"Accept": "text/event-stream"})
+    stream = connection.getresponse()
+    assert stream.readline() == b"event: ready\n"
+    for _ in range(4):
+        assert requests.post(url, data=body, timeout=20, verify=verify).text == "OK"
+    events = 0
+    while events < 4:
+        events += body.encode() in stream.readline()
+    stream.close()
+    connection.close()
+    wait_until(lambda: requests.post(url, timeout=20, verify=verify).status_code == 503, "the client is gone")
 
 
 def test_what_is_no_tls_harms_nobody(tls_server):
