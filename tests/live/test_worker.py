@@ -666,7 +666,7 @@ def test_what_a_developer_adds_harms_no_connection(tmp_path, wrapped):
             assert time.monotonic() - started < 8
 
 
-def test_a_stop_right_after_the_start_is_soon():
+def test_a_stop_right_after_the_start_is_heeded():
     """A signal that comes while the worker still loads is not forgotten."""
     process = subprocess.Popen(
         shlex.split("gunicorn -k eventlet wsgi:app"),
@@ -679,11 +679,10 @@ def test_a_stop_right_after_the_start_is_soon():
         for line in process.stderr:
             if "Booting worker" in line:
                 break
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.stderr.read()
+        rest = process.stderr.read()
         assert process.wait(timeout=20) == 0
-        assert time.monotonic() - started < 6
+        assert "Worker exiting" in rest  # it was not killed when gunicorn's `graceful_timeout` was over
     finally:
         process.kill()
         process.stderr.close()
