@@ -13,7 +13,7 @@ from typing import Any
 from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, PeerSilent, ProcessGone, RelayError, UnknownToken
 from ..http.answers import Answer
-from ..relay.call import Call, process_of, values_of
+from ..relay.call import READS_NAMES, Call, process_of, values_of
 from ..relay.delivery import Delivery
 from ..relay.presence import Presence
 from ..relay.single_process import SingleProcess
@@ -103,6 +103,8 @@ class Cluster(SingleProcess):
         """Return what the other processes answer that have clients of a token."""
         route = self._routes.get(token)
         processes = (route.process,) if route is not None else self.store.groups(token)
+        if kind == "listeners":  # which the release before does not answer
+            processes = tuple(each for each in processes if each.startswith(READS_NAMES))
         answers = []
         for request in [self.requests.send(process, kind, token) for process in processes]:
             with suppress(ClientGone):

@@ -16,6 +16,7 @@ from .call import Call, process_of, this_process
 from .delivery import Client, PendingAck, mode_for
 from .outlet import RETRY_SECONDS, BackedOff, Outlet, Sent
 from .outlets import Outlets, PositionOutlets, ShareOutlets
+from .recent_events import RecentEvents
 from .recorder import Recorder
 from .replies import kept
 from .sources import Source, position_id
@@ -53,6 +54,7 @@ class Mailboxes:
         self.overdue = new_timer(redeliver_seconds, Sent.give_up)
         self.retries = new_timer(redeliver_seconds, Outlet.notify)
         self.back_offs = [new_timer(seconds, BackedOff.end) for seconds in RETRY_SECONDS]
+        self.recent = RecentEvents()
         self._outlets: dict[str, Outlet | Outlets] = {}  # by token
         self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
         self.listeners_forgotten = 0  # how many were away for too long

@@ -248,7 +248,8 @@ class Outlet(HasBackedOff):
         sent = self.sent[event_id] = Sent(self, event_id, attempts + 1)
         try:
             on_ack = partial(self._on_ack, sent, mode_for(event.call, self.client.mode))
-            ack_id = self.client.send(event.call, on_ack, attempts + 1)
+            encoded = None if attempts else self.source.encoded(event_id)
+            ack_id = self.client.send(event.call, on_ack, attempts + 1, encoded)
         except EventTooLarge:
             self._mailboxes.dead_lettered["CLIENT_QUEUE_LIMIT_BYTES"] += 1
             self._finish(event_id, self.source.dead_letter)

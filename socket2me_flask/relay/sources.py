@@ -6,7 +6,7 @@ the events of a mailbox for any one listener, each is claimed by one outlet at a
 """
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..concurrency.timeout_queue import TimeoutQueue
 from ..errors import ClientLeft
@@ -70,6 +70,10 @@ class Source:
     def _wants(self, event: StoredEvent) -> bool:
         return wants(self._client, event.call)
 
+    def encoded(self, event_id: str) -> dict[bool, Any] | None:
+        """Return what other clients have encoded of the first attempt at an event, which is filled."""
+        return None
+
     def attempted(self, event_id: str) -> None:
         """Count one more attempt to deliver an event."""
         self._store.attempted(self._token, event_id)
@@ -112,8 +116,9 @@ class Cursor(Source):
         return len(self._outlets) == 1
 
     def _read(self, limit: int, known: Collection[str]) -> list[StoredEvent]:
-        limit += len(self._done)
-        read = self._store.waiting(self._token, limit, {*known, *self._done}, after=self.position)
+        recent = self._mailboxes.recent
+        without_content = {*known, *self._done, *recent.ids()}
+        read = self._store.waiting(self._token, limit + len(self._done), without_content, after=self.position)
         ids = {event.call.id for event in read}
         # What is missing before the last that was read was dropped for its age, or has become a dead letter.
         up_to = read[-1].number if read else self._read_up_to
@@ -124,12 +129,24 @@ class Cursor(Source):
                 self._numbers.pop(event.call.id, None)  # it was redelivered, and has another number
                 self._numbers[event.call.id] = self._read_up_to = event.number
         self._advance()
-        # Each listener counts its own attempts.
-        return [
-            StoredEvent(event.call, 0, is_dead_letter=False, size=event.size, number=event.number)
-            for event in read
-            if event.call.id in self._numbers
-        ]
+        events = []
+        for event in read:
+            event_id = event.call.id
+            if event_id not in self._numbers:
+                continue
+            if event_id not in without_content:
+                recent.add(event.call)
+            found = recent.get(event_id)
+            if found is None and event_id not in known and event_id in without_content:
+                return self._read(limit, known)  # it is not remembered any more
+            call = event.call if found is None else found.call
+            # Each listener counts its own attempts.
+            events.append(StoredEvent(call, 0, is_dead_letter=False, size=event.size, number=event.number))
+        return events
+
+    def encoded(self, event_id: str) -> dict[bool, Any] | None:
+        found = self._mailboxes.recent.get(event_id)
+        return found.encoded if found is not None else None
 
     def attempted(self, event_id: str) -> None:
         pass

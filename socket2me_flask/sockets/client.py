@@ -100,11 +100,10 @@ class SocketClient(NamespaceClient):
             raise NoListener
         ack_id = None if on_ack is None else self._await(on_ack)
         try:
-            event = None if encoded is None else encoded.get(self.is_raw)
-            if event is None:
+            if encoded is None:
                 event = request_event(call, raw=self.is_raw, attempt=attempt)
-                if encoded is not None:
-                    encoded[self.is_raw] = event
+            elif (event := encoded.get(self.is_raw)) is None:
+                event = encoded[self.is_raw] = request_event(call, raw=self.is_raw, attempt=attempt)
             self.number = session.send(event_packets(self.namespace, event, ack_id))
             self._carrier = session
         except SessionClosed:

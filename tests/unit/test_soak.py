@@ -34,10 +34,7 @@ def test_two_that_handle_an_event_at_once_are_found():
     assert account(handled(1.0, 1.2, 1), handled(1.1, 1.4, 2)) == (0, 1, 1)
     assert account(handled(1.0, 1.2, 1, closed_at=1.05), handled(1.1, 1.4, 2)) == (0, 0, 1)
     assert account(handled(1.0, 9.0, 1, closed_at=9.0), handled(1.1, 1.4, 2)) == (0, 1, 1)
-    assert account(handled(1.0, 9.0, 1), handled(1.1, 1.4, 2, run="s"), ends=[("r", 1.1 + LATE_SECONDS)]) == (
-        0,
-        0,
-        1,
-    )
+    ends = [("r", 1.1 + LATE_SECONDS)]
+    assert account(handled(1.0, 9.0, 1), handled(1.1, 1.4, 2, run="s"), ends=ends) == (0, 0, 1)
     assert account(handled(1.0, 9.0, 1), handled(1.0 + REDELIVER_SECONDS, 4.0, 2)) == (0, 0, 1)
     assert account([("r", 1.0, "w", 1, "begin", ["c", 0])]) == (1, 0, 0)
