@@ -3,7 +3,8 @@
     make smee-chaos ARGS="--store redis --faults 50 --seed 7"
 
 A caller numbers its calls to a channel with a mailbox. The relay is killed and terminated; the connection of the
-client is cut, reset and frozen. The client is the newest of npm, unmodified, and its target notes what it POSTs.
+client is cut, reset and frozen. Of a cluster, the client is led to either of two relays, and so is the caller. The
+client is the newest of npm, unmodified, and its target notes what it POSTs.
 """
 
 import argparse
@@ -22,11 +23,11 @@ import requests
 
 from tests.support.local_app import OK, App, Received
 from tests.support.redis_server import Redis
-from tests.support.servers import Server, free_port
+from tests.support.servers import Server
 from tests.support.smee import Channel, StockClient, path_of
 from tests.support.wire import Wire
 
-STORES = ("sqlite", "redis")
+STORES = ("sqlite", "redis", "cluster")
 FAULTS = ("kill_relay", "terminate_relay", "cut", "reset", "freeze", "cut_twice")
 
 SETTINGS = {
@@ -58,17 +59,17 @@ class Target:
 
 
 class Subject:
-    """A relay, a stock client behind a wire, and a caller."""
+    """One relay or two, a stock client behind a wire, and a caller."""
 
     def __init__(self, store: str, folder: Path, seed: int, package: str) -> None:
         self._random = random.Random(seed)
-        self._redis = Redis() if store == "redis" else None
+        self._redis = Redis() if store != "sqlite" else None
         url = f"sqlite:///{folder}/relay.db" if self._redis is None else self._redis.url
-        self._settings = {**SETTINGS, "STORE_URL": url, "port": free_port()}
-        self.relay = Server(**self._settings)
-        self._channel = Channel(self.relay)
-        self.relay.giveaways.clear()
-        self.wire = Wire(self.relay.port)
+        self._settings = {**SETTINGS, "STORE_URL": url}
+        self.relays = [Server(**self._settings) for _ in range(2 if store == "cluster" else 1)]
+        self._channel = Channel(self.relays[0])
+        self.relays[0].giveaways.clear()
+        self.wire = Wire(self.relays[0].port)
         self.target = Target()
         listening = f"http://127.0.0.1:{self.wire.port}{path_of(self._channel.url)}"
         self.client = StockClient("smee.mjs", package, listening, self.target.app.url)
@@ -83,7 +84,8 @@ class Subject:
         with requests.Session() as session:
             while not self._is_over.wait(CALL_PAUSE_SECONDS):
                 number += 1
-                url = f"{self.relay.url}/v1/go/{self._channel.token}"
+                relay = self.relays[number % len(self.relays)]
+                url = f"{relay.url}/v1/go/{self._channel.token}"
                 with contextlib.suppress(requests.RequestException):
                     if session.post(url, json=number, timeout=5).ok:
                         self.accepted.add(number)
@@ -98,21 +100,29 @@ class Subject:
         self._restart(signal.SIGTERM)
 
     def _restart(self, sig: int) -> None:
-        os.killpg(self.relay.process.pid, sig)
-        self.relay.stop()
+        number = self._random.randrange(len(self.relays))
+        relay = self.relays[number]
+        os.killpg(relay.process.pid, sig)
+        relay.stop()
+        self._lead(self.relays[1 - number] if len(self.relays) > 1 else relay)
         time.sleep(self._random.uniform(0, 1))
-        self.relay = Server(**self._settings)
+        self.relays[number] = Server(port=relay.port, **self._settings)
+
+    def _lead(self, relay: Server) -> None:
+        """Have the client connect to a relay from now on."""
+        self.wire.target = relay.port
 
     def _cut(self) -> None:
+        self._lead(self._random.choice(self.relays))
         self.wire.cut()
 
     def _reset(self) -> None:
         self.wire.cut(resets=True)
 
     def _cut_twice(self) -> None:
-        self.wire.cut()
+        self._cut()
         time.sleep(self._random.uniform(0.9, 1.3))  # about when the client connects again
-        self.wire.cut()
+        self._cut()
 
     def _freeze(self) -> None:
         # Less than after which an event is acknowledged that the wire has, and the client has not.
@@ -136,18 +146,19 @@ class Subject:
             kept, away = self._left()
         print(f"{kept} kept, {away} listeners that are away", flush=True)
         if lost:
-            print("\n".join(self.client.output[-20:]), self.relay.log[-3000:], sep="\n")
+            print("\n".join(self.client.output[-20:]), *(relay.log[-3000:] for relay in self.relays), sep="\n")
             return f"{len(lost)} of {len(self.accepted)} are lost, such as {sorted(lost)[:5]}"
         if kept:
             return f"{kept} are kept that were delivered"
-        if "Traceback" in self.relay.log:
-            return self.relay.log[-3000:]
+        for relay in self.relays:
+            if "Traceback" in relay.log:
+                return relay.log[-3000:]
         return "the client has ended" if self.client.process.poll() is not None else None
 
     def _left(self) -> tuple[int, int]:
         """Return how many events are kept, and how many listeners are away."""
         key = self._channel.key.partition("-")[2]
-        url, headers = f"{self.relay.url}/v1/tokens/{self._channel.token}", {"Authorization": f"Bearer {key}"}
+        url, headers = f"{self.relays[0].url}/v1/tokens/{self._channel.token}", {"Authorization": f"Bearer {key}"}
         events = requests.get(f"{url}/events", headers=headers, timeout=5).json()
         listeners = requests.get(url, headers=headers, timeout=5).json()["listeners"]
         return sum(map(len, events.values())), sum(not each["connected"] for each in listeners)
@@ -158,7 +169,8 @@ class Subject:
         self.client.kill()
         self.wire.close()
         self.target.app.close()
-        self.relay.stop(signal.SIGKILL)
+        for relay in self.relays:
+            relay.stop(signal.SIGKILL)
         if self._redis is not None:
             self._redis.stop()
 

@@ -450,6 +450,15 @@ function scripts.leave(token, listener, process)
   return 1
 end
 
+-- The listeners of a token that other processes have which live.
+function scripts.listeners_elsewhere(token, process)
+  local found, flat = {}, call('HGETALL', 's2m:listeners:' .. token)
+  for at = 1, #flat, 2 do
+    if flat[at + 1] ~= process and lives(flat[at + 1]) then found[#found + 1] = flat[at] end
+  end
+  return found
+end
+
 -- The process that has a listener.
 function scripts.place(token, listener)
   return call('HGET', 's2m:listeners:' .. token, listener)
@@ -485,7 +494,10 @@ function scripts.put(token, process, wait_ms, id, received_at, size, content, bo
   -- Every process that has listeners looks for the event. Its caller waits if one of them can acknowledge it.
   local best, flat = false, found[16] or {}
   for at = 1, #flat, 2 do
-    if flat[at] ~= process and post(flat[at], 'kick', token, '') and best ~= 'reply' then best = flat[at + 1] end
+    if flat[at] ~= process and post(flat[at], 'kick', token, '')
+      and best ~= 'reply' and (best ~= 'ack' or flat[at + 1] ~= 'notify') then
+      best = flat[at + 1]
+    end
   end
   if best then
     call('SADD', 's2m:callers:' .. token, process)
@@ -690,6 +702,12 @@ function scripts.touch(token, ...)
     if advance(token, values[at], values[at + 1]) then seen_now(token, values[at]) end
   end
   drop_passed(token)
+  return 1
+end
+
+-- When a listener that is away was there last.
+function scripts.seen(token, listener, at)
+  call('ZADD', 's2m:seen', 'XX', at, listener .. ' ' .. token)
   return 1
 end
 

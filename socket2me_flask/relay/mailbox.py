@@ -80,7 +80,7 @@ class Mailboxes:
                 trace.wait("queued", "in the mailbox")
             outlet = self._outlets.get(call.token)
             if outlet is not None:
-                mode = outlet.mode
+                mode = outlet.mode if mode is None or outlet.mode != "notify" else mode
                 outlet.notify()
             # A client of mode `notify` is a stream, which acknowledges later than a caller would wait.
             if mode not in (None, "notify") and pending_ack.wait(timeouts[mode_for(call, mode)]):

@@ -3,7 +3,8 @@
 A client of an event stream has no name. When it connects again, it says which event it had last.
 """
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import UnknownEvent
@@ -11,6 +12,43 @@ from ..storage import MailboxStore, Position
 
 # How the ids of streams begin, among those of the listeners of a token. No client can choose such an id.
 LISTENER_PREFIX = "smee:"
+
+_WITH_PREDECESSOR = re.compile(rf"{LISTENER_PREFIX}[\w-]+\.(\d+)\.(\d+)").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The connection that a client had before, whose end was not found yet when the client connected again.
+
+    It has a position of its own, which is nobody's once its end is found.
+
+    after: the number of the event that the client had last. The position is no farther than that.
+    before: when the client connected again, in seconds since the epoch. The connection had no contact later.
+    """
+
+    after: int
+    before: float
+
+    def find(self, positions: Iterable[Position], connected: Collection[str]) -> str | None:
+        """Return the id of the position; of several the farthest, since the client had the most of that."""
+        found = [
+            each
+            for each in positions
+            if each.listener.startswith(LISTENER_PREFIX) and each.listener not in connected
+            if each.number <= self.after and each.seen_at < self.before
+        ]
+        return max(found, key=lambda each: each.number).listener if found else None
+
+
+def new_listener(sid: str, after: int | None = None, now: float = 0) -> str:
+    """Return the id of a new position. With `after` it tells all who take it over that there is a predecessor."""
+    return LISTENER_PREFIX + (sid if after is None else f"{sid}.{after}.{round(now * 1000)}")
+
+
+def predecessor_of(listener: str) -> Predecessor | None:
+    """Return the predecessor of the client that began a position, if there was one."""
+    match = _WITH_PREDECESSOR(listener)
+    return None if match is None else Predecessor(int(match[1]), int(match[2]) / 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
 from .frames import PING, READY, RETRY_MS, retry
 from .receipts import Receipts
-from .resume import LISTENER_PREFIX
+from .resume import Predecessor, new_listener
 from .stream_connection import StreamCodec, StreamConnection
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Stream(ConnectionOwner):
     Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
 
     is_exact: it has gosmee's form.
-    extend_at: when its token is to be refreshed; as all times below, that of `time.monotonic`.
-    began_at, contact_at: when it began, and when its client was last known to be there.
+    extend_at: when its token is to be refreshed, in the time of `time.monotonic`.
+    contact_at: when its client was last known to be there, in seconds since the epoch.
     has_mailbox: whether its events come from a mailbox.
-    resumed_at: the number of the event that its client had last, if its position is a new one that begins there.
+    predecessor: the connection that its client had before, whose position is still to be forgotten.
     """
 
     __slots__ = (
@@ -58,8 +58,8 @@ class Stream(ConnectionOwner):
             "_streams",
         ),
         "_wants_room",
-        *("answering", "began_at", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact", "listener"),
-        *("number", "resumed_at", "secret_hash", "sid", "since", "token"),
+        *("answering", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact", "listener"),
+        *("number", "predecessor", "secret_hash", "sid", "since", "token"),
     )
 
     def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
@@ -74,16 +74,16 @@ class Stream(ConnectionOwner):
         self.token = token
         self.is_exact = is_exact
         self.sid = secrets.token_urlsafe(12)
-        self.listener = f"{LISTENER_PREFIX}{self.sid}"
+        self.listener = new_listener(self.sid)
         self.answering: Answering | None = _SILENT
         self.number = 0
         self.filter: Filter | None = None
         self.since = time.time()
         self.secret_hash: bytes | None = None
         self.extend_at = 0.0
-        self.began_at = self.contact_at = time.monotonic()
+        self.contact_at = self.since
         self.has_mailbox = False
-        self.resumed_at: int | None = None
+        self.predecessor: Predecessor | None = None
         self._received_bytes = 0
 
     # What `relay.Client` asks for
@@ -251,6 +251,7 @@ class Stream(ConnectionOwner):
     def _on_time(self) -> None:
         """Do what is due about as often as a ping."""
         self._streams.extend(self)
+        self._streams.supersede(self)
         if not self.has_mailbox:
             return
         connection = self._outbox.connection
@@ -259,10 +260,10 @@ class Stream(ConnectionOwner):
             if isinstance(connection, StreamConnection):
                 written, received = connection.written_bytes, connection.received_bytes
                 if received > self._received_bytes:
-                    self._received_bytes, self.contact_at = received, now
+                    self._received_bytes, self.contact_at = received, time.time()
             else:  # the server has written what it has taken
                 written = received = 0
-                self.contact_at = now
+                self.contact_at = time.time()
             acknowledged = []
             if self._receipts:
                 seconds = self._streams.ack_seconds

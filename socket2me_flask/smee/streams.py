@@ -20,7 +20,7 @@ from ..relay.presence import Presence
 from ..relay.tokens import tag_of
 from ..storage import MailboxStore, TokenRecord, TokenStore
 from .frames import gosmee_message, smee_message
-from .resume import find_position
+from .resume import Predecessor, find_position, new_listener, predecessor_of
 from .stream import Stream
 from .stream_connection import Chunks, Plain, StreamCodec, StreamConnection
 
@@ -55,6 +55,8 @@ class Streams:
         self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
         # How long a peer may leave something unacknowledged that was sent: then it is gone.
         self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
+        # So long after a connection had its last contact its end is found.
+        self._settled_seconds = self._gone_after_ms / 1000 + 2 * self.ping_seconds
         self._store = store
         self._presence = presence
         self._mailboxes = mailboxes
@@ -141,9 +143,7 @@ class Streams:
         token = stream.token
         stream.has_mailbox = True
         while True:
-            connected = {each.listener for each in self._presence.attached.of(token)}
-            connected |= {listener for of, listener in self._resuming if of == token}
-            found = find_position(store, token, last_event_id, connected)
+            found = find_position(store, token, last_event_id, self._connected(token))
             if found.listener is None or (token, found.listener) not in self._resuming:
                 break
         if found.listener is not None:
@@ -152,8 +152,17 @@ class Streams:
             if found.after is not None:
                 store.advance(token, found.listener, found.after)
         elif found.after is not None:
+            stream.listener = new_listener(stream.sid, found.after, time.time())
             store.register(token, stream.listener, found.after)
-            stream.resumed_at = found.after
+        stream.predecessor = predecessor_of(stream.listener)
+
+    def _connected(self, token: str) -> set[str]:
+        """Return the listeners of a token that are connected, or about to be. Raises `StoreUnavailable`."""
+        return {
+            *(each.listener for each in self._presence.attached.of(token)),
+            *self._store.listeners_elsewhere(token),
+            *(listener for of, listener in self._resuming if of == token),
+        }
 
     def extend(self, stream: Stream) -> None:
         """Let the token of a stream live for its whole time again, in the background, if it is time."""
@@ -206,31 +215,25 @@ class Streams:
     def _detach(self, stream: Stream) -> None:
         self._presence.detach(stream.token, stream)
         if stream.has_mailbox and self._mailboxes is not None:
-            try:
-                self._supersede(stream, self._mailboxes.store)
-            except StoreUnavailable:
-                pass  # then its position remains, as that of any client that is away
+            self._mailboxes.store.seen(stream.token, stream.listener, stream.contact_at)
 
-    def _supersede(self, ended: Stream, store: MailboxStore) -> None:
-        """Forget the position of a stream whose client has connected again before its end was found.
+    def supersede(self, stream: Stream) -> None:
+        """Forget, in the background, the position of the connection that a client had before, if it is time."""
+        predecessor = stream.predecessor
+        if predecessor is not None and time.time() - predecessor.before >= self._settled_seconds:
+            stream.predecessor = None
+            self.engine.start_background_task(self._supersede, stream, predecessor)
 
-        Its new stream began a position of its own. It is one that came after the last contact with the client, and
-        whose client had said that it has all that was acknowledged by the one that ended.
-        """
-        streams = [each for each in self._presence.attached.of(ended.token) if isinstance(each, Stream)]
-        later = [each for each in streams if each.resumed_at is not None and each.began_at > ended.contact_at]
-        if not later:
+    def _supersede(self, stream: Stream, predecessor: Predecessor) -> None:
+        if self._mailboxes is None:
             return
-        numbers = {each.listener: each.number for each in store.positions(ended.token)}
-        position = numbers.get(ended.listener, math.inf)
-        for stream in later:
-            after = stream.resumed_at or 0
-            # Another that has not been heard of since may be the one, if it is nearer.
-            rivals = [each for each in streams if each is not stream and each.contact_at < stream.began_at]
-            if position <= after and not any(position < numbers.get(each.listener, 0) <= after for each in rivals):
-                stream.resumed_at = None
-                store.unregister(ended.token, ended.listener)
-                return
+        token, store = stream.token, self._mailboxes.store
+        try:
+            listener = predecessor.find(store.positions(token), self._connected(token))
+            if listener is not None:
+                store.unregister(token, listener)
+        except StoreUnavailable:
+            stream.predecessor = predecessor  # with the next ping
 
     def drain(self) -> None:
         """End all streams, so that their clients connect again, to the next process."""

@@ -106,6 +106,9 @@ class MailboxStore(Protocol):
     def touch(self, token: str, positions: Mapping[str, int]) -> None:
         """Note that listeners are connected now, and their positions."""
 
+    def seen(self, token: str, listener: str, seen_at: float) -> None:
+        """Note when a listener that is away was there last, if it has a position."""
+
     def fail(self, token: str, event_id: str) -> None:
         """Have an event be a dead letter once all listeners have passed it."""
 
@@ -211,6 +214,9 @@ class TokenStore(Protocol):
 
     def leave(self, token: str, listener: str) -> None:
         """A listener has left this process."""
+
+    def listeners_elsewhere(self, token: str) -> list[str]:
+        """Return the ids of the listeners that other processes have."""
 
     def ping(self) -> None:
         """Return if the store answers."""

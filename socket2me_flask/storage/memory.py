@@ -143,6 +143,9 @@ class MemoryStore:
     def leave(self, token: str, listener: str) -> None:
         pass
 
+    def listeners_elsewhere(self, token: str) -> list[str]:
+        return []
+
     def ping(self) -> None:
         pass
 

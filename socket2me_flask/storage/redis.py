@@ -253,6 +253,10 @@ class RedisStore:
     def leave(self, token: str, listener: str) -> None:
         self.connection.submit_script("leave", token, listener, self.process)
 
+    def listeners_elsewhere(self, token: str) -> list[str]:
+        found = self.connection.run_script("listeners_elsewhere", token, self.process)
+        return [listener.decode() for listener in found]
+
     def has_listener(self, token: str, listener: str) -> bool:
         """Say whether a listener is the one of this process."""
         return bool(self.connection.run_script("place", token, listener) == self.process.encode())

@@ -139,6 +139,9 @@ class RedisMailboxes:
     def touch(self, token: str, positions: Mapping[str, int]) -> None:
         self._submit("touch", token, *chain.from_iterable(positions.items()))
 
+    def seen(self, token: str, listener: str, seen_at: float) -> None:
+        self._submit("seen", token, listener, seen_at)
+
     def fail(self, token: str, event_id: str) -> None:
         self._submit("fail", token, event_id)
 

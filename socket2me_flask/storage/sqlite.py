@@ -141,6 +141,9 @@ class SQLiteStore:
     def leave(self, token: str, listener: str) -> None:
         pass
 
+    def listeners_elsewhere(self, token: str) -> list[str]:
+        return []
+
     def refresh(self, token: str) -> TokenRecord | None:
         record = self.get(token)
         if record is None:

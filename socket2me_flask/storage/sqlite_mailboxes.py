@@ -115,6 +115,9 @@ class SQLiteMailboxes:
     def touch(self, token: str, positions: Mapping[str, int]) -> None:
         self._database.submit(partial(self._positions.touch, token, positions))
 
+    def seen(self, token: str, listener: str, seen_at: float) -> None:
+        self._database.submit(partial(self._positions.seen, token, listener, seen_at))
+
     def fail(self, token: str, event_id: str) -> None:
         self._database.submit(partial(self._update, "is_dead_letter = 2", event_id, token))
 

@@ -63,6 +63,12 @@ class SQLitePositions:
             )
         self._drop_passed(token)
 
+    def seen(self, token: str, listener: str, seen_at: float) -> None:
+        """Note when a listener that is away was there last."""
+        self._database.execute(
+            "UPDATE listeners SET seen_at = ? WHERE token = ? AND id = ?", (seen_at, token, listener)
+        )
+
     def all_of(self, token: str) -> list[Position]:
         """Return the positions of all listeners."""
         rows = self._database.execute(

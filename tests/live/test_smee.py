@@ -18,7 +18,8 @@ from tests import smee_chaos
 from tests.support.local_app import App
 from tests.support.nginx import NGINX
 from tests.support.raw import Raw
-from tests.support.servers import Server, free_port, wait_until
+from tests.support.redis_server import redis_server_path
+from tests.support.servers import Pair, Server, free_port, wait_until
 from tests.support.smee import EVENT_STREAM, Channel, StockClient, StreamReader, path_of
 
 STOCK = ["smee-client", "smee-client-4"]
@@ -468,8 +469,36 @@ def test_a_client_that_does_not_read_has_acknowledged_nothing(keeping):
 
 
 @pytest.mark.timeout(120)
-def test_a_stock_client_loses_nothing():
-    """While its relay is killed and its connection is cut, as `make smee-chaos` does 50 times, over Redis too."""
+@pytest.mark.parametrize(
+    ("store", "faults"),
+    [
+        ("sqlite", ("kill_relay", "reset")),
+        pytest.param(
+            *("cluster", ("kill_relay",)),
+            marks=pytest.mark.skipif(redis_server_path() is None, reason="there is no redis-server"),
+        ),
+    ],
+)
+def test_a_stock_client_loses_nothing(store, faults):
+    """While its relay is killed and its connection is cut, as `make smee-chaos` does 50 times with each store."""
     seed = random.randrange(10**6)
-    wrong = smee_chaos.run("sqlite", seed, 3, ("kill_relay", "cut_twice", "reset"))
+    wrong = smee_chaos.run(store, seed, len(faults), faults)
     assert wrong is None, f"seed {seed}: {wrong}"
+
+
+def test_a_client_goes_on_at_another_process(redis):
+    """A stream is sent what comes to another process, and its client goes on there, beside one that stays."""
+    with Pair(redis.url, PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1) as server:
+        channel = Channel(server)
+        path = f"/smee/{channel.key}"
+        with StreamReader(server, path) as stays:
+            with StreamReader(server, path) as moves:
+                ids = keep(server, channel, "1", "2")
+                assert (messages(stays, 2), messages(moves, 2)) == (["1", "2"], ["1", "2"])
+            ids += keep(server, channel, "3")
+            with StreamReader(server.other, path, Last_Event_ID=ids[0]) as moved:
+                assert messages(moved, 2) == ["2", "3"]
+                keep(server, channel, "4")
+                assert (messages(stays, 2), messages(moved, 1)) == (["3", "4"], ["4"])
+                wait_until(lambda: len(channel.listeners(server)) == 2, "nobody else has a position")
+                wait_until(lambda: channel.kept(server) == [], "all is acknowledged")

@@ -201,3 +201,12 @@ def test_a_position_may_begin_after_a_given_event(box):
         box.events.number_of(box.token, "none")
     with pytest.raises(UnknownEvent):
         box.events.number_of(new_token(), events[0])
+
+
+def test_when_a_listener_that_is_away_was_there_last(box):
+    """Is noted without a position for one that has none: it counts for how long it is kept."""
+    box.events.register(box.token, "ann")
+    box.events.seen(box.token, "ann", 1000.5)
+    box.events.seen(box.token, "bob", 1000.5)
+    assert [(each.listener, each.seen_at) for each in box.events.positions(box.token)] == [("ann", 1000.5)]
+    assert box.events.drop_absent(1001) == 1

@@ -1,6 +1,7 @@
 """Channels without a server: keys, events, and what is answered before a stream begins."""
 
 import json
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,9 +12,9 @@ from socket2me_flask.relay.call import Call
 from socket2me_flask.smee.channel_keys import ChannelKey, parse_key
 from socket2me_flask.smee.frames import PING, READY, gosmee_message, smee_message
 from socket2me_flask.smee.receipts import Receipts
-from socket2me_flask.smee.resume import find_position
+from socket2me_flask.smee.resume import Predecessor, find_position, new_listener, predecessor_of
 from socket2me_flask.storage import Position
-from tests.support.servers import wait_until
+from tests.support.servers import DEADLINE_SECONDS, wait_until
 from tests.support.smee import EVENT_STREAM
 
 SECRET = f"s2m_{'A-_9' * 10}abc"
@@ -385,7 +386,13 @@ def test_where_a_stream_goes_on(positions, last_event_id, connected, expected):
 
 def test_a_stream_that_is_found_dead_late_leaves_no_position(tmp_path):
     """If its client has connected again meanwhile: what it has not had is that of its new stream."""
-    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
+    app = create_app(
+        {
+            "STORE_URL": f"sqlite:///{tmp_path}/relay.db",
+            "PING_INTERVAL_SECONDS": 1,
+            "PING_TIMEOUT_SECONDS": 1,
+        }
+    )
     services = get_services(app)
     services.lifecycle.start()
     http, store = app.test_client(), services.store.mailboxes
@@ -401,10 +408,30 @@ def test_a_stream_that_is_found_dead_late_leaves_no_position(tmp_path):
         assert next(events) == READY
         assert len(store.positions(token)) == 2
         dead.close()
-        wait_until(lambda: len(store.positions(token)) == 1, "the position of the first is gone")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(store.positions(token)) > 1:
+            assert time.monotonic() < deadline
+            assert next(events) == PING
         assert [each.waiting for each in store.positions(token)] == [0]
         second = http.post(f"/v1/go/{token}").json["id"]
         assert f"id: {second}\n" in next(events).decode()
     wait_until(lambda: len(services.streams) == 0, "the stream is gone")
     assert [each.waiting for each in store.positions(token)] == [1]  # it was not acknowledged
     services.lifecycle.stop()
+
+
+def test_a_new_position_says_that_it_has_a_predecessor():
+    """To whoever takes it over: the farthest position of those that are nobody's, and had no contact since."""
+    assert predecessor_of(new_listener("a-_1")) is None
+    predecessor = predecessor_of(new_listener("a-_1", 7, 1000.5))
+    assert predecessor == Predecessor(7, 1000.5)
+    positions = [
+        Position("smee:a", 3, 999.0, 0),
+        Position("smee:b", 6, 999.0, 0),
+        Position("smee:c", 7, 999.0, 0),  # connected
+        Position("smee:d", 8, 999.0, 0),  # its client had more
+        Position("smee:e", 7, 1001.0, 0),  # it was there later
+        Position("ann", 7, 999.0, 0),
+    ]
+    assert predecessor.find(positions, {"smee:c"}) == "smee:b"
+    assert predecessor.find(positions[:1], {"smee:a"}) is None
