@@ -79,9 +79,11 @@ class Command:
         self._environment = {name: os.environ[name] for name in (*INHERITED, *variables) if name in os.environ}
         self._timeout_seconds = timeout_seconds
         self._running: set[_Group] = set()
+        self._is_closed = False
 
     def close(self, seconds: float = KILL_SECONDS) -> None:
-        """End what runs: by SIGTERM, and after so many seconds by SIGKILL. Nothing is to be run from then on."""
+        """End what runs: by SIGTERM, and after so many seconds by SIGKILL. What starts from then on is killed."""
+        self._is_closed = True
         groups = list(self._running)
         for group in groups:
             group.end()
@@ -124,6 +126,8 @@ class Command:
             )
         group = _Group(process)
         self._running.add(group)
+        if self._is_closed:  # meanwhile: `close` did not see it
+            group.kill()
         outputs = [_Output(process.stdout, MAX_ANSWER_BYTES + 1), _Output(process.stderr, MAX_STDERR_BYTES, True)]
         timer = threading.Timer(seconds, partial(group.end, is_late=True))
         timer.daemon = True

@@ -81,7 +81,7 @@ def events(key: str) -> Response:
     return _stream(key, is_exact=True)
 
 
-@blueprint.post("/<key>")
+@blueprint.post("/<string(minlength=4):key>")  # `/new` is no channel
 def post(key: str) -> Response:
     """Forward a call to an open channel. The URL of any other is for listening."""
     if get_services().settings.smee_open_channels and is_token(key):

@@ -31,7 +31,9 @@ class Terminal:
         self.resize(columns, rows)
         self.modes = self.modes_now()
         self.process = subprocess.Popen(
-            [BIN / "socket2me", *arguments],
+            # `setsid` makes it the terminal's. A function of Python's between fork and exec would have this process
+            # warned by eventlet, which may be loaded here, that it forks.
+            ["setsid", "--ctty", BIN / "socket2me", *arguments],
             env={
                 **clean_environment(),
                 "HOME": str(home),
@@ -43,8 +45,6 @@ class Terminal:
             stdin=self._terminal,
             stdout=self._terminal,
             stderr=self._terminal,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
 
     def resize(self, columns: int, rows: int) -> None:

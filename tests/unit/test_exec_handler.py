@@ -200,6 +200,14 @@ def test_what_runs_when_listen_ends(tmp_path, monkeypatch):
     wait_until(lambda: is_gone(child), "its group is gone")
 
 
+def test_what_is_started_when_listen_has_ended(tmp_path):
+    """It is killed: `close` did not see it among what ran."""
+    command = Command(sh("sleep 600"), timeout_seconds=60)
+    command.close(0)
+    with pytest.raises(CommandFailed, match="ended by SIGKILL"):
+        command.send(REQUEST)
+
+
 def test_a_full_disk(monkeypatch, tmp_path):
     """The request is rejected, and not lost: its command does not run without it."""
     monkeypatch.setattr(exec_handler.tempfile, "tempdir", str(tmp_path / "missing"))
