@@ -102,8 +102,9 @@ class SocketClient(NamespaceClient):
         try:
             if encoded is None:
                 event = request_event(call, raw=self.is_raw, attempt=attempt)
-            elif (event := encoded.get(self.is_raw)) is None:
-                event = encoded[self.is_raw] = request_event(call, raw=self.is_raw, attempt=attempt)
+            else:
+                event = encoded.get(self.is_raw) or request_event(call, raw=self.is_raw, attempt=attempt)
+                encoded[self.is_raw] = event
             self.number = session.send(event_packets(self.namespace, event, ack_id))
             self._carrier = session
         except SessionClosed:
