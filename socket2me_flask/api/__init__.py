@@ -19,11 +19,17 @@ class _RequestId(BaseConverter):
     regex = "(?!stream$)[^/]+"
 
 
+class _ChannelKey(BaseConverter):
+    """The key of a channel of smee's. `new` is none: its URL has methods of its own."""
+
+    regex = "(?!new$)[^/]+"
+
+
 def register(app: Flask, *, serves_legacy: bool, serves_metrics: bool) -> None:
     """Give `app` the routes of the relay, those of 2016 and the metrics if they are wanted, and its error shape."""
     # A relay passes on the path that it was called with: no redirect from `//` to `/`.
     app.url_map.merge_slashes = False
-    app.url_map.converters |= {"anypath": _AnyPath, "request_id": _RequestId}
+    app.url_map.converters |= {"anypath": _AnyPath, "request_id": _RequestId, "channel_key": _ChannelKey}
     app.register_blueprint(tokens.blueprint, url_prefix="/v1")
     app.register_blueprint(events.blueprint, url_prefix="/v1")
     app.register_blueprint(forward.blueprint, url_prefix="/v1")

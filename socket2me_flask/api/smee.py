@@ -65,7 +65,7 @@ def new() -> Response:
     return Response(status=307, headers={"Location": location})
 
 
-@blueprint.get("/<key>")
+@blueprint.get("/<channel_key:key>")
 def channel(key: str) -> Response:
     """Stream the events of a channel to a client, or show a browser how to use it."""
     if EVENT_STREAM in request.headers.get("Accept", "").lower():
@@ -81,7 +81,7 @@ def events(key: str) -> Response:
     return _stream(key, is_exact=True)
 
 
-@blueprint.post("/<string(minlength=4):key>")  # `/new` is no channel
+@blueprint.post("/<channel_key:key>")
 def post(key: str) -> Response:
     """Forward a call to an open channel. The URL of any other is for listening."""
     if get_services().settings.smee_open_channels and is_token(key):
