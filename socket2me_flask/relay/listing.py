@@ -20,7 +20,7 @@ def listeners_of(relay: Relay, record: TokenRecord) -> list[dict[str, Any]]:
         record.token
     )
     for each in listed:
-        position = positions.pop(each.pop("position"), None)
+        position = positions.pop(each.pop("position", ""), None)
         each["waiting"] = position.waiting if position is not None else 0
     listed += [_shown_absent(each) for each in positions.values()]
     return sorted(listed, key=lambda each: float(each["since"]))

@@ -107,6 +107,27 @@ def test_one_listener_of_all_processes_receives_a_call(server, join):
     assert len(set(received)) == len(received)
 
 
+def test_what_a_listener_had_when_it_left_goes_to_another_process(server, join):
+    """Whole, and its answer is the caller's; without any other listener the caller is told."""
+    made = server.new_with_secret(listeners="one", mode="ack")
+    workers = [join(server, made), join(server.other, made)]
+    wait_until(lambda: len(listed(server.other, made)) == 2, "both are attached")
+    caller = Caller(server, made["token"], json={"n": 1})
+    wait_until(lambda: sum(each["in_flight"] for each in listed(server, made)) == 1, "one has it")
+    ids = [each["in_flight"] for each in listed(server, made)]
+    first, second = workers if ids[0] else reversed(workers)
+    first.event()
+    first.leave()
+    ack_id, request = second.event()
+    assert request["body"] == {"n": 1}
+    second.acknowledge(ack_id)
+    assert (caller.answer.status_code, caller.answer.text) == (200, "OK")
+    caller = Caller(server, made["token"])
+    second.event()
+    second.leave()
+    assert error_code(caller.answer) == "client_left"
+
+
 def test_the_newest_with_an_id_replaces_the_one_at_another_process(server, join):
     """Alone, and it is sent `replaced`."""
     made = server.new_with_secret(listeners="all")

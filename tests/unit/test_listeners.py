@@ -270,3 +270,18 @@ def test_a_call_goes_to_those_whose_filters_hold(listeners):
     group.add(third)
     group.send(call_for("t", "/z"))
     assert third.calls == ["/z"]
+
+
+def test_the_body_of_a_call_is_read_once_for_all_filters(monkeypatch):
+    """However many listeners ask for what; and none that is larger than a filter reads."""
+    read = []
+    loads = filters.json.loads
+    monkeypatch.setattr(filters.json, "loads", lambda *args, **kwargs: read.append(args) or loads(*args, **kwargs))
+    group = group_of(*(Listener(asks=f"body.$.n:{number} body.$.a:1") for number in range(40)))
+    group.send(Call("t", "POST", "/", "", {}, b'{"n": 3, "a": 1}', 0.0))
+    assert len(read) == 1
+    assert sum(len(each.calls) for each in group) == 1
+    large = b'{"n": 3, "a": 1}' + b" " * filters.MAX_READ_BYTES
+    with pytest.raises(NoListener):
+        group.send(Call("t", "POST", "/", "", {}, large, 0.0))
+    assert len(read) == 1
