@@ -210,3 +210,13 @@ def test_when_a_listener_that_is_away_was_there_last(box):
     box.events.seen(box.token, "bob", 1000.5)
     assert [(each.listener, each.seen_at) for each in box.events.positions(box.token)] == [("ann", 1000.5)]
     assert box.events.drop_absent(1001) == 1
+
+
+def test_no_process_alone_counts_the_calls_for_several_listeners(open_redis):
+    """Each may be called, so their rate is counted in Redis; that of one client where it is attached."""
+    store = open_redis()
+    for listeners in ("newest", "all"):
+        token = store.add(new_token(), 60, listeners=listeners).token
+        store.attach(token, "sid", "notify")
+        assert store.routes.has(token) == (listeners == "newest")
+        assert store.routes.get_local(token) is not None
