@@ -149,6 +149,7 @@ class Subject:
             print("\n".join(self.client.output[-20:]), *(relay.log[-3000:] for relay in self.relays), sep="\n")
             return f"{len(lost)} of {len(self.accepted)} are lost, such as {sorted(lost)[:5]}"
         if kept:
+            print(self._listeners())
             return f"{kept} are kept that were delivered"
         for relay in self.relays:
             if "Traceback" in relay.log:
@@ -160,8 +161,13 @@ class Subject:
         key = self._channel.key.partition("-")[2]
         url, headers = f"{self.relays[0].url}/v1/tokens/{self._channel.token}", {"Authorization": f"Bearer {key}"}
         events = requests.get(f"{url}/events", headers=headers, timeout=5).json()
-        listeners = requests.get(url, headers=headers, timeout=5).json()["listeners"]
-        return sum(map(len, events.values())), sum(not each["connected"] for each in listeners)
+        return sum(map(len, events.values())), sum(not each["connected"] for each in self._listeners())
+
+    def _listeners(self) -> list[dict[str, object]]:
+        key = self._channel.key.partition("-")[2]
+        url, headers = f"{self.relays[0].url}/v1/tokens/{self._channel.token}", {"Authorization": f"Bearer {key}"}
+        listed: list[dict[str, object]] = requests.get(url, headers=headers, timeout=5).json()["listeners"]
+        return listed
 
     def close(self) -> None:
         self._is_over.set()

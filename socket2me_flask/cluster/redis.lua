@@ -450,11 +450,15 @@ function scripts.leave(token, listener, process)
   return 1
 end
 
--- The listeners of a token that other processes have which live.
+-- The listeners of a token that other processes have. One that was killed has no subscription any more.
 function scripts.listeners_elsewhere(token, process)
-  local found, flat = {}, call('HGETALL', 's2m:listeners:' .. token)
+  local found, are_there, flat = {}, {[process] = false}, call('HGETALL', 's2m:listeners:' .. token)
   for at = 1, #flat, 2 do
-    if flat[at + 1] ~= process and lives(flat[at + 1]) then found[#found + 1] = flat[at] end
+    local other = flat[at + 1]
+    if are_there[other] == nil then
+      are_there[other] = lives(other) and call('PUBLISH', 's2m:process:' .. other, cmsgpack.pack({})) > 0
+    end
+    if are_there[other] then found[#found + 1] = flat[at] end
   end
   return found
 end

@@ -80,7 +80,10 @@ def find_position(store: MailboxStore, token: str, last_event_id: str | None, co
         away = [each for each in away if each.number <= after]
     elif last_event_id and positions and not away:
         after = min(each.number for each in positions)
-    farthest: Position | None = max(away, key=lambda each: each.number, default=None)
+    # Of two as far, one that was begun later: it says that there is the other.
+    farthest: Position | None = max(
+        away, key=lambda each: (each.number, predecessor_of(each.listener) is not None, each.seen_at), default=None
+    )
     return Resume(None if farthest is None else farthest.listener, after)
 
 

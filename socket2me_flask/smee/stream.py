@@ -96,6 +96,11 @@ class Stream(ConnectionOwner):
     has_room = True
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return self._is_open
+
+    @property
     def in_flight(self) -> int:
         return len(self._receipts or ())
 

@@ -113,6 +113,8 @@ class Streams:
                 except RelayError as error:  # its client has the head of the response already
                     engine.note(error)
                     stream.close()
+                if not stream.is_open:
+                    self._detach(stream)  # it ended while it was attached, so it may have been detached before that
             else:
                 body = stream.pieces()
                 self._presence.attach(token, stream)
@@ -232,6 +234,7 @@ class Streams:
             listener = predecessor.find(store.positions(token), self._connected(token))
             if listener is not None:
                 store.unregister(token, listener)
+                stream.predecessor = predecessor_of(listener)  # which had one as well
         except StoreUnavailable:
             stream.predecessor = predecessor  # with the next ping
 
