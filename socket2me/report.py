@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -272,4 +273,8 @@ def _until_closed() -> Iterator[None]:
     try:
         yield
     except (BrokenPipeError, SystemExit):  # rich makes the one of the other
-        os.kill(os.getpid(), signal.SIGTERM)  # to the process: the thread that waits is another
+        if hasattr(signal, "pthread_kill"):  # not on Windows
+            # To the thread that waits: a signal to the process may go to another, which would leave it waiting.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
