@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import threading
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
