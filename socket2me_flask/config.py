@@ -212,11 +212,16 @@ def _setting(default: Any, kind: Kind, meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings:
-    """Settings whose values suit every relay that is known, so they have no variables of their own.
+    """Settings that few relays have a reason to change, so they have no variables of their own.
 
-    `SOCKET2ME_LIMITS` changes them, which tests do.
+    `SOCKET2ME_LIMITS` changes them: in tests, and where a platform differs, as Heroku does.
     """
 
+    redis_tls_verify: bool = _setting(
+        True,
+        _SWITCH,
+        "Whether the certificate of a rediss:// server must be one that this machine trusts. Heroku's is not.",
+    )
     body_timeout_seconds: float = _setting(
         10.0, _seconds(0.1), "How long a body may take to arrive; a later one is answered 408."
     )
@@ -254,11 +259,30 @@ class LimitSettings:
         _whole_number(0, HUGE),
         "How many bytes one mailbox may hold; more is answered 429. 0: no limit.",
     )
+    mailbox_total_bytes: int = _setting(
+        1_000_000_000,
+        _whole_number(0, 10**15),
+        "How many bytes all mailboxes may hold; more is answered 503. The last tenth is for mailboxes that hold up to 64 KB. 0: no limit.",
+    )
+    mailbox_max_age_seconds: float = _setting(
+        604800.0, _seconds(1), "How long an event may be in a mailbox; an older one is dropped, which the log says."
+    )
+    history_max_requests: int = _setting(
+        10_000,
+        _whole_number(0, MANY),
+        "How many calls the history of one token with inspect holds; the oldest are dropped first. 0: no limit.",
+    )
     history_max_bytes: int = _setting(
         20_000_000,
         _whole_number(0, HUGE),
         "How many bytes the history of one token may hold; the oldest calls are dropped first. 0: no limit.",
     )
+    history_total_bytes: int = _setting(
+        200_000_000,
+        _whole_number(0, 10**15),
+        "How many bytes the histories of all tokens may hold; the oldest calls are dropped first. 0: no limit.",
+    )
+    history_max_age_seconds: float = _setting(604800.0, _seconds(1), "How long a call is in a history.")
     max_inspector_streams: int = _setting(
         500, _whole_number(1, MANY), "How many live streams of histories may be open; the next is answered 429."
     )
@@ -343,11 +367,6 @@ class Settings(LimitSettings, SignatureSettings):
         "memory://",
         _STORE,
         "Where tokens and mailboxes are kept: memory://; a file that survives a restart, sqlite:///relay.db (four slashes for a path from the root); or redis://host:6379/0, for several processes that work as one relay (rediss:// for TLS). Not set: REDIS_URL, if that is set.",
-    )
-    redis_tls_verify: bool = _setting(
-        True,
-        _SWITCH,
-        "Whether the certificate of a rediss:// server must be one that this machine trusts. Heroku's is not.",
     )
     store_timeout_seconds: float = _setting(
         2.0,
@@ -443,14 +462,6 @@ class Settings(LimitSettings, SignatureSettings):
     mailbox_max_events: int = _setting(
         1000, _whole_number(0, MANY), "How many events one mailbox may hold; more is answered 429. 0: no limit."
     )
-    mailbox_total_bytes: int = _setting(
-        1_000_000_000,
-        _whole_number(0, 10**15),
-        "How many bytes all mailboxes may hold; more is answered 503. The last tenth is for mailboxes that hold up to 64 KB. 0: no limit.",
-    )
-    mailbox_max_age_seconds: float = _setting(
-        604800.0, _seconds(1), "How long an event may be in a mailbox; an older one is dropped, which the log says."
-    )
     listener_ttl_seconds: float = _setting(
         604_800.0,
         _seconds(1),
@@ -464,18 +475,6 @@ class Settings(LimitSettings, SignatureSettings):
     max_attempts: int = _setting(
         100, _whole_number(1, MANY), "How often an event of a mailbox is sent before it becomes a dead letter."
     )
-    # Inspector
-    history_max_requests: int = _setting(
-        10_000,
-        _whole_number(0, MANY),
-        "How many calls the history of one token with inspect holds; the oldest are dropped first. 0: no limit.",
-    )
-    history_total_bytes: int = _setting(
-        200_000_000,
-        _whole_number(0, 10**15),
-        "How many bytes the histories of all tokens may hold; the oldest calls are dropped first. 0: no limit.",
-    )
-    history_max_age_seconds: float = _setting(604800.0, _seconds(1), "How long a call is in a history.")
     # Clients
     legacy_clients: bool = _setting(
         True,

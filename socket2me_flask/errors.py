@@ -370,12 +370,12 @@ class ClientLeft(Unavailable):
 
 
 class MailboxesFull(Unavailable):
-    """All mailboxes hold what `SOCKET2ME_MAILBOX_TOTAL_BYTES` allows, for one with as much as this one has."""
+    """All mailboxes hold what `MAILBOX_TOTAL_BYTES` allows, for one with as much as this one has."""
 
     code = "mailboxes_full"
     outcome = "rate_limited"
     message = "The relay keeps as many bytes in mailboxes as it may."
-    setting = "SOCKET2ME_MAILBOX_TOTAL_BYTES"
+    setting = "MAILBOX_TOTAL_BYTES"
 
 
 class TooManyHeld(Unavailable):

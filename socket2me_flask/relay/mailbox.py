@@ -136,7 +136,7 @@ class Mailboxes:
         dropped = self.store.drop_older(time.time() - max_age_seconds)
         if dropped:
             self.aged_out += dropped
-            log.warning("SOCKET2ME_MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
+            log.warning("MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
         for token, outlets in list(self._outlets.items()):
             if isinstance(outlets, PositionOutlets):
                 self.store.touch(token, outlets.positions())

@@ -75,7 +75,7 @@ class _Collector:
         if relay.mailboxes is not None:
             redelivered, dead_lettered = relay.mailboxes.redelivered, sum(relay.mailboxes.dead_lettered.values())
             limits.update(relay.mailboxes.dead_lettered)
-            limits["SOCKET2ME_MAILBOX_MAX_AGE_SECONDS"] += relay.mailboxes.aged_out
+            limits["MAILBOX_MAX_AGE_SECONDS"] += relay.mailboxes.aged_out
             limits["SOCKET2ME_LISTENER_TTL_SECONDS"] += relay.mailboxes.listeners_forgotten
         yield _counter("redelivered", "Events of mailboxes that were sent again.", {(): redelivered})
         yield _counter("dead_lettered", "Events of mailboxes that became dead letters.", {(): dead_lettered})
@@ -173,7 +173,7 @@ _LIMITS = sorted(
     {
         *_limits(RelayError),
         "SOCKET2ME_LISTENER_TTL_SECONDS",
-        "SOCKET2ME_MAILBOX_MAX_AGE_SECONDS",
+        "MAILBOX_MAX_AGE_SECONDS",
         "SOCKET2ME_MAX_ATTEMPTS",
         "MAX_EVENT_ANSWERS",
         "RATE_LIMIT_EVENTS",

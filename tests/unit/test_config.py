@@ -113,8 +113,8 @@ def test_the_variables_of_the_command_are_known():
 
 def test_limits_are_set_by_one_variable():
     """It takes several, and names what it does not take."""
-    settings = from_env({"SOCKET2ME_LIMITS": "WINDOW=5 KEEPALIVE_SECONDS=2"})
-    assert (settings.window, settings.keepalive_seconds) == (5, 2)
+    settings = from_env({"SOCKET2ME_LIMITS": "WINDOW=5 KEEPALIVE_SECONDS=2 REDIS_TLS_VERIFY=false"})
+    assert (settings.window, settings.keepalive_seconds, settings.redis_tls_verify) == (5, 2, False)
     with pytest.raises(ConfigError, match="^SOCKET2ME_LIMITS names 'PORT', which is none of "):
         from_env({"SOCKET2ME_LIMITS": "PORT=1"})
     with pytest.raises(ConfigError, match="^SOCKET2ME_LIMITS: WINDOW='0' is not accepted: "):
