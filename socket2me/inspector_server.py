@@ -1,4 +1,4 @@
-"""The inspector on this machine: its page and its HTTP contract, on 127.0.0.1, for whoever has the key of this run.
+"""The inspector on this machine: its page and its HTTP contract, on 127.0.0.1, for those with the key of this run.
 
 `http.server` is enough here: one user, no proxy, no TLS. Each connection has a thread, and their number a bound.
 """
@@ -349,7 +349,7 @@ class Replays:
             replay_of=draft.replay_of,
             verified=draft.verified,
         )
-        self._recorder.begin(request, "as a replay")  # whoever has the id can ask for it at once
+        self._recorder.begin(request, "as a replay")  # it can be asked for by its id at once
         threading.Thread(target=self._run, args=[request], daemon=True).start()
         return request.id
 

@@ -4,7 +4,7 @@
 
 Ten listeners of a token on `all` and ten workers of a token on `one`, with mailboxes, in five processes. Callers
 number their calls. The processes are killed, stopped and continued, their connections are cut, each client is
-displaced by another with its id, relays are killed, terminated and stopped, and Redis is killed. `redis` is two
+replaced by another with its id, relays are killed, terminated and stopped, and Redis is killed. `redis` is two
 relays on one Redis. The seed decides which faults come when. The account is made of what clients and callers have
 written down.
 """
@@ -226,7 +226,7 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Do faults for so long, and take account."""
-        names = ["kill_clients", "stop_clients", "cut", "displace", "kill_relay", "terminate_relay", "stop_relay"]
+        names = ["kill_clients", "stop_clients", "cut", "replace", "kill_relay", "terminate_relay", "stop_relay"]
         names += ["kill_redis"] if self.redis is not None else []
         ends_at = time.monotonic() + seconds
         # Each kind once, then at random: a short run has all of them, too.
@@ -258,8 +258,8 @@ class Soak:
     def _cut(self) -> None:
         self._random.choice(self.processes).tell("cut")
 
-    def _displace(self) -> None:
-        self._random.choice(self.processes).tell("displace")
+    def _replace(self) -> None:
+        self._random.choice(self.processes).tell("replace")
 
     def _kill_relay(self) -> None:
         self._restart(signal.SIGKILL)

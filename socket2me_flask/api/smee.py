@@ -193,7 +193,7 @@ _PAGE = """<!doctype html>
     <main class="channel">
       <h1>A channel for webhooks</h1>
       <h2>Webhook URL</h2>
-      <p>Give this to GitHub, or to whoever sends. {who}</p>
+      <p>Give this to GitHub, or to another sender. {who}</p>
       <pre><code>{posting}</code></pre>
       <h2>Listening URL</h2>
       <p>Give this to your client.</p>

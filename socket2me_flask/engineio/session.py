@@ -44,7 +44,7 @@ class Session(Owner):
     upgrade: "Upgrade | None" = field(default=None, init=False)  # the WebSocket that is being tried
     state: State = field(default=OPENING, init=False)
     end: End = field(default=End.CLOSED, init=False)  # why it ended, once it has
-    joins: int = field(default=0, init=False)  # how often its client tried to join a namespace
+    _joins: int = field(default=0, init=False)  # how often its client tried to join a namespace
     is_posting: bool = field(default=False, init=False)  # a POST of the client is being handled
     is_pong_due: bool = field(default=False, init=False)  # the last ping was not answered
     _is_flush_due: bool = field(default=False, init=False)
@@ -150,6 +150,11 @@ class Session(Owner):
                 self.state = transition(self.state, Event.UPGRADE_FAILED)
 
     # From the client
+
+    def count_joins(self, by: int) -> int:
+        """Count `by` more attempts of the client to join a namespace; -1 when it left one. Return their number."""
+        self._joins += by
+        return self._joins
 
     def receive(self, packet: Packet) -> None:
         """Handle a packet, unless the session has ended. Raises `BadPacket` for one that a client does not send."""

@@ -208,11 +208,6 @@ class Mailboxes:
             outlet.drop(event_id)
             outlet.notify()
 
-    @property
-    def waiting_callers(self) -> int:
-        """How many callers wait for their event to be acknowledged."""
-        return sum(map(len, self._awaited.values()))
-
     def in_flight(self, token: str) -> set[str]:
         """Return the ids of the events that are on their way to a client."""
         outlet = self._outlets.get(token)

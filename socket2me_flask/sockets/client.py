@@ -40,7 +40,7 @@ class SocketClient(NamespaceClient):
         self.address = "" if session is None else session.address  # known after the session has ended, too
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
         self.has_options = False  # it named some in `auth`
-        self.joining: Session | None = None  # the session whose CONNECT is being answered
+        self.joining = session  # the session whose CONNECT is being answered
         self.is_raw = False
         self.mode = "notify"
         self.answering: Answering | None = None
@@ -71,6 +71,24 @@ class SocketClient(NamespaceClient):
         self.bounds_calls = "window" in options and not record.mailbox and self.mode != "notify"
         if self.listeners == "all":
             self.bounds_calls = False  # it would delay the calls of the other listeners
+
+    def want(self) -> None:
+        """Have the client attached to its token once its CONNECT is answered: it may be."""
+        self.is_wanted = True
+
+    def unwant(self) -> bool:
+        """Have the client attached no more. Return whether it was to be, or is."""
+        was_wanted, self.is_wanted = self.is_wanted, False
+        return was_wanted
+
+    def joined(self) -> Session | None:
+        """Note that its CONNECT was answered. Return the session that this took place in."""
+        session, self.joining = self.joining, None
+        return session
+
+    def note_end(self, reason: str) -> None:
+        """Note why it will be disconnected."""
+        self.end = reason
 
     @property
     def token(self) -> str:
@@ -174,7 +192,7 @@ class SocketClient(NamespaceClient):
 
     def disconnect(self, final_event: str | None = None) -> None:
         self.leave()
-        self.end = final_event or "token_ended"
+        self.note_end(final_event or "token_ended")
         if final_event is not None:
             self._say(final_event)
         # The namespace goes first: a JavaScript client that loses only its transport comes straight back.

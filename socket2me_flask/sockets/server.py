@@ -159,7 +159,6 @@ class Sockets:
             raise ConnectionRefusedError(RelayError.message, {"code": RelayError.code}) from None
 
     def _prepare(self, client: SocketClient, auth: Any) -> None:
-        client.joining = self.engine.sessions.get(client.transport_id)
         record = self._store.get(client.token) if is_token(client.token) else None
         if record is None:
             raise UnknownToken
@@ -173,16 +172,16 @@ class Sockets:
             self._presence.attached.check_room(client.token, client)
         if record.mailbox and client.mode == "notify":
             raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
-        client.is_wanted = True
+        client.want()
 
     def _on_accepted(self, client: SocketClient) -> None:
         if not client.is_wanted:
             return
-        session, client.joining = client.joining, None
+        session = client.joined()
         if session is not None and not session.has_client:
             # It left while the store was asked. To replace the token's client for it would be wrong for good: the
             # client may be the same one, which has connected again in the meantime.
-            client.is_wanted = False
+            client.unwant()
             return
         self.engine.joined(client.transport_id)
         try:
@@ -199,9 +198,8 @@ class Sockets:
         client = self._register[sid]
         session = self.engine.sessions.get(client.transport_id)
         if session is not None:
-            session.joins -= 1
-        if client.is_wanted:
-            client.is_wanted = False
+            session.count_joins(-1)
+        if client.unwant():
             client.leave()
             self._presence.detach(client.token, client)
             self.disconnects[client.end] += 1
@@ -253,8 +251,8 @@ class Sockets:
 
     def _may_join(self, session: Session) -> bool:
         """Count an attempt to join, whether or not it will succeed."""
-        session.joins += 1
-        return not self._max_namespaces or session.joins <= self._max_namespaces
+        joins = session.count_joins(1)
+        return not self._max_namespaces or joins <= self._max_namespaces
 
     def _refuse(self, session: Session, namespace: str, error: RelayError) -> None:
         self._answers.note(error)
@@ -277,7 +275,7 @@ class Sockets:
         # python-socketio's own handler looks at every namespace there is. Instead, each namespace of this
         # transport is left as if the client had said so.
         for client in self._register.on_transport(transport_id):
-            client.end = reason
+            client.note_end(reason)
             self._handle_packet(transport_id, f"1{client.namespace},")
         self._register.forget(transport_id)
         self._acknowledgements.drop(transport_id)

@@ -1,7 +1,7 @@
 """Who has which name, and until when: the rules, and the names in memory.
 
 A name is a token that its owner chose. It is held for its owner as long as its token lives, and for a grace after
-that. The owner is whoever has its secret. Redis has the same rules in `cluster/redis.lua`.
+that. The owner is the program that has its secret. Redis has the same rules in `cluster/redis.lua`.
 """
 
 import heapq

@@ -1,7 +1,7 @@
 """The listeners of `soak_listeners.py`, over bare WebSockets: each writes down what it received, then acknowledges.
 
 Each line of the output has the time (the clock is that of all processes), the client, its connection, and what
-happened. Lines of the input: `cut` ends all connections, `displace` has every client connect beside itself.
+happened. Lines of the input: `cut` ends all connections, `replace` has every client connect beside itself.
 """
 
 import contextlib

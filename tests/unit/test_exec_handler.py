@@ -33,10 +33,10 @@ REQUEST = Request(
 SHOW = """
 import json, os, sys
 with open(os.environ["SOCKET2ME_BODY_FILE"], "rb") as body, open(os.environ["SOCKET2ME_EVENT_FILE"]) as event:
-    told = {"body": body.read().hex(), "event": json.load(event)}
-told["stdin"] = sys.stdin.buffer.read().hex()
-told["modes"] = os.stat(os.path.dirname(os.environ["SOCKET2ME_BODY_FILE"])).st_mode
-print(json.dumps({**told, "environment": dict(os.environ), "arguments": sys.argv[1:]}))
+    shown = {"body": body.read().hex(), "event": json.load(event)}
+shown["stdin"] = sys.stdin.buffer.read().hex()
+shown["modes"] = os.stat(os.path.dirname(os.environ["SOCKET2ME_BODY_FILE"])).st_mode
+print(json.dumps({**shown, "environment": dict(os.environ), "arguments": sys.argv[1:]}))
 """
 
 
@@ -58,11 +58,11 @@ def test_what_a_command_gets(monkeypatch):
     monkeypatch.setenv("PASSED", "yes")
     answer = run(python(SHOW, "$HOME;", "a b"), variables=["PASSED"])
     assert (answer.status, answer.headers) == (200, [("Content-Type", "application/json")])
-    told = json.loads(answer.body)
-    assert told["body"] == told["stdin"] == REQUEST.body.hex()
-    assert told["arguments"] == ["$HOME;", "a b"]
-    assert stat.S_IMODE(told["modes"]) == 0o700
-    assert told["event"] == {
+    shown = json.loads(answer.body)
+    assert shown["body"] == shown["stdin"] == REQUEST.body.hex()
+    assert shown["arguments"] == ["$HOME;", "a b"]
+    assert stat.S_IMODE(shown["modes"]) == 0o700
+    assert shown["event"] == {
         "id": "p-1",
         "method": "POST",
         "path": "/a%20b",
@@ -75,7 +75,7 @@ def test_what_a_command_gets(monkeypatch):
         "verified": None,
         "attempt": None,
     }
-    environment = told["environment"]
+    environment = shown["environment"]
     files = [environment.pop(f"SOCKET2ME_{name}_FILE") for name in ("BODY", "EVENT")]
     assert not any(map(os.path.exists, files))
     mine = {name: value for name, value in environment.items() if name.startswith("SOCKET2ME_")}
@@ -97,10 +97,10 @@ def test_what_a_command_gets(monkeypatch):
 def test_what_no_variable_may_have():
     """NUL and half of a surrogate pair are replaced, a long value is cut; the file of the event has all of it."""
     request = Request("GET", "/\0\ud800", "q" * 20_000)
-    told = json.loads(run(python(SHOW), request).body)
-    assert told["environment"]["SOCKET2ME_PATH"] == "/\ufffd?"
-    assert told["environment"]["SOCKET2ME_QUERY"] == "q" * MAX_VARIABLE_CHARACTERS
-    assert told["event"]["query"] == request.query
+    shown = json.loads(run(python(SHOW), request).body)
+    assert shown["environment"]["SOCKET2ME_PATH"] == "/\ufffd?"
+    assert shown["environment"]["SOCKET2ME_QUERY"] == "q" * MAX_VARIABLE_CHARACTERS
+    assert shown["event"]["query"] == request.query
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ OK = Answer(200, [], b"", False)
 
 
 class Fake:
-    """A receiver that answers, or raises, what it is told to, the last again and again."""
+    """A receiver that answers, or raises, what it is made with, the last again and again."""
 
     def __init__(self, name: str, *outcomes):
         self.name = name
@@ -42,8 +42,8 @@ class Fake:
         return outcome
 
 
-class Told:
-    """Notes what a report is told."""
+class Reported:
+    """Notes what is reported."""
 
     def __init__(self):
         self.requests = []
@@ -63,9 +63,9 @@ def test_statuses_that_are_none(text):
 
 
 def retrying(receiver, count=2, is_closed=lambda: False):
-    told = []
+    reported = []
     statuses = Statuses.parse("5xx, 429")
-    return Retrying(receiver, count, statuses, lambda *each: told.append(each[1:]), is_closed), told
+    return Retrying(receiver, count, statuses, lambda *each: reported.append(each[1:]), is_closed), reported
 
 
 @pytest.fixture
@@ -75,11 +75,11 @@ def no_pauses(monkeypatch):
 
 def test_an_attempt_that_fails_is_repeated(no_pauses):
     """Both an answer of `--retry-statuses` and none; another answer acknowledges the request."""
-    receiver, told = retrying(
+    receiver, reported = retrying(
         Fake("app", TargetDown("refused."), Answer(503, [], b"", False), Answer(404, [], b"", False))
     )
     assert receiver.send(Request("GET")).status == 404
-    assert told == [("refused.", 0), ("the app answered 503.", 0)]
+    assert reported == [("refused.", 0), ("the app answered 503.", 0)]
 
 
 def test_the_last_failure_is_that_of_the_request(no_pauses):
@@ -116,13 +116,13 @@ def test_a_pause_ends_with_the_client_and_with_the_request(monkeypatch):
 
 
 def test_the_first_receiver_answers():
-    """All get the request; the failure of another is told, and changes nothing for the caller."""
+    """All get the request; the failure of another is reported, and changes nothing for the caller."""
     first, second, third = Fake("a", Answer(201, [], b"", False)), Fake("b", TargetDown("refused.")), Fake("c")
-    told = Told()
-    fanout = Fanout([first, second, third], required=[], parallel=1, is_ordered=True, report=told)
+    reported = Reported()
+    fanout = Fanout([first, second, third], required=[], parallel=1, is_ordered=True, report=reported)
     assert fanout.send(Request("GET", "/x")).status == 201
     assert [len(each.sent) for each in (first, second, third)] == [1, 1, 1]
-    assert sorted(told.requests, key=str) == [
+    assert sorted(reported.requests, key=str) == [
         ("b", None, "refused. That does not reject the request."),
         ("c", 200, ""),
     ]
@@ -131,7 +131,7 @@ def test_the_first_receiver_answers():
 def test_a_request_that_comes_again_is_not_sent_to_those_that_have_handled_it():
     """The command of `--exec` rejects it first: then it runs again, and the app does not get it twice."""
     app, command = Fake("app"), Fake("exec", NotHandled("the command ended with status 1."), OK)
-    fanout = Fanout([app, command], required=[command], parallel=1, is_ordered=False, report=Told())
+    fanout = Fanout([app, command], required=[command], parallel=1, is_ordered=False, report=Reported())
     with pytest.raises(NotHandled, match="status 1"):
         fanout.send(Request("GET", id="1", attempt=1))
     assert fanout.send(Request("GET", id="1", attempt=2)) == OK
@@ -139,20 +139,20 @@ def test_a_request_that_comes_again_is_not_sent_to_those_that_have_handled_it():
 
 
 def test_a_slow_receiver_does_not_delay_the_answer_of_the_first():
-    """It has as many requests at once as are handled; one more waits until its deadline, and is told of then."""
+    """It has as many requests at once as are handled; one more waits until its deadline, and is reported then."""
     may_end = threading.Event()
     slow = Fake("slow", lambda: may_end.wait(DEADLINE_SECONDS) and OK)
-    told = Told()
-    fanout = Fanout([Fake("a"), slow], required=[], parallel=1, is_ordered=False, report=told)
+    reported = Reported()
+    fanout = Fanout([Fake("a"), slow], required=[], parallel=1, is_ordered=False, report=reported)
     assert fanout.send(Request("GET")) == OK
     assert fanout.send(Request("GET", deadline=time.monotonic() + 0.1)) == OK
-    wait_until(lambda: told.requests, "the second is told of")
-    (target, status, remark), *_ = told.requests
+    wait_until(lambda: reported.requests, "the second is reported")
+    (target, status, remark), *_ = reported.requests
     assert (target, status) == ("slow", None)
     assert remark.startswith("not sent: as many requests as may be are on their way")
     assert fanout.close(0) == 1
     may_end.set()
-    wait_until(lambda: len(told.requests) == 2, "the first is told of")
+    wait_until(lambda: len(reported.requests) == 2, "the first is reported")
 
 
 # Order

@@ -43,7 +43,7 @@ def test_a_client_that_attaches_while_another_is_displaced_is_the_one_that_gets_
 
 
 def test_nothing_is_left_when_all_have_gone(relay, record):
-    """No outlet, no waiter, no timer."""
+    """No outlet, no timer."""
     client = AckClient()
     relay.presence.attach(record.token, client)
     relay.forward(call_for(record.token, "/a"), record)
@@ -51,7 +51,7 @@ def test_nothing_is_left_when_all_have_gone(relay, record):
     relay.presence.detach(record.token, client)
     mailboxes = relay.mailboxes
     assert not mailboxes.notify(record.token)
-    assert mailboxes.waiting_callers == len(mailboxes.overdue) == len(mailboxes.retries) == 0
+    assert len(mailboxes.overdue) == len(mailboxes.retries) == 0
     assert client.forgotten == [1]
 
 

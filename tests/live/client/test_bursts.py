@@ -67,15 +67,15 @@ def test_nobody_is_told_what_did_not_happen(any_relay, app, listen):
     command = listen("--parallel", "8", server=any_relay)
     answers = burst(any_relay, command.url, 50)
     done_by_then = set(done)
-    told = Counter(status for status, _ in answers.values())
+    statuses = Counter(status for status, _ in answers.values())
     handled = {path for path, (status, _) in answers.items() if status == 200}
     assert handled <= done_by_then
     assert len(handled) >= 8
     if command.terms["has_mailbox"]:
-        assert set(told) <= {200, 202}
+        assert set(statuses) <= {200, 202}
         expected = set(answers)
     else:
-        assert set(told) <= {200, 503}
+        assert set(statuses) <= {200, 503}
         assert all(b"client_busy" in body for status, body in answers.values() if status == 503)
         expected = handled
     seen = [command.expect("request") for _ in expected]
@@ -111,11 +111,11 @@ def test_the_answer_of_listen_comes_first(server, app, listen):
     may_end.set()
     assert status == 504
     assert re.search(rb"rejected.*no answer within [\d.]+ s", body)  # 4.5 s, less what was over when it came
-    told = command.expect("slow")
-    assert (told["path"], told["seconds"]) == ("/slow", 2)
-    told = command.expect("request")
-    assert told["status"] is None
-    assert told["remark"].endswith("Its caller is answered 504.")
+    line = command.expect("slow")
+    assert (line["path"], line["seconds"]) == ("/slow", 2)
+    line = command.expect("request")
+    assert line["status"] is None
+    assert line["remark"].endswith("Its caller is answered 504.")
 
 
 def test_one_stuck_request_holds_up_no_other(relay, app, listen):
@@ -136,14 +136,14 @@ def test_what_is_being_handled_is_answered_when_listen_ends(any_relay, app, list
     may_end = threading.Event()
     app.answer = lambda received: may_end.wait(20) and OK
     command = listen(server=any_relay)
-    told = []
-    caller = threading.Thread(target=lambda: told.append(call(any_relay, command.url)[0]))
+    statuses = []
+    caller = threading.Thread(target=lambda: statuses.append(call(any_relay, command.url)[0]))
     caller.start()
     app.expect()
     threading.Timer(0.3, may_end.set).start()
     assert command.end()[0] == 0
     caller.join()
-    assert told == [200]
+    assert statuses == [200]
 
 
 @pytest.fixture
@@ -159,9 +159,9 @@ def test_a_request_that_is_dropped_is_let_go(patient_relay, app, listen, tmp_pat
     may_end = threading.Event()
     app.answer = lambda received: may_end.wait(20) and OK if "stuck" in received.line else OK
     command = listen("--parallel", "1", server=relay)
-    told = []
+    statuses = []
     callers = [
-        threading.Thread(target=lambda path=path: told.append(call(relay, command.url, path)[0]))
+        threading.Thread(target=lambda path=path: statuses.append(call(relay, command.url, path)[0]))
         for path in ("/stuck", "/next")
     ]
     callers[0].start()
@@ -175,7 +175,7 @@ def test_a_request_that_is_dropped_is_let_go(patient_relay, app, listen, tmp_pat
     assert (dropped["path"], dropped["status"]) == ("/stuck", None)
     assert dropped["remark"] == "Dropped: the app is not waited for."
     assert (answered["path"], answered["status"]) == ("/next", 200)
-    assert sorted(told) == [200, 410]
+    assert sorted(statuses) == [200, 410]
 
 
 def test_the_last_attempt_is_called_that(app, listen, tmp_path):

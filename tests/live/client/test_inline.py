@@ -39,7 +39,7 @@ CASES = [
 
 
 class Recorded(JsonReport):
-    """A report of the threads in which requests are told."""
+    """A report of the threads in which requests are reported."""
 
     def __init__(self):
         self.threads = []
@@ -183,4 +183,4 @@ def test_an_answer_that_is_due_when_the_connection_ends_is_told(server):
             RelayApi(server.url).delete(Token(client.token, client.secret))
             may_answer.set()
             caller.join()
-            wait_until(lambda: len(report.threads) == 2, "the second is told")
+            wait_until(lambda: len(report.threads) == 2, "the second is reported")

@@ -269,9 +269,9 @@ def test_the_page_and_what_it_asks_first(inspected):
         "/x",
     ):
         assert inspected.call("GET", path).status_code == 404
-    told = inspected.get("")
-    assert (told["url"], told["target"], told["inspect"]) == (inspected.command.url, inspected.app.url, True)
-    assert (told["connected"], told["mailbox"], told["mode"]) == (True, True, "reply")
+    status = inspected.get("")
+    assert (status["url"], status["target"], status["inspect"]) == (inspected.command.url, inspected.app.url, True)
+    assert (status["connected"], status["mailbox"], status["mode"]) == (True, True, "reply")
 
 
 def test_a_port_that_is_taken(tmp_path):

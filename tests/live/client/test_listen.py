@@ -78,8 +78,8 @@ def test_bytes_arrive_as_they_were_sent(relay, app, listen):
                 *length,
             ]
         )
-        told = command.expect("request")
-        assert (told["method"], told["size"], told["status"]) == ("PUT", len(body), 200)
+        line = command.expect("request")
+        assert (line["method"], line["size"], line["status"]) == ("PUT", len(body), 200)
 
 
 def test_chunks_repeated_headers_and_headers_for_one_connection(relay, app, listen):
@@ -166,12 +166,12 @@ def test_the_app_is_down(app, listen, tmp_path):
         target = f"http://127.0.0.1:{(port := free_port())}"
         command = listen("--parallel", "1", target=target, server=relay)
         assert [call(relay, command.url, f"/{number}")[0] for number in range(3)] == [202, 202, 202]
-        told = command.expect("request")
-        assert told["status"] is None
-        assert "Connection refused. The request comes again." in told["remark"]
+        line = command.expect("request")
+        assert line["status"] is None
+        assert "Connection refused. The request comes again." in line["remark"]
         with App(port) as late:
             assert [late.expect().line for _ in range(3)] == [f"POST /{number} HTTP/1.1" for number in range(3)]
-            wait_until(lambda: command.expect("request")["status"] == 200, "it is told")
+            wait_until(lambda: command.expect("request")["status"] == 200, "it is handled")
         assert command.process.poll() is None
 
 
@@ -316,10 +316,10 @@ def test_what_a_relay_says_cannot_move_the_terminal(tmp_path, body):
         data = text.encode()
         head = b"HTTP/1.1 400 Bad\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n"
         relay.answer = head % len(data) + data
-        told = run(tmp_path, "listen", "http://127.0.0.1:9", "--server", relay.url, check=False)
-    assert told.returncode == 1
-    assert "owned" in told.stderr
-    assert all(line.isprintable() for line in (told.stdout + told.stderr).splitlines())
+        result = run(tmp_path, "listen", "http://127.0.0.1:9", "--server", relay.url, check=False)
+    assert result.returncode == 1
+    assert "owned" in result.stderr
+    assert all(line.isprintable() for line in (result.stdout + result.stderr).splitlines())
 
 
 def test_only_and_header_add(relay, app, listen):

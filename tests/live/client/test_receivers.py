@@ -41,13 +41,13 @@ def test_a_command_without_an_app(relay, listen, capitals, tmp_path):
     assert command.expect("request")["status"] == 200
     status, _, body = call(relay, command.url, body=b"again")
     assert (status, b"secret" in body) == (202, False)
-    told = command.expect("request")
-    assert told["status"] is None
+    line = command.expect("request")
+    assert line["status"] is None
     assert (
-        told["remark"] == "the command ended with status 1. It wrote: secret of the user The request comes again."
+        line["remark"] == "the command ended with status 1. It wrote: secret of the user The request comes again."
     )
-    told = command.expect("request")
-    assert (told["attempt"], told["status"]) == (2, 200)
+    line = command.expect("request")
+    assert (line["attempt"], line["status"]) == (2, 200)
 
 
 def test_a_command_beside_an_app(relay, app, listen, capitals):
@@ -55,8 +55,8 @@ def test_a_command_beside_an_app(relay, app, listen, capitals):
     command = listen("--reply", "--exec", capitals)
     assert call(relay, command.url, body=b"word")[2] == b"fine"
     assert call(relay, command.url, body=b"again")[0] == 202
-    told = [command.expect("request") for _ in range(5)]
-    assert sorted((each["attempt"], each["status"] or 0, (each["target"] or "")[:4]) for each in told) == [
+    lines = [command.expect("request") for _ in range(5)]
+    assert sorted((each["attempt"], each["status"] or 0, (each["target"] or "")[:4]) for each in lines) == [
         (1, 0, ""),
         (1, 0, "exec"),
         (1, 200, ""),
@@ -69,17 +69,17 @@ def test_a_command_beside_an_app(relay, app, listen, capitals):
 
 
 def test_several_apps(relay, app, listen):
-    """All get the request; the caller has the answer of the first, and the others are told of."""
+    """All get the request; the caller has the answer of the first, and the others are reported."""
     with App() as second:
         second.answer = b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
         down = f"http://127.0.0.1:{free_port()}/x"
         command = listen("--reply", second.url, down, "--retries", "1")
         assert call(relay, command.url, "/a", body=b"1")[::2] == (200, b"fine")
         assert [each.expect().body for each in (app, second)] == [b"1", b"1"]
-        told = {each["target"]: each for each in (command.expect("request") for _ in range(3))}
-    assert {target: each["status"] for target, each in told.items()} == {None: 200, second.url: 404, down: None}
+        lines = {each["target"]: each for each in (command.expect("request") for _ in range(3))}
+    assert {target: each["status"] for target, each in lines.items()} == {None: 200, second.url: 404, down: None}
     assert [json.loads(line)["target"] for line in command.printed if '"event": "retry"' in line] == [down]
-    assert told[down]["remark"] == "Connection refused. That does not reject the request."
+    assert lines[down]["remark"] == "Connection refused. That does not reject the request."
 
 
 def test_retries(relay, app, listen):
@@ -89,14 +89,14 @@ def test_retries(relay, app, listen):
     answers = iter([bad, OK, bad, bad, OK])
     app.answer = lambda received: next(answers)
     assert call(relay, command.url, "/1")[0] == 200
-    told = command.expect("retry")
-    assert (told["why"], told["target"]) == ("the app answered 503.", None)
+    line = command.expect("retry")
+    assert (line["why"], line["target"]) == ("the app answered 503.", None)
     assert command.expect("request")["status"] == 200
     assert call(relay, command.url, "/2")[0] == 202
-    told = command.expect("request")
-    assert (told["status"], told["remark"]) == (503, "Rejected. The request comes again.")
-    told = command.expect("request")
-    assert (told["attempt"], told["status"]) == (2, 200)
+    line = command.expect("request")
+    assert (line["status"], line["remark"]) == (503, "Rejected. The request comes again.")
+    line = command.expect("request")
+    assert (line["attempt"], line["status"]) == (2, 200)
 
 
 def test_the_order_of_a_key(relay, app, listen):

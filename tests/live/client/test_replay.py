@@ -85,8 +85,8 @@ def test_a_full_disk(relay, app, listen, tmp_path):
     _, most = resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (1000, most))
     assert call(relay, command.url, body=b"x" * 5000)[0] == 202
-    told = command.expect("request")
-    assert told["remark"].startswith("It cannot be saved: File too large.")
+    line = command.expect("request")
+    assert line["remark"].startswith("It cannot be saved: File too large.")
     assert list((tmp_path / "saved").iterdir()) == []
     assert app.received.empty()
     resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (most, most))

@@ -432,9 +432,9 @@ def test_a_notification_is_opt_in(browser, inspected):
     with Tab(browser) as tab:
         tab.page.context.grant_permissions(["notifications"])
         tab.page.add_init_script("""
-            window.told = [];
+            window.notified = [];
             window.asked = 0;
-            window.Notification = class { constructor(title) { told.push(title); } };
+            window.Notification = class { constructor(title) { notified.push(title); } };
             Notification.permission = 'granted';
             Notification.requestPermission = async () => { asked++; return 'granted'; };
         """)
@@ -445,9 +445,13 @@ def test_a_notification_is_opt_in(browser, inspected):
         page.get_by_role("button", name="More").click()
         page.get_by_role("menuitem", name="Notify me of new requests").click()
         page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
-        token.send("/told")
-        page.evaluate("new Promise((resolve) => setInterval(() => told.length && resolve(), 20))")
-        assert page.evaluate("[asked, told[0], document.title]") == [1, "POST /told", "(1) socket2me inspector"]
+        token.send("/notified")
+        page.evaluate("new Promise((resolve) => setInterval(() => notified.length && resolve(), 20))")
+        assert page.evaluate("[asked, notified[0], document.title]") == [
+            1,
+            "POST /notified",
+            "(1) socket2me inspector",
+        ]
 
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1440, 900, "light"), (360, 740, "dark")])
