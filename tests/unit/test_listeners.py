@@ -106,8 +106,8 @@ def test_a_listener_that_proves_to_have_left_does_not_matter_to_the_others(relay
 
 
 @pytest.mark.parametrize("listeners", ["all", "one"])
-def test_one_that_proves_to_have_left_leaves_those_to_the_token_that_ask_for_other_calls(relay, listeners):
-    """The call has no listener any more, and the next one has. That one is full is said before that one has left."""
+def test_one_that_proves_to_have_left_leaves_the_others_attached(relay, listeners):
+    """The call has no listener any more, and the next one has. A full one is reported before one that left."""
     gone, other = Listener(listeners, asks="POST /a"), Listener(listeners, asks="POST /b")
     token = attach(relay, gone, other)
     gone.gone = True
