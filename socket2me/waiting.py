@@ -27,7 +27,8 @@ class Wait:
         api_key: what the relay asks for before it gives tokens, if it does.
         listener: by which name the relay knows this client, where a token has several.
         wanted: which requests count; None: every one. The others are acknowledged, too, and counted in `passed`:
-            left in a mailbox, they would be sent again and again, before those that follow.
+            left in a mailbox, they would be sent again and again, before those that follow. Where one of several
+            listeners has each request, the relay leaves them to the others.
         show: prints a request.
         show_url: prints the URL of a token of its own, once nothing that comes is missed.
     """
@@ -55,12 +56,21 @@ class Wait:
         self._show_url = show_url
         self._failure: Exception | None = None
         self._has_ended = threading.Event()
-        self._client = Client(
+        self._client = self._new_client(server, api_key, listener)
+
+    def _new_client(self, server: str, api_key: str | None, listener: str | None) -> Client:
+        token, wanted = self._token, None
+        if token is not None and token.secret is not None and self._wanted is not None:
+            # What one of several workers is not to have waits for the others.
+            is_worker = self._api.inspect(token).get("listener_mode") == "one"
+            wanted = self._wanted.text if is_worker else None
+        return Client(
             server,
             token=token.token if token is not None else None,
             secret=token.secret if token is not None else None,
             api_key=api_key,
             listener=listener,
+            wanted=wanted,
             parallel=1,
             on_notice=self._on_notice,
         )

@@ -67,7 +67,8 @@ def wait(
 
     With --token, what came to its mailbox since it was made counts, the oldest first. What is printed is taken out
     of the mailbox, and so is what came before it and --filter does not ask for: how many that are is said at the
-    end. A client that is connected is replaced.
+    end. A client that is connected is replaced. Of a token with listeners "all" or "one" it is not, and with "one"
+    what --filter does not ask for stays for the others.
 
     Ends with status 0 once N requests were printed, 124 if they did not come within --timeout, 1 after an error,
     and 2 if the command makes no sense. What came is printed in any case.

@@ -169,6 +169,16 @@ class ListenerGroup:
                 raise NoListener
         return members
 
+    def _not_delivered(self, tried: Collection[Client], errors: Iterable[Exception]) -> Exception:
+        """Return what a call raises that reached none of those that were to receive it.
+
+        `ClientGone` says that all listeners have left, so it is raised only then.
+        """
+        relevant = [error for error in errors if not isinstance(error, ClientGone)]
+        if relevant:
+            return relevant[-1]
+        return ClientGone() if len(tried) >= len(self._members) else NoListener()
+
 
 class _Answers:
     """The answers of listeners that were sent a call: its caller receives the first.
@@ -246,7 +256,7 @@ class Broadcast(ListenerGroup):
             asked = members if self.mode == "notify" else [each for each in members if each.mode != "notify"]
             answers = self.unanswered[ack_id] = _Answers(self, ack_id, mode_for(call, self.mode), on_ack, asked)
         sent: list[tuple[Client, int]] = []
-        error: Exception | None = None
+        errors: list[Exception] = []
         for member in members:
             try:
                 if answers is not None:
@@ -254,7 +264,7 @@ class Broadcast(ListenerGroup):
                 else:
                     member.send(call, encoded=encoded)
             except (ClientGone, RelayError) as failure:
-                error = failure
+                errors.append(failure)
                 if answers is not None:
                     answers.lose(member)
             else:
@@ -264,7 +274,7 @@ class Broadcast(ListenerGroup):
             try:
                 member.flush()
             except ClientGone as failure:
-                error = failure
+                errors.append(failure)
                 if member.has_lost(number):
                     if answers is not None:
                         answers.lose(member)
@@ -272,7 +282,7 @@ class Broadcast(ListenerGroup):
             arrived += 1
         if not arrived:
             self.forget(ack_id)
-            raise error or ClientGone
+            raise self._not_delivered(members, errors)
         if answers is not None:
             answers.end()
         return ack_id
@@ -315,10 +325,11 @@ class Workers(ListenerGroup):
     ) -> tuple[Client, int | None]:
         """Send a call to one listener. Return it, and the id to forget its answer by.
 
-        Raises `ClientGone` or `NoListener`, or the error of the last that was tried.
+        Raises `ClientGone` or `NoListener`, or another error of the last that had one.
         """
-        members = [each for each in self._wanting(call) if each not in without]
-        error: Exception | None = None
+        wanting = self._wanting(call)
+        members = [each for each in wanting if each not in without]
+        errors: list[Exception] = []
         while members:
             member = min(members, key=_load)
             answers = on_ack is not None and (member.mode != "notify" or self.mode == "notify")
@@ -332,7 +343,7 @@ class Workers(ListenerGroup):
                         member.forget(ack_id)
                         raise
             except (ClientGone, RelayError) as failure:
-                error = failure
+                errors.append(failure)
                 members.remove(member)
                 continue
             if member in self:  # to the end: of those with as little in flight, it is the last now
@@ -340,7 +351,7 @@ class Workers(ListenerGroup):
             if on_ack is not None and not answers:
                 on_ack(member, [])  # of mode `notify`: it has it
             return member, ack_id
-        raise error or ClientGone
+        raise self._not_delivered(wanting, errors)
 
 
 def _load(client: Client) -> tuple[bool, int]:

@@ -20,7 +20,7 @@ from ..errors import (
     TooManyListeners,
     UnknownToken,
 )
-from ..storage import TokenStore
+from ..storage import MAX_LISTENERS_PER_TOKEN, TokenRecord, TokenStore
 from .delivery import Client, Delivery, deliver
 from .hold_queue import HoldQueue, PendingDelivery
 from .listeners import Clients
@@ -47,7 +47,7 @@ class Presence:
     ) -> None:
         self._store = store
         self.held = held
-        self._mailboxes = mailboxes
+        self.mailboxes = mailboxes
         self._counts = counts
         self._history = history
         self.attached = Clients()  # to look at: attaching and detaching is done here
@@ -89,10 +89,10 @@ class Presence:
             replaced.disconnect("replaced")
         if record is None or client.secret_hash not in (None, record.secret_hash):
             self.end(token)  # it ended since the client asked whether it lives; a name may be another's by now
-        elif record.mailbox and self._mailboxes is not None:
+        elif record.mailbox and self.mailboxes is not None:
             with self._lock:
                 if self.attached.get(token) is client:
-                    self._mailboxes.open(token, client, is_inspected=record.inspect)
+                    self.mailboxes.open(token, client, is_inspected=record.inspect)
 
     def _join(self, token: str, client: Client) -> None:
         """Add a listener to those of its token. Raises `TooManyListeners` if others came since it was accepted."""
@@ -103,7 +103,7 @@ class Presence:
             record = self._store.attach(token, group.sid, group.mode)
             if record is not None:
                 self._store.join(token, client.listener)
-            mailboxes = self._mailboxes if record is not None and record.mailbox else None
+            mailboxes = self.mailboxes if record is not None and record.mailbox else None
             position = mailboxes.register(token, client) if mailboxes is not None else 0
         except TooManyListeners:
             self.detach(token, client)
@@ -134,8 +134,8 @@ class Presence:
         """Forget `client`, unless another has replaced it."""
         with self._lock:
             attached = self.attached.remove(token, client)
-            if self._mailboxes is not None:
-                self._mailboxes.close(token, client)
+            if self.mailboxes is not None:
+                self.mailboxes.close(token, client)
         if client.listeners != "newest" and not self.attached.has(token, client.listener):
             self._store.leave(token, client.listener)
         if attached is not None:
@@ -149,8 +149,8 @@ class Presence:
             if client is None or client.sid != sid:
                 return
             del self.attached[token]
-            if self._mailboxes is not None:
-                self._mailboxes.close(token, client)
+            if self.mailboxes is not None:
+                self.mailboxes.close(token, client)
         client.disconnect("replaced")
         self._retry_bounded(token, client)
 
@@ -183,8 +183,8 @@ class Presence:
         with self._lock:
             self._counts.forget(token)
             client = self.attached.remove_all(token)
-            if self._mailboxes is not None:
-                self._mailboxes.end(token)
+            if self.mailboxes is not None:
+                self.mailboxes.end(token)
             self.held.release_all(token, UnknownToken())
         if self._history is not None:
             self._history.end(token)
@@ -280,3 +280,17 @@ class Presence:
     def _forget(self, token: str, client: Client, forget: Callable[[], None]) -> None:
         forget()
         self.deliver_held(token, client)
+
+
+def check_room(presence: Presence, store: TokenStore, record: TokenRecord, client: Client) -> None:
+    """Raise `TooManyListeners` if a token has no room for another listener, with those elsewhere or away.
+
+    One with a name has a position from now on, if the token has positions. Raises `StoreUnavailable`.
+    """
+    token = record.token
+    presence.attached.check_room(token, client)
+    here = {each.listener for each in presence.attached.of(token)}
+    if len({*here, *store.listeners_elsewhere(token)} - {client.listener}) >= MAX_LISTENERS_PER_TOKEN:
+        raise TooManyListeners
+    if record.mailbox and presence.mailboxes is not None and not client.listener.startswith("~"):
+        presence.mailboxes.register(token, client)

@@ -38,7 +38,7 @@ from ..errors import (
 from ..http.answers import ErrorAnswers
 from ..http.origins import Origins
 from ..logs import MAX_CLIENT_RECORDS
-from ..relay.presence import Presence
+from ..relay.presence import Presence, check_room
 from ..relay.tokens import is_secret, is_token, tag_of
 from ..storage import TokenStore
 from ..telemetry.histogram import Histogram
@@ -168,10 +168,10 @@ class Sockets:
         if options.get("listeners", record.listeners) != record.listeners:
             raise BadAuth(f"This token has listeners: {record.listeners}. A client cannot have another.")
         client.apply(options, record, self._window)
-        if record.listeners != "newest":
-            self._presence.attached.check_room(client.token, client)
         if record.mailbox and client.mode == "notify":
             raise BadAuth("This token has a mailbox: auth.mode must be ack or reply.")
+        if record.listeners != "newest":
+            check_room(self._presence, self._store, record, client)
         client.want()
 
     def _on_accepted(self, client: SocketClient) -> None:

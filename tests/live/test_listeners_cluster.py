@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import requests
 
+from socket2me_flask.storage import MAX_LISTENERS_PER_TOKEN
 from tests.support.delivery import Acknowledging, Caller, bearer, error_code, events
 from tests.support.redis_server import Redis
 from tests.support.servers import Pair, wait_until
@@ -188,3 +189,26 @@ def test_the_end_of_a_token_disconnects_its_listeners_at_all_processes(server, j
     requests.delete(f"{server.url}/v1/tokens/{made['token']}", headers=bearer(made), timeout=5)
     for client in clients:
         assert client.receive() == f"41/{made['token']},"
+
+
+@pytest.mark.parametrize("mailbox", [False, True])
+def test_a_token_has_so_many_listeners_at_all_processes(server, mailbox):
+    """The next one is refused with the reason: also where they are away, and have positions."""
+    made = server.new_with_secret(listeners="all", mailbox=mailbox)
+    with contextlib.ExitStack() as stack:
+
+        def connect(relay, number):
+            client = Acknowledging(
+                relay, made["token"], secret=made["secret"], mode="ack", listener=f"listener-{number}"
+            )
+            return stack.enter_context(client)
+
+        for number in range(MAX_LISTENERS_PER_TOKEN):
+            assert connect((server, server.other)[number % 2], number).answer.startswith("40/")
+        wait_until(lambda: len(listed(server, made)) == MAX_LISTENERS_PER_TOKEN, "all are attached")
+        if mailbox:
+            stack.close()
+            wait_until(lambda: not any(each["connected"] for each in listed(server, made)), "all have left")
+        for relay in (server, server.other):
+            assert "This token has as many listeners as it may." in connect(relay, "more").answer
+        assert connect(server, 1).answer.startswith("40/")

@@ -3,7 +3,7 @@
 import pytest
 
 from socket2me.inspector import filters
-from socket2me_flask.errors import ClientGone, ClientLeft, NoListener, Rejected, TooManyListeners
+from socket2me_flask.errors import ClientGone, ClientLeft, NoListener, Rejected, TooManyListeners, TooManyQueued
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.delivery import deliver
 from socket2me_flask.relay.listeners import (
@@ -51,6 +51,13 @@ class Listener(FakeClient):
             on_ack(None)
 
 
+def raises(error):
+    def send(*args, **options):
+        raise error
+
+    return send
+
+
 @pytest.fixture
 def relay(clock):
     store = MemoryStore(clock)
@@ -96,6 +103,22 @@ def test_a_listener_that_proves_to_have_left_does_not_matter_to_the_others(relay
     here.gone = True
     with pytest.raises(ClientGone):
         group_of(gone, here).send(call_for(token))
+
+
+@pytest.mark.parametrize("listeners", ["all", "one"])
+def test_one_that_proves_to_have_left_leaves_the_others_attached(relay, listeners):
+    """The call has no listener any more, and the next one has. A full one is reported before one that left."""
+    gone, other = Listener(listeners, asks="POST /a"), Listener(listeners, asks="POST /b")
+    token = attach(relay, gone, other)
+    gone.gone = True
+    with pytest.raises(NoListener):
+        forward(relay, call_for(token, "/a"))
+    forward(relay, call_for(token, "/b"))
+    assert other.calls == ["/b"]
+    full = Listener(listeners)
+    full.send = raises(TooManyQueued)
+    with pytest.raises(TooManyQueued):
+        group_of(full, gone).send(call_for(token, "/a"))
 
 
 def test_who_has_left_is_detached_alone(relay):

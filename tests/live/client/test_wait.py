@@ -84,6 +84,18 @@ def test_what_came_before_the_wait(relay, tmp_path):
     assert requests.get(f"{relay.url}/v1/tokens/{made['token']}", headers=bearer(made), timeout=5).ok
 
 
+def test_what_other_workers_are_to_have_stays(relay, tmp_path):
+    """On `one`, what the filter does not ask for is left in the mailbox, for a worker that does."""
+    made = relay.new_with_secret(mailbox=True, listeners="one")
+    for tail in ("/b", "/a"):
+        assert relay.go(made["token"], tail=tail).status_code == 202
+    options = ("--token", made["token"], "--secret", made["secret"])
+    status, printed, err = wait(relay, tmp_path, *options, "--filter", "/a")
+    assert (status, [each["path"] for each in printed], err) == (0, ["/a"], "")
+    status, printed, _ = wait(relay, tmp_path, *options)
+    assert (status, [each["path"] for each in printed]) == (0, ["/b"])
+
+
 def test_what_does_not_come_in_time(relay, tmp_path):
     """Status 124, as of `timeout`; what came is printed."""
     made = relay.new_with_secret(mailbox=True)
