@@ -50,10 +50,13 @@ def _state(api: RelayApi, token: Token) -> str:
     words += [f"{count} {state.replace('_', ' ')}" for state, count in seen.get("events", {}).items()]
     lines = [", ".join([*words, f"lives until {when(float(seen['expires_at']))}"])]
     if is_shared:
-        lines += map(_listener, seen["listeners"])
+        lines += map(listener_line, seen["listeners"])
     return "\n".join(lines)
 
 
-def _listener(seen: dict[str, Any]) -> str:
-    since = f"since {when(float(seen['since']))}" if seen.get("connected", True) else "not connected"
+def listener_line(seen: dict[str, Any]) -> str:
+    """Return what is shown of a listener. One that is away has no mode."""
+    since = f"since {when(float(seen['since']))}"
+    if not seen.get("connected", True):
+        return f"{seen['id']}: not connected {since}, {seen['waiting']} waiting"
     return f"{seen['id']}: {since}, {seen['mode']}, {seen['in_flight']} in flight, {seen['waiting']} waiting"

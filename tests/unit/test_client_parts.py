@@ -16,6 +16,7 @@ from click import Context, Group
 from click.testing import CliRunner
 
 from socket2me.cli import main, options
+from socket2me.cli.status import listener_line
 from socket2me.client import BackOff
 from socket2me.exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused
 from socket2me.http_api import RelayApi, Token
@@ -374,3 +375,12 @@ def test_a_kept_token_says_what_its_calls_are_verified_with(tmp_path):
         kept for kept in json.loads((tmp_path / "tokens.json").read_text()) if kept["target"] == "b"
     )
     assert "the secret" not in (tmp_path / "tokens.json").read_text()
+
+
+def test_a_listener_that_is_away():
+    """`status` says since when, and how many events wait for it; it has no mode, and nothing in flight."""
+    away = {"id": "ann", "since": 1e9, "mode": None, "in_flight": 0, "waiting": 3, "connected": False}
+    line = listener_line(away)
+    assert line.startswith("ann: not connected since 2001-09-09 ")
+    assert line.endswith(", 3 waiting")
+    assert "None" not in line
