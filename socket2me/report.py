@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,6 +85,35 @@ class Report(Protocol):
         """Leave the terminal as it was. May be called twice, and without `start`."""
 
 
+class _Output:
+    """Standard output. Where nothing can be written to it, requests go on, and stderr tells once of lost lines."""
+
+    def __init__(self) -> None:
+        self._is_lost = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let what is within write. End the program, as SIGTERM does, when the output is closed."""
+        try:
+            yield
+            self._is_lost = False
+        except (BrokenPipeError, SystemExit):  # rich makes the one of the other
+            if hasattr(signal, "pthread_kill"):  # not on Windows
+                # To the thread that waits: a signal to the process may go to another, which would leave it waiting.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+        except OSError as error:  # a full disk: the app has had the request, which must not come again for this
+            if not self._is_lost:
+                self._is_lost = True
+                why = error.strerror or error
+                with suppress(OSError):
+                    click.echo(printable(f"Lines of the output are lost: {why}. Requests go on."), err=True)
+
+
+_output = _Output()
+
+
 class JsonReport:
     """A JSON object on each line; `event` says which. docs/listen.schema.json describes all of them."""
 
@@ -137,7 +166,7 @@ class JsonReport:
         pass
 
     def _print(self, event: str, **members: Any) -> None:
-        with _until_closed():
+        with _output.writing():
             click.echo(json.dumps({"event": event, "time": time.time(), **members}))
 
 
@@ -234,14 +263,14 @@ class TextReport:
 
     def _print(self, *parts: tuple[str, str]) -> None:
         if self._is_plain:  # without styles, which take ten times as long
-            with _until_closed():
+            with _output.writing():
                 sys.stdout.write(printable("".join([text for text, _ in parts])) + "\n")
                 sys.stdout.flush()
             return
         from rich.text import Text
 
         text = Text.assemble(*((printable(text), style) for text, style in parts))
-        with _until_closed():
+        with _output.writing():
             self._console.print(text, soft_wrap=True)
 
 
@@ -265,16 +294,3 @@ def sentences(terms: Terms) -> Iterator[str]:
         yield f"--timeout is {timeout:g} s, but the relay waits less: an answer may take {handler:g} s here."
     if terms.has_mailbox and caller is not None and timeout > caller:
         yield f"Callers wait {caller:g} s. Then they receive 202: the relay keeps the request, and the app goes on."
-
-
-@contextmanager
-def _until_closed() -> Iterator[None]:
-    """End the program, as SIGTERM does, when its output is closed."""
-    try:
-        yield
-    except (BrokenPipeError, SystemExit):  # rich makes the one of the other
-        if hasattr(signal, "pthread_kill"):  # not on Windows
-            # To the thread that waits: a signal to the process may go to another, which would leave it waiting.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)

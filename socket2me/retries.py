@@ -20,6 +20,10 @@ MAX_RETRIES = 100
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 5.0
 
+# An app that asks by `Retry-After` for a longer pause than this is not sent the request again: where no deadline
+# ends the pause, it would take the place of other requests for as long as the app likes.
+MAX_RETRY_AFTER_SECONDS = 20.0
+
 # How often a pause looks whether the request was dropped, or the client is closed.
 LOOK_SECONDS = 0.1
 
@@ -79,6 +83,7 @@ class Retrying:
     def send(self, request: Request) -> Answer:
         """Send a request, and again while it fails; return the answer. `Retry-After` of the app is the least pause.
 
+        Beyond `MAX_RETRY_AFTER_SECONDS` of that there is no other attempt, and the failure says why.
         Raises the last failure, `AnswerRefused` if that is an answer; `OutsideTarget` or `Dropped` at once.
         """
         number = 0
@@ -88,6 +93,11 @@ class Retrying:
                 return result
             pause = max(least, _pause(number))
             is_in_time = time.monotonic() + pause < (request.deadline or math.inf)
+            if number < self._count and least > MAX_RETRY_AFTER_SECONDS and isinstance(result, AnswerRefused):
+                why = (
+                    f"{result} Not again: it asks for a pause of {least:.0f} s, over {MAX_RETRY_AFTER_SECONDS:g} s."
+                )
+                raise AnswerRefused(why, result.answer)
             if number == self._count or not is_in_time or self._is_closed():
                 raise result
             number += 1

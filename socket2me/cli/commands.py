@@ -98,6 +98,16 @@ class Group(click.Group):
     command_class = Command
     group_class = type
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Do what click does, help and version included. Nothing that cannot be written ends in a traceback."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if DEBUG:
+                raise
+            click.echo(one_line(error), err=True)
+            raise SystemExit(1) from None
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)

@@ -5,6 +5,7 @@ profiles, which have the same under `[profiles.NAME]`.
 """
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,11 @@ SECRETS = {"api-key", "header-add", "resign", "secret", "signing-secret", "store
 
 # What the file in the current folder may not have: a folder that somebody else made would run programs.
 NOT_IN_A_FOLDER = {"exec"}
+
+# What of an option it may not have either: `--verify` sends the relay, which the same file may name, what is in a
+# file or a variable of the user.
+SENT_TO_THE_RELAY = {"verify"}
+_reads = re.compile(r"\s*(?:[^={]*=)?(?:@|env:)").match
 
 # A larger file is none of these.
 MAX_BYTES = 1_000_000
@@ -143,6 +149,15 @@ class ConfigFile:
     def _check_value(self, key: str, value: Any, within: str) -> None:
         if self._is_of_folder and key in NOT_IN_A_FOLDER:
             raise self._wrong(f"{key} is for the file of your own, {user_file()}: a folder's file runs no program")
+        if (
+            self._is_of_folder
+            and key in SENT_TO_THE_RELAY
+            and any(isinstance(one, str) and _reads(one) for one in (value if isinstance(value, list) else [value]))
+        ):
+            raise self._wrong(
+                f"{key} with @FILE or env:NAME is for the file of your own, {user_file()}:"
+                " a folder's file sends a relay nothing of yours"
+            )
         parameter = self._scope.parameters.get(key)
         is_flag = isinstance(parameter, click.Option) and parameter.is_flag
         is_list = parameter is not None and (parameter.multiple or parameter.nargs != 1)

@@ -92,10 +92,19 @@ def test_the_last_failure_is_that_of_the_request(no_pauses):
 
 def test_no_attempt_begins_after_the_deadline():
     """The pause would end later: the request is rejected at once, and not in a pause that nobody waits for."""
-    app = Fake("app", Answer(503, [("Retry-After", "60")], b"", False))
-    with pytest.raises(AnswerRefused):
-        retrying(app)[0].send(Request("GET", deadline=time.monotonic() + 30))
+    app = Fake("app", Answer(503, [("Retry-After", "20")], b"", False))
+    with pytest.raises(AnswerRefused, match="answered 503.$"):
+        retrying(app)[0].send(Request("GET", deadline=time.monotonic() + 10))
     assert len(app.sent) == 1
+
+
+def test_a_pause_that_an_app_asks_for_is_bounded():
+    """A longer `Retry-After` ends the attempts, and is told, also of a request without a deadline."""
+    app = Fake("app", Answer(429, [("Retry-After", "86400")], b"", False))
+    receiver, told = retrying(app, is_closed=lambda: bool(told))
+    with pytest.raises(AnswerRefused, match="a pause of 86400 s, over 20 s"):
+        receiver.send(Request("GET"))
+    assert (len(app.sent), told) == (1, [])
 
 
 def test_a_pause_ends_with_the_client_and_with_the_request(monkeypatch):

@@ -1,5 +1,6 @@
 """`socket2me.toml`, the user's `config.toml`, and `socket2me config`: what a command takes, and what it refuses."""
 
+import json
 import os
 import re
 
@@ -213,3 +214,20 @@ def test_the_file_of_a_folder_runs_no_program(home):
     assert "exec is for the file of your own, " in result.output
     (home / "folder" / FILE).unlink()
     assert CliRunner().invoke(root, ["example"]).output == "None ('a', 'b')\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["github=@/etc/hostname", "@/etc/hostname", " @x", "github=env:HOME", ["github=a", "github=env:HOME"]]
+)
+def test_the_file_of_a_folder_sends_no_file_and_no_variable(home, value):
+    """It may name the relay that `--verify` sends secrets to: those of the user are for the user's own file."""
+    text = f"[listen]\nverify = {json.dumps(value)}\n"
+    write(
+        home / "folder" / FILE,
+        f'server = "http://127.0.0.1:1"\n[profiles.a]\n{text.replace("listen", "profiles.a.listen")}',
+    )
+    result = run("listen", "3000", "--profile", "a")
+    assert result.exit_code == 2
+    assert "verify with @FILE or env:NAME is for the file of your own, " in result.output
+    write_both(home, '[listen]\nverify = "github=a@env:b"\n', text)
+    assert shown("listen")["verify"] == ("***", f"{FILE} [listen]")

@@ -298,6 +298,48 @@ def test_nobody_reads_what_is_printed(relay, tmp_path):
             assert "Traceback" not in listener.stderr.read()
 
 
+def test_a_full_disk_under_the_output(relay, tmp_path):
+    """The app has had a request whose line cannot be written: it is acknowledged, and does not come again."""
+    with App() as app, open("/dev/full", "w") as full:
+        listener = subprocess.Popen(
+            [BIN / "socket2me", "listen", app.url, "--server", relay.url],
+            env={**clean_environment(), "XDG_STATE_HOME": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            kept = tmp_path / "socket2me" / "tokens.json"
+            wait_until(lambda: kept.exists() and kept.stat().st_size > 0, "a URL that is kept")
+            (token,) = (each["token"] for each in json.loads(kept.read_text()))
+            relay.giveaways.add(token)
+            requests.post(f"{relay.url}/v1/go/{token}", timeout=20)
+            app.expect()  # it is connected
+            answers = [requests.post(f"{relay.url}/v1/go/{token}", timeout=20).status_code for _ in range(3)]
+            listener.send_signal(signal.SIGINT)
+            _, told = listener.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            listener.kill()
+        assert (answers, app.received.qsize()) == ([200] * 3, 3)
+        assert told.count("Lines of the output are lost: No space left on device. Requests go on.\n") == 1
+        assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_onto_a_full_disk(arguments):
+    """It ends with a line that says why, and status 1."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [BIN / "socket2me", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_handler_that_fails_tells_its_caller_no_more_than_that(server):
     """The text of `NotHandled` is for the caller, that of any other exception is not."""
     errors = iter([NotHandled("not today"), KeyError("secret")])
