@@ -1,15 +1,12 @@
 """What the relay asks of other processes, where there are none."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import RelayError
 from ..http.answers import Answer
 from ..storage import Counts
 from .call import Call
 from .delivery import Delivery
-
-if TYPE_CHECKING:
-    from .presence import Presence
 
 
 class SingleProcess:
@@ -24,7 +21,7 @@ class SingleProcess:
         """
         return None
 
-    def deliver_to_listeners(self, call: Call, listeners: str, presence: "Presence") -> Delivery | None:
+    def deliver_to_listeners(self, call: Call, listeners: str, presence: Any) -> Delivery | None:
         """Deliver a call to listeners of other processes, and to those of this one if there are any.
 
         Return None if no other process has any, or if none could be sent it at once. Raises `NoListener`,

@@ -4,17 +4,14 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import eventlet
 
 from ..concurrency.poller import wait_until
 from ..limits import address_key
 from ..logs import LogInterval
-from .serving import Server
-
-if TYPE_CHECKING:
-    from .eventlet_worker import EventletWorker
+from .serving import Server, Worker
 
 # How long accepting pauses when there is no room: a connection that closes makes some.
 FULL_PAUSE_SECONDS = 0.05
@@ -29,7 +26,7 @@ _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Acceptor:
     """Accepts the connections of one worker. `connections` is how many are open."""
 
-    def __init__(self, worker: "EventletWorker", server: Server) -> None:
+    def __init__(self, worker: Worker, server: Server) -> None:
         self._worker = worker
         self._server = server
         self._threads: list[Any] = []

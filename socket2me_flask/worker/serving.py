@@ -4,7 +4,7 @@ import logging
 import ssl
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import eventlet
 from gunicorn import sock as gunicorn_sock
@@ -25,9 +25,6 @@ from .gunicorn_settings import has_request_hooks
 from .head_checks import check_head
 from .responses import ResponseWriter
 from .tcp_connection import LINGER_BYTES, LINGER_SECONDS, Connection, TLSConnection
-
-if TYPE_CHECKING:
-    from .eventlet_worker import EventletWorker
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +57,30 @@ MIN_OF_ADDRESS = 16
 TICK_SECONDS = 0.25
 
 
+class Worker(Protocol):
+    """What this module and `acceptor.py` know of gunicorn's worker.
+
+    alive: whether it is to go on. wsgi: its application. sockets: its listeners.
+    """
+
+    alive: bool
+    cfg: Any
+    log: Any
+    sockets: list[Any]
+    worker_connections: int
+    wsgi: Any
+
+    def count_request(self) -> None:
+        """Count a request against `max_requests`."""
+
+    def handle_request(self, listener_name: Any, request: Any, sock: Any, address: Any) -> Any:
+        """Have the application answer a request."""
+
+
 class Server:
     """Serves the connections of one worker, whose application may be a relay or any other."""
 
-    def __init__(self, worker: "EventletWorker") -> None:
+    def __init__(self, worker: Worker) -> None:
         """Start the relay, if the application is one or there is one in this process. Raises `ConfigError`."""
         cfg = self._cfg = worker.cfg
         application = worker.wsgi

@@ -122,6 +122,65 @@ def test_modules_do_not_import_each_other_in_a_circle(folder):
     TopologicalSorter(graph).prepare()  # raises `CycleError`
 
 
+# Modules that lead to each other by imports for type checkers or in functions. Each circle has its reason.
+CIRCLES = {
+    RELAY: [
+        # The services of an app hold its forwarder, which asks them for the rest.
+        "api.error_handlers api.forward services",
+        # An engine and its sessions call each other.
+        "engineio.deadlines engineio.dispatcher engineio.handshake engineio.heartbeats engineio.inbox "
+        "engineio.polling engineio.server engineio.session engineio.upgrade",
+        # The format of the lines is chosen when logging is set up.
+        "logs telemetry.json_logs",
+        # A call has its trace, which is made of the call.
+        "relay.call relay.recorder",
+        # Mailboxes, and what delivers from one and calls them back.
+        "relay.mailbox relay.outlet relay.outlets relay.sources",
+        # All streams and one of them call each other; clients and their server do.
+        "smee.stream smee.streams",
+        "sockets.acknowledgements sockets.client sockets.server",
+    ],
+    LIBRARY: [
+        # The package offers `Client`, which is loaded when it is asked for, and has the version.
+        " client client_token http_api relay_version",
+        # An error has the answer of the app, whose module raises it.
+        "exceptions request target",
+    ],
+}
+
+
+def circles(folder: str) -> list[set[str]]:
+    """Return the groups of modules each of which leads to all others of its group by imports of any kind."""
+    known = dict(modules(folder))
+    graph = {
+        name: {each if each in known else each.rpartition(".")[0] for each in imports(name, path)} & known.keys()
+        for name, path in known.items()
+    }
+
+    def reached(name: str) -> set[str]:
+        found, waiting = set(), [name]
+        while waiting:
+            new = graph[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    all_reached = {name: reached(name) for name in graph}
+    groups = {
+        frozenset(other for other in all_reached[name] if name in all_reached[other])
+        for name in graph
+        if name in all_reached[name]
+    }
+    return sorted((set(group) for group in groups), key=sorted)
+
+
+@pytest.mark.parametrize("folder", [RELAY, LIBRARY])
+def test_which_modules_name_each_other(folder):
+    """Circles of imports of any kind are those that are listed with a reason, and no more."""
+    listed = [{f"{folder}.{name}".rstrip(".") for name in names.split(" ")} for names in CIRCLES[folder]]
+    assert circles(folder) == sorted(listed, key=sorted)
+
+
 def test_the_master_of_gunicorn_imports_no_eventlet():
     """It imports the class of its workers."""
     path = ROOT / RELAY / "worker" / "eventlet_worker.py"
