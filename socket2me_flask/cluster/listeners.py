@@ -195,7 +195,7 @@ class ListenersElsewhere:
         ways: list[Callable[[], Delivery]] = [
             partial(self._deliver_there, call, process, new_pending_ack) for process in processes
         ]
-        if here is not None and here.has_room:
+        if here is not None and here.has_room_for(call):
             ways.append(partial(self._deliver_here, call, presence, new_pending_ack))
         turn = next(self._turns) % max(len(ways), 1)
         errors = []

@@ -58,6 +58,9 @@ class Client(Protocol):
     def has_room(self) -> bool:
         """Whether it may be sent another call without a mailbox: fewer than its window are not acknowledged."""
 
+    def has_room_for(self, call: Call) -> bool:
+        """Say whether it may be sent this call: of several listeners, one that asks for it has room."""
+
     def send(
         self,
         call: Call,

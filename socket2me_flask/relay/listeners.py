@@ -117,6 +117,9 @@ class ListenerGroup:
     def has_room(self) -> bool:
         return True
 
+    def has_room_for(self, call: Call) -> bool:
+        return True
+
     @property
     def in_flight(self) -> int:
         return sum(member.in_flight for member in self._members.values())
@@ -297,6 +300,12 @@ class Workers(ListenerGroup):
     @property
     def has_room(self) -> bool:
         return any(member.has_room for member in self._members.values())
+
+    def has_room_for(self, call: Call) -> bool:
+        try:
+            return any(member.has_room for member in self._wanting(call))
+        except NoListener:
+            return True  # its caller is to receive that at once
 
     def send(
         self,

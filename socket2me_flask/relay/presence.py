@@ -21,6 +21,7 @@ from ..errors import (
     UnknownToken,
 )
 from ..storage import MAX_LISTENERS_PER_TOKEN, TokenRecord, TokenStore
+from .call import Call
 from .delivery import Client, Delivery, deliver
 from .hold_queue import HoldQueue, PendingDelivery
 from .listeners import Clients
@@ -205,7 +206,7 @@ class Presence:
         token = pending.call.token
         with self._lock:
             client = self.attached.get(token)
-            if client is not None and self._may_deliver(token, client):
+            if client is not None and self._may_deliver(pending.call, client):
                 try:
                     delivery = self._deliver(pending, client)
                     client.flush()
@@ -248,7 +249,7 @@ class Presence:
 
     def _flush_held(self, token: str, client: Client) -> bool:
         """Give a client what is held for its token, oldest first, as far as its window. Return False if it left."""
-        while (held := self.held.oldest(token)) and client.has_room:
+        while (held := self.held.oldest(token)) and client.has_room_for(held.call):
             try:
                 delivery = self._deliver(held, client)
                 client.flush()
@@ -265,9 +266,9 @@ class Presence:
         if client.bounds_calls and token in self.held:
             self.retry_held(token)
 
-    def _may_deliver(self, token: str, client: Client) -> bool:
+    def _may_deliver(self, call: Call, client: Client) -> bool:
         """Say whether a call may go to a client now: there is room, and none waits for it that came before."""
-        return not client.bounds_calls or (client.has_room and token not in self.held)
+        return not client.bounds_calls or (call.token not in self.held and client.has_room_for(call))
 
     def _deliver(self, pending: PendingDelivery, client: Client) -> Delivery:
         """Queue a call for a client. Once its caller waits no more, another has its place in the window."""

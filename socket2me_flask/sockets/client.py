@@ -165,6 +165,9 @@ class SocketClient(NamespaceClient):
     def has_room(self) -> bool:
         return not self.bounds_calls or len(self._acks or ()) < self.window
 
+    def has_room_for(self, call: Call) -> bool:
+        return self.has_room
+
     def leave(self) -> None:
         """Send nothing more, and end the wait for every acknowledgement."""
         self._has_left = True

@@ -21,6 +21,10 @@ class FakeClient:
     bounds_calls = False
     is_silent = False
     has_room = True
+
+    def has_room_for(self, call):
+        return self.has_room
+
     secret_hash = None
     number = 0
     listeners = "newest"

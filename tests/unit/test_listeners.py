@@ -236,13 +236,24 @@ def test_one_listener_receives_a_call_the_one_with_the_least_in_flight():
     assert listeners[1].calls[-1] == "/5"
 
 
-def testunanswered_without_acknowledgements_take_turns(relay):
+def test_listeners_without_acknowledgements_take_turns(relay):
     """Of listeners in mode notify nobody knows what is in flight."""
     listeners = [Listener("one") for _ in range(3)]
     token = attach(relay, *listeners)
     for number in range(7):
         forward(relay, call_for(token, f"/{number}"))
     assert [each.calls for each in listeners] == [["/0", "/3", "/6"], ["/1", "/4"], ["/2", "/5"]]
+
+
+def test_there_is_room_for_a_call_if_one_that_asks_for_it_has_room():
+    """The window of a listener holds, whatever room those have whose filters leave the call out."""
+    billing = Listener("one", mode="ack", asks="path:/billing")
+    other = Listener("one", mode="ack", asks="path:/other")
+    group = group_of(billing, other)
+    billing.has_room = False
+    assert not group.has_room_for(call_for("t", "/billing"))
+    assert group.has_room_for(call_for("t", "/other"))
+    assert group.has_room_for(call_for("t", "/none"))  # which is refused at once
 
 
 def test_what_a_listener_had_when_it_left_goes_to_another_whole():
