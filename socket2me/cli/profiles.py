@@ -199,6 +199,8 @@ def load(scope: Scope, warn: Callable[[str], None]) -> list[ConfigFile]:
         if path == FOLDER_FILE and not _is_own(status):
             warn(f"{path} is not read: it belongs to another user, or others may write to it.")
             continue
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise BadFile(printable(f"{path} cannot be read: it is no file."))
         file = ConfigFile(path, scope)
         if file.has_secrets and status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and _has_modes():
             warn(f"{path} has a key, and other users may read it: chmod 600 {path}")

@@ -176,6 +176,22 @@ def test_a_file_of_others(home, monkeypatch):
     assert unread in run("status").output
 
 
+def test_a_pipe_or_a_folder_in_the_place_of_a_file(home):
+    """No command waits for what may come out of it: the line says that it is no file."""
+    file = home / "folder" / FILE
+    os.mkfifo(file, 0o600)
+    writer = os.open(file, os.O_RDWR)  # so that a command that reads it is given something
+    os.write(writer, b"#")
+    try:
+        result = run("status")
+    finally:
+        os.close(writer)
+    assert (result.exit_code, result.output) == (2, f"Error: {FILE} cannot be read: it is no file.\n")
+    file.unlink()
+    file.mkdir()
+    assert run("status").output == result.output
+
+
 def test_a_key_that_others_may_read(home):
     """A warning says how to hide it, once; the command runs."""
     warning = f"{FILE} has a key, and other users may read it: chmod 600 {FILE}\n"
