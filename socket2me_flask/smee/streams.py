@@ -144,26 +144,34 @@ class Streams:
         """Find out where a stream goes on in the mailbox of its channel. Raises `StoreUnavailable`."""
         token = stream.token
         stream.has_mailbox = True
+        own, claimed = stream.listener, None
         while True:
-            found = find_position(store, token, last_event_id, self._connected(token))
-            if found.listener is None or (token, found.listener) not in self._resuming:
+            found = find_position(store, token, last_event_id, self._connected(token, without=claimed))
+            if found.listener == claimed:  # it was free and where it is now after it was claimed
                 break
-        if found.listener is not None:
-            self._resuming.add((token, found.listener))
-            stream.listener = found.listener
-            if found.after is not None:
+            if claimed is not None:
+                self._resuming.discard((token, claimed))
+                stream.listener, claimed = own, None
+            if found.listener is not None and (token, found.listener) not in self._resuming:
+                self._resuming.add((token, found.listener))
+                stream.listener = claimed = found.listener
+        if found.after is not None:
+            if found.listener is not None:
                 store.advance(token, found.listener, found.after)
-        elif found.after is not None:
-            stream.listener = new_listener(stream.sid, found.after, time.time())
-            store.register(token, stream.listener, found.after)
+            else:
+                stream.listener = new_listener(stream.sid, found.after, time.time())
+                store.register(token, stream.listener, found.after)
         stream.predecessor = predecessor_of(stream.listener)
 
-    def _connected(self, token: str) -> set[str]:
-        """Return the listeners of a token that are connected, or about to be. Raises `StoreUnavailable`."""
+    def _connected(self, token: str, without: str | None = None) -> set[str]:
+        """Return the listeners of a token that are connected, or about to be, but for one that is claimed.
+
+        Raises `StoreUnavailable`.
+        """
         return {
             *(each.listener for each in self._presence.attached.of(token)),
             *self._store.listeners_elsewhere(token),
-            *(listener for of, listener in self._resuming if of == token),
+            *(listener for of, listener in self._resuming if of == token and listener != without),
         }
 
     def extend(self, stream: Stream) -> None:

@@ -420,6 +420,39 @@ def test_a_stream_that_is_found_dead_late_leaves_no_position(tmp_path):
     services.lifecycle.stop()
 
 
+def test_a_position_is_taken_over_by_one_stream(tmp_path, monkeypatch):
+    """One that another stream takes, and moves on, while the store is asked for positions is not taken as well."""
+    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
+    services = get_services(app)
+    services.lifecycle.start()
+    http, store = app.test_client(), services.store.mailboxes
+    path = new_channel(http)
+    token = path[6:30]
+    with http.get(path, headers=LISTENS) as a, app.test_client().get(path, headers=LISTENS) as b:
+        assert [next(iter(each.response)) for each in (a, b)] == [READY, READY]
+        assert len(store.positions(token)) == 2
+    wait_until(lambda: not list(services.relay.presence.attached.of(token)), "the streams are gone")
+    ids = [http.post(f"/v1/go/{token}").json["id"] for _ in range(3)]
+    positions, others = store.positions, []
+
+    def overtaken(of):
+        found = positions(of)
+        monkeypatch.setattr(store, "positions", positions)
+        others.append(app.test_client().get(path, headers=LISTENS | {"Last-Event-ID": ids[1]}))
+        return found
+
+    monkeypatch.setattr(store, "positions", overtaken)
+    with http.get(path, headers=LISTENS | {"Last-Event-ID": ids[0]}) as second, others[0] as other:
+        for stream, expected in ((second, ids[1:]), (other, ids[2:])):
+            events = iter(stream.response)
+            assert next(events) == READY
+            received = b""
+            while received.count(b"id: ") < len(expected):
+                received += next(events)
+            assert [line[4:] for line in received.decode().splitlines() if line.startswith("id: ")] == expected
+    services.lifecycle.stop()
+
+
 def test_a_new_position_says_that_it_has_a_predecessor():
     """To whoever takes it over: the farthest position of those that are nobody's, and had no contact since."""
     assert predecessor_of(new_listener("a-_1")) is None
