@@ -450,13 +450,27 @@ function scripts.leave(token, listener, process)
   return 1
 end
 
--- The listeners of a token that other processes have. One that was killed has no subscription any more.
+-- Whether a process serves. One that was killed has no subscription any more.
+local function serves(process)
+  return lives(process) and call('PUBLISH', 's2m:process:' .. process, cmsgpack.pack({})) > 0
+end
+
+-- Have a listener be one of this process, unless another has it. It joins after that.
+function scripts.claim_listener(token, listener, process)
+  local key = 's2m:listeners:' .. token
+  local other = call('HGET', key, listener)
+  if other and other ~= process and serves(other) then return 0 end
+  call('HSET', key, listener, process)
+  return 1
+end
+
+-- The listeners of a token that other processes have.
 function scripts.listeners_elsewhere(token, process)
   local found, are_there, flat = {}, {[process] = false}, call('HGETALL', 's2m:listeners:' .. token)
   for at = 1, #flat, 2 do
     local other = flat[at + 1]
     if are_there[other] == nil then
-      are_there[other] = lives(other) and call('PUBLISH', 's2m:process:' .. other, cmsgpack.pack({})) > 0
+      are_there[other] = serves(other)
     end
     if are_there[other] then found[#found + 1] = flat[at] end
   end

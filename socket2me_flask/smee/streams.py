@@ -151,10 +151,16 @@ class Streams:
                 break
             if claimed is not None:
                 self._resuming.discard((token, claimed))
+                self._store.leave(token, claimed)
                 stream.listener, claimed = own, None
             if found.listener is not None and (token, found.listener) not in self._resuming:
                 self._resuming.add((token, found.listener))
-                stream.listener = claimed = found.listener
+                stream.listener = found.listener
+                if self._store.claim_listener(token, found.listener):
+                    claimed = found.listener
+                else:
+                    self._resuming.discard((token, found.listener))
+                    stream.listener = own
         if found.after is not None:
             if found.listener is not None:
                 store.advance(token, found.listener, found.after)

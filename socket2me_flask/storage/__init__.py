@@ -212,6 +212,12 @@ class TokenStore(Protocol):
         Raises `TooManyListeners` if all processes have too many of them.
         """
 
+    def claim_listener(self, token: str, listener: str) -> bool:
+        """Have a listener be one of this process before it joins. Return False if another process has it.
+
+        Of several processes that ask at once, one may have it. It is released by `leave`.
+        """
+
     def leave(self, token: str, listener: str) -> None:
         """A listener has left this process."""
 

@@ -140,6 +140,9 @@ class MemoryStore:
     def join(self, token: str, listener: str) -> None:
         pass
 
+    def claim_listener(self, token: str, listener: str) -> bool:
+        return True
+
     def leave(self, token: str, listener: str) -> None:
         pass
 

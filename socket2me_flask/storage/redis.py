@@ -250,6 +250,9 @@ class RedisStore:
         if self.connection.run_script("join", token, listener, self.process, MAX_LISTENERS_PER_TOKEN) == b"full":
             raise TooManyListeners
 
+    def claim_listener(self, token: str, listener: str) -> bool:
+        return bool(self.connection.run_script("claim_listener", token, listener, self.process))
+
     def leave(self, token: str, listener: str) -> None:
         self.connection.submit_script("leave", token, listener, self.process)
 

@@ -60,6 +60,21 @@ def test_where_a_client_is_is_known_at_other_processes(stores):
     assert here.routes.get(token) is None
 
 
+def test_a_listener_is_claimed_by_one_process(stores):
+    """Until that releases it, or is killed; and what another process releases is not freed."""
+    here, there, token = stores
+    assert here.claim_listener(token, "l")
+    assert here.claim_listener(token, "l")
+    there.leave(token, "l")
+    assert not there.claim_listener(token, "l")
+    assert there.listeners_elsewhere(token) == ["l"]
+    here.leave(token, "l")
+    wait_until(lambda: there.claim_listener(token, "l"), "it is released")
+    assert not here.claim_listener(token, "l")
+    there.close()
+    wait_until(lambda: here.claim_listener(token, "l"), "nobody has it")
+
+
 def test_a_detach_that_comes_late_changes_nothing(stores):
     """Another client has come meanwhile, to another process or the same."""
     here, there, token = stores

@@ -453,6 +453,34 @@ def test_a_position_is_taken_over_by_one_stream(tmp_path, monkeypatch):
     services.lifecycle.stop()
 
 
+def test_a_position_that_another_process_claims_is_left_to_it(tmp_path, monkeypatch):
+    """A stream goes on at a position of its own then, right after the event that its client had."""
+    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
+    services = get_services(app)
+    services.lifecycle.start()
+    http, store = app.test_client(), services.store.mailboxes
+    path = new_channel(http)
+    token = path[6:30]
+    store.register(token, "smee:theirs")
+    ids = [http.post(f"/v1/go/{token}").json["id"] for _ in range(2)]
+    elsewhere = []
+
+    def claim(of, listener):
+        elsewhere.append(listener)
+        return False
+
+    monkeypatch.setattr(services.store, "claim_listener", claim)
+    monkeypatch.setattr(services.store, "listeners_elsewhere", lambda of: elsewhere)
+    with http.get(path, headers=LISTENS | {"Last-Event-ID": ids[0]}):
+        assert elsewhere == ["smee:theirs"]
+        first = store.number_of(token, ids[0])
+        assert {(each.listener == "smee:theirs", each.number) for each in store.positions(token)} == {
+            (True, 0),
+            (False, first),
+        }
+    services.lifecycle.stop()
+
+
 def test_a_new_position_says_that_it_has_a_predecessor():
     """To whoever takes it over: the farthest position of those that are nobody's, and had no contact since."""
     assert predecessor_of(new_listener("a-_1")) is None
