@@ -52,7 +52,8 @@ def new() -> Response:
     settings = services.settings
     _check_serves()
     check_who_asks()
-    secret = None if settings.smee_open_channels else new_secret()
+    is_open = settings.smee_open_channels and not settings.require_secret
+    secret = None if is_open else new_secret()
     has_mailbox = secret is not None and services.store.mailboxes is not None
     record = services.relay.issue(
         settings.max_ttl_seconds,

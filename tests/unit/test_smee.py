@@ -228,6 +228,14 @@ def test_an_open_channel_has_one_url():
     assert f"http://localhost{path}<" in http.get(path).text
 
 
+def test_a_relay_whose_tokens_all_have_secrets_makes_no_open_channel():
+    """`REQUIRE_SECRET` holds for channels as for any new token."""
+    http = create_app({"SMEE_OPEN_CHANNELS": True, "REQUIRE_SECRET": True}).test_client()
+    key = parse_key(new_channel(http).rpartition("/")[2])
+    assert key is not None
+    assert key.secret is not None
+
+
 def test_a_store_that_is_away_ends_no_client(app, http, monkeypatch):
     """What is temporary is a stream that ends at once, and says when to connect again."""
     path = new_channel(http)
