@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,7 +33,9 @@ def _complete_profile(context: click.Context, option: click.Parameter, incomplet
         files = load(Scope.of(context), lambda warning: None)
     except click.ClickException:
         return []  # the shell shows no errors
-    return sorted({name for file in files for name in file.profiles if name.startswith(incomplete)})
+    # bash puts a name into the command line as it is: one that a shell or a terminal would obey is not offered.
+    safe = re.compile(r"[\w.][\w.-]*").fullmatch
+    return sorted({name for file in files for name in file.profiles if name.startswith(incomplete) and safe(name)})
 
 
 def _use_profile(context: click.Context, option: click.Parameter, profile: str | None) -> None:

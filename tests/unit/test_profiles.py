@@ -247,3 +247,12 @@ def test_the_file_of_a_folder_sends_no_file_and_no_variable(home, value):
     assert "verify with @FILE or env:NAME is for the file of your own, " in result.output
     write_both(home, '[listen]\nverify = "github=a@env:b"\n', text)
     assert shown("listen")["verify"] == ("***", f"{FILE} [listen]")
+
+
+def test_a_profile_that_a_shell_would_obey_is_not_completed(home):
+    """bash puts what is offered into the command line as it is."""
+    names = ["work", "a.b-c", "caf\u00e9", "$(id)", "`id`", "a b", "a;id", "a\u001b[2J", "-x", ""]
+    write(home / "folder" / FILE, "".join(f"[profiles.{json.dumps(name)}]\n" for name in names))
+    asked = {"_SOCKET2ME_COMPLETE": "bash_complete", "COMP_WORDS": "socket2me listen --profile ", "COMP_CWORD": "3"}
+    result = CliRunner().invoke(main, [], env=asked, prog_name="socket2me")
+    assert result.output.splitlines() == ["plain,a.b-c", "plain,caf\u00e9", "plain,work"]
