@@ -402,7 +402,7 @@ class Settings(LimitSettings, SignatureSettings):
     smee_open_channels: bool = _setting(
         False,
         _SWITCH,
-        "Whether the channels that GET /smee/new makes have one URL to post to and to listen at, as those of smee.io: who may post may then listen.",
+        "Whether the channels that GET /smee/new makes have one URL to post to and to listen at, as those of smee.io: who may post may then listen. SOCKET2ME_REQUIRE_SECRET overrides it.",
     )
     cors_allowed_origins: str | tuple[str, ...] | None = _setting(
         None, _ORIGINS, "Which web pages may connect and ask for tokens. Not set: only the relay's own origin."
