@@ -19,6 +19,12 @@ def run(program):
         from socket2me_flask.concurrency import poller
         ours, theirs = original("socket").socketpair()
         ours.setblocking(False)
+
+        def until(holds):
+            for _ in range(500):
+                if holds():
+                    return
+                eventlet.sleep(0.01)
     """
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(head) + textwrap.dedent(program)],
@@ -38,11 +44,11 @@ def test_a_socket_that_can_be_read_calls_back():
         watcher = poller.Poller()
         watcher.add(ours.fileno(), seen.append, poller.ON_CHANGE)
         theirs.send(b"x")
-        eventlet.sleep(0.01)
+        until(lambda: seen)
         eventlet.sleep(0.01)
         assert len(seen) == 1 and seen[0] & poller.READABLE, seen
         theirs.close()
-        eventlet.sleep(0.01)
+        until(lambda: len(seen) > 1)
         assert seen[-1] & poller.HUNG_UP, seen
         watcher.remove(ours.fileno())
         watcher.remove(ours.fileno())
@@ -176,15 +182,19 @@ def test_a_report_is_not_brought_to_another_socket_with_the_same_number():
 def test_no_exception_of_a_callback_ends_the_watching(error):
     """Not one that is no `Exception` either."""
     out = run(f"""
+        failed, called = [], []
+
         def fail(events):
+            failed.append(events)
             raise {error}
 
         watcher = poller.Poller()
         watcher.add(ours.fileno(), fail, poller.ON_CHANGE)
         theirs.send(b"x")
-        eventlet.sleep(0.01)
-        watcher.add(theirs.fileno(), lambda events: print("called"), poller.ON_CHANGE)
+        until(lambda: failed)
+        watcher.add(theirs.fileno(), called.append, poller.ON_CHANGE)
         ours.send(b"x")
-        eventlet.sleep(0.01)
+        until(lambda: called)
+        print("called" if failed and called else "not called")
     """)
     assert out == "called\n"

@@ -140,7 +140,7 @@ def test_what_is_being_handled_is_answered_when_listen_ends(any_relay, app, list
     caller = threading.Thread(target=lambda: statuses.append(call(any_relay, command.url)[0]))
     caller.start()
     app.expect()
-    threading.Timer(0.3, may_end.set).start()
+    threading.Timer(0.1, may_end.set).start()
     assert command.end()[0] == 0
     caller.join()
     assert statuses == [200]
