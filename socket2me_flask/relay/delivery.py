@@ -54,12 +54,11 @@ class Client(Protocol):
     @property
     def in_flight(self) -> int: ...
 
-    @property
-    def has_room(self) -> bool:
-        """Whether it may be sent another call without a mailbox: fewer than its window are not acknowledged."""
-
     def has_room_for(self, call: Call) -> bool:
-        """Say whether it may be sent this call: of several listeners, one that asks for it has room."""
+        """Say whether it may be sent a call without a mailbox: fewer than its window are not acknowledged.
+
+        Of several listeners, that holds for one that asks for the call.
+        """
 
     def send(
         self,

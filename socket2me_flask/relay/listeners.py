@@ -113,10 +113,6 @@ class ListenerGroup:
         self.mode = common_mode(self._members.values())
         self._has_filters = any(member.filter is not None for member in self._members.values())
 
-    @property
-    def has_room(self) -> bool:
-        return True
-
     def has_room_for(self, call: Call) -> bool:
         return True
 
@@ -297,13 +293,9 @@ class Workers(ListenerGroup):
     A call that a listener had when it left goes to another. A rejection answers the caller.
     """
 
-    @property
-    def has_room(self) -> bool:
-        return any(member.has_room for member in self._members.values())
-
     def has_room_for(self, call: Call) -> bool:
         try:
-            return any(member.has_room for member in self._wanting(call))
+            return any(member.has_room_for(call) for member in self._wanting(call))
         except NoListener:
             return True  # its caller is to receive that at once
 
@@ -340,7 +332,7 @@ class Workers(ListenerGroup):
         members = [each for each in wanting if each not in without]
         errors: list[Exception] = []
         while members:
-            member = min(members, key=_load)
+            member = min(members, key=partial(_load, call))
             answers = on_ack is not None and (member.mode != "notify" or self.mode == "notify")
             try:
                 ack_id = member.send(call, partial(on_ack, member) if on_ack is not None and answers else None)
@@ -363,8 +355,8 @@ class Workers(ListenerGroup):
         raise self._not_delivered(wanting, errors)
 
 
-def _load(client: Client) -> tuple[bool, int]:
-    return not client.has_room, client.in_flight
+def _load(call: Call, client: Client) -> tuple[bool, int]:
+    return not client.has_room_for(call), client.in_flight
 
 
 class _Assigned:

@@ -93,7 +93,6 @@ class Stream(ConnectionOwner):
     is_silent = True
     window = WINDOW
     bounds_calls = False
-    has_room = True
 
     def has_room_for(self, call: Call) -> bool:
         return True

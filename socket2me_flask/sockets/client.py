@@ -161,12 +161,8 @@ class SocketClient(NamespaceClient):
             if self.bounds_calls:
                 self._sockets.on_room(self)
 
-    @property
-    def has_room(self) -> bool:
-        return not self.bounds_calls or len(self._acks or ()) < self.window
-
     def has_room_for(self, call: Call) -> bool:
-        return self.has_room
+        return not self.bounds_calls or len(self._acks or ()) < self.window
 
     def leave(self) -> None:
         """Send nothing more, and end the wait for every acknowledgement."""
