@@ -14,13 +14,14 @@ from ..concurrency.native import native
 from ..config import Settings
 from ..errors import ConfigError, TooManyTokens
 from .names import Claim, Names
+from .only_process import OnlyProcess
 from .record import TokenRecord, Totals, history_bounds_of
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
 SPARE_SECONDS = 1000
 
 
-class MemoryStore:
+class MemoryStore(OnlyProcess):
     """Keeps tokens in a dict, and in a bucket for each second in which some of them expire.
 
     `clock` returns seconds and never needs to be the real one. `max_tokens` of 0 is no bound.
@@ -130,24 +131,6 @@ class MemoryStore:
             self._sweep()
             expired, self._expired = self._expired, []
         return expired
-
-    def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
-        return self.get(token)
-
-    def detach(self, token: str, client: str) -> None:
-        pass
-
-    def join(self, token: str, listener: str) -> None:
-        pass
-
-    def claim_listener(self, token: str, listener: str) -> bool:
-        return True
-
-    def leave(self, token: str, listener: str) -> None:
-        pass
-
-    def listeners_elsewhere(self, token: str) -> list[str]:
-        return []
 
     def ping(self) -> None:
         pass

@@ -18,6 +18,7 @@ from ..errors import RelayError, StoreUnavailable
 from ..relay.tokens import is_name
 from .memory import MemoryStore
 from .names import Claim, Hold
+from .only_process import OnlyProcess
 from .record import TokenRecord, Totals, bounds_of, history_bounds_of
 from .sqlite_database import Database
 from .sqlite_history import SQLiteHistory
@@ -25,7 +26,7 @@ from .sqlite_mailboxes import SQLiteMailboxes
 from .sqlite_names import SQLiteNames, mark_released
 
 
-class SQLiteStore:
+class SQLiteStore(OnlyProcess):
     """Keeps tokens and mailboxes in the file `path`, from `start` to `close`. `bounds` are those of the mailboxes.
 
     Where the disk is full, what writes raises `StoreUnavailable`, and the rest goes on. If the tokens cannot be
@@ -128,24 +129,6 @@ class SQLiteStore:
         return record
 
     get_cached = get
-
-    def attach(self, token: str, client: str, mode: str) -> TokenRecord | None:
-        return self.get(token)
-
-    def detach(self, token: str, client: str) -> None:
-        pass
-
-    def join(self, token: str, listener: str) -> None:
-        pass
-
-    def claim_listener(self, token: str, listener: str) -> bool:
-        return True
-
-    def leave(self, token: str, listener: str) -> None:
-        pass
-
-    def listeners_elsewhere(self, token: str) -> list[str]:
-        return []
 
     def refresh(self, token: str) -> TokenRecord | None:
         record = self.get(token)
