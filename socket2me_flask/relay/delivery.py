@@ -132,9 +132,10 @@ class PendingAck:
         self.resolve(outcome_of(self._mode, args))
 
     def resolve(self, outcome: Answer | RelayError) -> None:
-        """Set the outcome, and end the wait."""
-        self._outcome = outcome
-        self._is_here.set()
+        """Set the outcome, and end the wait. The first outcome counts: a client may leave just after it."""
+        if not self._is_here.is_set:
+            self._outcome = outcome
+            self._is_here.set()
 
     @property
     def is_resolved(self) -> bool:

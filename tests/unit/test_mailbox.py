@@ -55,6 +55,20 @@ def test_nothing_is_left_when_all_have_gone(relay, record):
     assert client.forgotten == [1]
 
 
+def test_a_client_may_leave_once_it_has_acknowledged(relay, record):
+    """The caller receives what the client has said, even if both come before the caller's thread has its turn."""
+    client = AckClient()
+
+    def acknowledge_and_leave(call, on_ack, *args):
+        on_ack([])
+        relay.presence.detach(record.token, client)
+
+    relay.mailboxes.spawn = lambda run: run()
+    client.send = acknowledge_and_leave
+    relay.presence.attach(record.token, client)
+    assert relay.forward(call_for(record.token, "/a"), record).status == "200 OK"
+
+
 def test_a_late_detach_leaves_the_successor_its_events(relay, record):
     """The late disconnect of the replaced client changes nothing."""
     first, second = AckClient(), AckClient()
