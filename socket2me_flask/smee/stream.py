@@ -162,10 +162,16 @@ class Stream(ConnectionOwner):
     # Its connection
 
     def connect(self, connection: StreamConnection, head: bytes) -> None:
-        """Send over `connection` from now on: first `head`, the response's."""
-        self._outbox.connection = connection
-        connection.write(head)
-        self._send_control(_READY)
+        """Send over `connection` from now on: first `head`, the response's, then what is queued already."""
+        with self._lock:
+            connection.write(head + connection.codec.encode_frames([_READY]))
+            self._outbox.connection = connection
+            if self._is_open:
+                self._outbox.flush()
+                self._streams.pings.add(self)
+            else:
+                self._end_connection()
+        self._offer_room()
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body of the response, until the stream ends."""
@@ -196,7 +202,8 @@ class Stream(ConnectionOwner):
             if not self._is_open:
                 return
             if not self._outbox.unsent_bytes:
-                self._send_control(_PING)
+                self._outbox.add_control(_PING)
+                self._outbox.flush()
             elif not self._has_progressed:
                 self._streams.end_slow(self, ClientDoesNotRead())
                 return
@@ -226,9 +233,8 @@ class Stream(ConnectionOwner):
                 self._outbox.add_control(Packet(retry(RETRY_MS / 1000)))
                 self._leave()
                 self._outbox.release_poll()
-                self._outbox.close(CloseCode.NORMAL)
                 if self._outbox.connection is not None:
-                    self._streams.closing.add(self)
+                    self._end_connection()
 
     def abort(self) -> None:
         """End the stream and its connection at once."""
@@ -238,9 +244,9 @@ class Stream(ConnectionOwner):
             self._outbox.abort()
             self._streams.closing.discard(self)
 
-    def _send_control(self, packet: Packet) -> None:
-        self._outbox.add_control(packet)
-        self._outbox.flush()
+    def _end_connection(self) -> None:
+        self._outbox.close(CloseCode.NORMAL)
+        self._streams.closing.add(self)
 
     def _leave(self) -> None:
         if self._is_open:

@@ -105,19 +105,14 @@ class Streams:
                 self._extend(stream)
             if record.mailbox and self._mailboxes is not None:
                 self._resume(stream, self._mailboxes.store, last_event_id)
-            body: Exception | Iterator[bytes]
-            if "socket2me.connection" in environ:
-                body = self._connect(stream, environ, codec, _head(head, is_chunked=is_chunked))
-                try:
-                    self._presence.attach(token, stream)
-                except RelayError as error:  # its client has the head of the response already
-                    engine.note(error)
-                    stream.close()
-                if not stream.is_open:
-                    self._detach(stream)  # it ended while it was attached, so it may have been detached before that
-            else:
-                body = stream.pieces()
-                self._presence.attach(token, stream)
+            self._presence.attach(token, stream)
+            body: Exception | Iterator[bytes] = (
+                self._connect(stream, environ, codec, _head(head, is_chunked=is_chunked))
+                if "socket2me.connection" in environ
+                else stream.pieces()
+            )
+            if not stream.is_open:
+                self._detach(stream)  # it ended while it was attached, so it may have been detached before that
         except BaseException:
             stream.abort()
             raise
@@ -130,14 +125,14 @@ class Streams:
     def _connect(self, stream: Stream, environ: dict[str, Any], codec: StreamCodec, head: bytes) -> Exception:
         """Have a stream send over the socket of its request. Raises `BadRequest`.
 
-        Return what the request raises to end without an answer.
+        A client that receives the head of the response is attached: nothing that comes then is missed. Return what
+        the request raises to end without an answer.
         """
         loop = self.engine.loop
         connection = StreamConnection(loop.detach_socket(environ), loop, loop.lock(), stream, codec)
         with contextlib.suppress(OSError):  # a Unix socket has no such option
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._gone_after_ms)
         stream.connect(connection, head)
-        self.pings.add(stream)
         return loop.watch(connection)
 
     def _resume(self, stream: Stream, store: MailboxStore, last_event_id: str | None) -> None:

@@ -749,10 +749,15 @@ def test_a_token_that_is_deleted_while_its_callers_wait_keeps_nothing(server, ma
 def test_an_acknowledgement_of_an_earlier_attempt_counts_after_a_retry(server, made):
     """An event that is sent again on request while it is handled is not handled twice."""
     url = f"{getattr(server, 'other', server).url}/v1/tokens/{made['token']}/events"
+
+    def attempts():
+        return [each["attempts"] for each in requests.get(url, headers=bearer(made), timeout=5).json()["in_flight"]]
+
     with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(1) as pool:
         caller = pool.submit(server.go, made["token"])
         ack_id, request = client.event()
         for _ in range(3):  # more than MAX_ATTEMPTS: they are counted from the start
+            wait_until(lambda: attempts() == [1], "the attempt is counted, which its client need not wait for")
             answer = requests.post(f"{url}/{request['id']}/redeliver", headers=bearer(made), timeout=5)
             assert answer.status_code == 202
             again_ack_id, again = client.event()

@@ -1,6 +1,8 @@
 """Channels without a server: keys, events, and what is answered before a stream begins."""
 
 import json
+import select
+import socket
 import time
 from urllib.parse import urlsplit
 
@@ -304,6 +306,31 @@ def test_another_token_is_no_channel(http):
     assert http.get(f"/smee/{made['token']}-{SECRET}", headers=LISTENS).status_code == 404
     made = http.post("/v1/new", json={"listeners": "all"}).json
     assert http.get(f"/smee/{made['token']}-{made['secret']}").status_code == 200
+
+
+def test_a_client_that_receives_the_head_is_attached(app, http, monkeypatch):
+    """So a call that comes just after is not missed. One that comes before is sent after the head, and not lost."""
+    services = get_services(app)
+    key = parse_key(new_channel(http).rpartition("/")[2])
+    detached, client = socket.socketpair()
+    detached.setblocking(False)
+    attach, sent_before = services.relay.presence.attach, []
+
+    def attach_and_call(token, stream):
+        attach(token, stream)
+        sent_before.extend(select.select([client], [], [], 0)[0])
+        assert http.post(f"/v1/go/{token}", data=b"1").status_code == 200
+
+    monkeypatch.setattr(services.streams.engine.loop, "detach_socket", lambda environ: detached)
+    monkeypatch.setattr(services.streams.engine.loop, "watch", lambda reader: StopIteration())
+    monkeypatch.setattr(services.relay.presence, "attach", attach_and_call)
+    with client, detached:
+        with pytest.raises(StopIteration):
+            http.get(f"/smee/{key}", headers=LISTENS, environ_base={"socket2me.connection": None})
+        head, _, events = client.recv(65536).partition(b"\r\n\r\n")
+    assert sent_before == []
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert events.index(b"event: ready") < events.index(b'"body":"1"')
 
 
 def test_too_many_streams_of_a_channel_end_no_client(app, http, monkeypatch):
