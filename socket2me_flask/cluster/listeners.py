@@ -30,11 +30,12 @@ MAX_ASSIGNMENTS = 3
 class FirstOutcome(PendingAck):
     """The first answer of several processes; if all fail, the last error."""
 
-    __slots__ = ("_failed", "_forget", "_is_closed", "_lock", "_parts")
+    __slots__ = ("_error", "_failed", "_forget", "_is_closed", "_lock", "_parts")
 
     def __init__(self) -> None:
         super().__init__("ack")
         self._parts = self._failed = 0
+        self._error: RelayError = ClientLeft()  # the last of those that failed
         self._is_closed = False
         self._forget: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -49,7 +50,7 @@ class FirstOutcome(PendingAck):
         """All processes have said whether they will answer. `forget` is called once one has."""
         self._forget = forget
         self._is_closed = True
-        self._fail(ClientLeft(), 0)
+        self._end()
         if self.is_resolved:
             forget()
 
@@ -60,22 +61,21 @@ class FirstOutcome(PendingAck):
     def on_outcome(self, outcome: Answer | RelayError) -> None:
         """Take the answer of one process, or its error."""
         if isinstance(outcome, RelayError):
-            self._fail(outcome, 1)
+            with self._lock:
+                self._failed += 1
+                self._error = outcome
+            self._end()
         elif not self.is_resolved:
             self.resolve(outcome)
 
-    def _fail(self, error: RelayError, failed: int) -> None:
-        with self._lock:
-            self._failed += failed
-            is_last = self._is_closed and self._failed >= self._parts and not self.is_resolved
-            if failed:
-                self._outcome = error if not self.is_resolved else self._outcome
-        if is_last:
-            self.resolve(self._outcome)
+    def _end(self) -> None:
+        """Resolve it if no process can answer any more."""
+        if self._is_closed and self._failed >= self._parts and not self.is_resolved:
+            self.resolve(self._error)
 
 
 class _Part(PendingAck):
-    """What one process resolves."""
+    """What one process resolves. Its first outcome counts, as that of any."""
 
     __slots__ = ("_first",)
 
@@ -84,8 +84,9 @@ class _Part(PendingAck):
         self._first = first
 
     def resolve(self, outcome: Answer | RelayError) -> None:
-        super().resolve(outcome)
-        self._first.on_outcome(outcome)
+        if not self.is_resolved:
+            super().resolve(outcome)
+            self._first.on_outcome(outcome)
 
 
 class _Assigned:

@@ -138,7 +138,7 @@ class Relay:
         `give_up` are for those.
         """
         taken = []
-        queued: dict[tuple[str, Client], list[tuple[PendingDelivery, Delivery]]] = {}
+        queued: dict[tuple[str, Client], list[tuple[PendingDelivery, Delivery, int]]] = {}
         for call, new_pending_ack in calls:
             pending = PendingDelivery(call, new_pending_ack)
             taken.append(pending)
@@ -151,7 +151,7 @@ class Relay:
                     self.presence.deliver_or_hold(pending, needs_client=True)
                 else:
                     delivery = deliver(call, client, new_pending_ack)
-                    queued.setdefault((call.token, client), []).append((pending, delivery))
+                    queued.setdefault((call.token, client), []).append((pending, delivery, client.number))
             except ClientGone as error:
                 if client is not None:
                     self.presence.detach(call.token, client)
@@ -165,8 +165,8 @@ class Relay:
             except ClientGone as error:
                 self.presence.detach(token, client)
                 gone = error
-            for pending, delivery in deliveries:
-                pending.release(delivery, gone)
+            for pending, delivery, number in deliveries:
+                pending.release(delivery, gone if client.has_lost(number) else None)
         return taken
 
     def issue(

@@ -82,6 +82,18 @@ def test_the_first_answer_of_any_process_answers_the_caller(server, join):
     assert error_code(caller.answer) == "client_left"
 
 
+@pytest.mark.parametrize("mailbox", [False, True])
+@pytest.mark.parametrize("listeners", ["newest", "all", "one"])
+def test_a_client_may_reply_and_leave_at_once(server, join, listeners, mailbox):
+    """In one piece: the caller, at another process, receives its reply and not that it has left."""
+    made = server.new_with_secret(listeners=listeners, mode="reply", mailbox=mailbox)
+    for number in range(3):
+        with join(server, made) as client:
+            caller = Caller(server, made["token"])
+            client.acknowledge_and_leave(client.event()[0], 201, f"made {number}")
+            assert (caller.answer.status_code, caller.answer.text) == (201, f"made {number}")
+
+
 def test_a_call_without_a_listener_waits_for_the_first_at_any_process(server, join):
     """As a call without a client does."""
     made = server.new_with_secret(listeners="all")

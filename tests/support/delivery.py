@@ -5,6 +5,7 @@ import threading
 import time
 
 import requests
+import websocket
 
 from tests.support.servers import WebSocket
 
@@ -33,6 +34,13 @@ class Acknowledging(WebSocket):
 
     def acknowledge(self, ack_id, *args):
         self.send(f"43/{self.token},{ack_id}{json.dumps(args)}")
+
+    def acknowledge_and_leave(self, ack_id, *args):
+        """Acknowledge an event and disconnect, in one piece."""
+        packets = f"43/{self.token},{ack_id}{json.dumps(args)}", f"41/{self.token},"
+        frames = (websocket.ABNF.create_frame(packet, websocket.ABNF.OPCODE_TEXT) for packet in packets)
+        self.socket.sendall(b"".join([frame.format() for frame in frames]))
+        self.leave()
 
 
 class Caller(threading.Thread):

@@ -10,6 +10,7 @@ import pytest
 from socket2me_flask.cluster.bus import Listener
 from socket2me_flask.cluster.cluster import Cluster
 from socket2me_flask.cluster.handlers import Handlers
+from socket2me_flask.cluster.listeners import FirstOutcome
 from socket2me_flask.cluster.routes import Lookup
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
 from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
@@ -362,6 +363,35 @@ def test_a_client_that_proves_to_be_gone_is_gone_for_all(sides):
         forward(there.relay, call_for(token))
     assert here.relay.presence.clients() == []
     assert not there.peers.is_connected(token)
+
+
+def test_a_client_that_acknowledges_and_leaves_has_answered_all_the_same(sides):
+    """Also if it is found to have left when its process flushes: the call was sent, and goes to no other client."""
+    here, there, token = sides
+    client = AckClient()
+
+    def acknowledge_and_leave(call, on_ack):
+        on_ack([])
+        client.gone = True
+
+    client.send, client.has_lost = acknowledge_and_leave, lambda number: False
+    here.relay.presence.attach(token, client)
+    forward(there.relay, call_for(token))
+    assert len(here.peers.remote_acks) == len(there.peers.requests) == 0
+
+
+def test_of_several_processes_each_fails_once():
+    """One that rejects a call and then leaves is not two that have failed: the other may answer yet, and the first
+    answer stands."""
+    first = FirstOutcome()
+    here, there = first.part("ack"), first.part("ack")
+    first.close(lambda: None)
+    here(["reject", "no"])
+    here(None)
+    assert not first.is_resolved
+    there([])
+    there(None)
+    assert first.answer().status == "200 OK"
 
 
 def test_held_calls_look_again_when_something_may_have_been_missed(open_store, redis):
