@@ -11,7 +11,7 @@ from contextlib import suppress
 from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientLeft, EventDropped, RelayError, UnknownToken
 from ..http.answers import Answer
-from ..storage import MailboxStore
+from ..storage import MAX_LISTENERS_PER_TOKEN, MailboxStore
 from .call import Call, process_of, this_process
 from .delivery import Client, PendingAck, mode_for
 from .outlet import RETRY_SECONDS, BackedOff, Outlet, Sent
@@ -122,6 +122,17 @@ class Mailboxes:
         Raises `TooManyListeners` or `StoreUnavailable`.
         """
         return self.store.register(token, position_id(client)) if client.listeners == "all" else 0
+
+    def check_room(self, token: str, client: Client) -> None:
+        """Raise `TooManyListeners` if there is no room for the position of a listener.
+
+        One with an id has a position from now on: it may come back for it. Raises `StoreUnavailable`.
+        """
+        has_id = not client.listener.startswith("~")
+        if client.listeners == "all" and (has_id or len(self.store.positions(token)) >= MAX_LISTENERS_PER_TOKEN):
+            self.register(token, client)  # which forgets those of processes that have ended first
+            if not has_id:
+                self.store.unregister(token, position_id(client))
 
     def join(self, token: str, client: Client, position: int, *, is_inspected: bool = False) -> None:
         """Deliver to one more listener, from its position on."""

@@ -293,5 +293,5 @@ def check_room(presence: Presence, store: TokenStore, record: TokenRecord, clien
     here = {each.listener for each in presence.attached.of(token)}
     if len({*here, *store.listeners_elsewhere(token)} - {client.listener}) >= MAX_LISTENERS_PER_TOKEN:
         raise TooManyListeners
-    if record.mailbox and presence.mailboxes is not None and not client.listener.startswith("~"):
-        presence.mailboxes.register(token, client)
+    if record.mailbox and presence.mailboxes is not None:
+        presence.mailboxes.check_room(token, client)

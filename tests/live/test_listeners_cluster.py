@@ -12,6 +12,8 @@ from tests.support.servers import Pair, wait_until
 
 PATIENCE_SECONDS = 1
 
+REFUSED = '{"message":"This token has as many listeners as it may.","data":{"code":"too_many_listeners"}}'
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -222,5 +224,7 @@ def test_a_token_has_so_many_listeners_at_all_processes(server, mailbox):
             stack.close()
             wait_until(lambda: not any(each["connected"] for each in listed(server, made)), "all have left")
         for relay in (server, server.other):
-            assert "This token has as many listeners as it may." in connect(relay, "more").answer
+            assert REFUSED in connect(relay, "more").answer
+            nameless = Acknowledging(relay, made["token"], secret=made["secret"], mode="ack")
+            assert REFUSED in stack.enter_context(nameless).answer
         assert connect(server, 1).answer.startswith("40/")
