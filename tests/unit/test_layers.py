@@ -143,8 +143,6 @@ CIRCLES = {
     LIBRARY: [
         # The package offers `Client`, which is loaded when it is asked for, and has the version.
         " client client_token http_api relay_version",
-        # An error has the answer of the app, whose module raises it.
-        "exceptions request target",
     ],
 }
 
