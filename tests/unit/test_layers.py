@@ -140,10 +140,7 @@ CIRCLES = {
         "smee.stream smee.streams",
         "sockets.acknowledgements sockets.client sockets.server",
     ],
-    LIBRARY: [
-        # The package offers `Client`, which is loaded when it is asked for, and has the version.
-        " client client_token http_api relay_version",
-    ],
+    LIBRARY: [],
 }
 
 
