@@ -130,8 +130,6 @@ CIRCLES = {
         # An engine and its sessions call each other.
         "engineio.deadlines engineio.dispatcher engineio.handshake engineio.heartbeats engineio.inbox "
         "engineio.polling engineio.server engineio.session engineio.upgrade",
-        # The format of the lines is chosen when logging is set up.
-        "logs telemetry.json_logs",
         # A call has its trace, which is made of the call.
         "relay.call relay.recorder",
         # Mailboxes, and what delivers from one and calls them back.
