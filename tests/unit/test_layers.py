@@ -130,8 +130,6 @@ CIRCLES = {
         # An engine and its sessions call each other.
         "engineio.deadlines engineio.dispatcher engineio.handshake engineio.heartbeats engineio.inbox "
         "engineio.polling engineio.server engineio.session engineio.upgrade",
-        # A call has its trace, which is made of the call.
-        "relay.call relay.recorder",
         # Mailboxes, and what delivers from one and calls them back.
         "relay.mailbox relay.outlet relay.outlets relay.sources",
         # All streams and one of them call each other; clients and their server do.
