@@ -19,13 +19,13 @@ made of this.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .relay_version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .client import Client
     from .client_token import Notice
     from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
     from .request import Reply, Request
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Client",

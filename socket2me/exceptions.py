@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .target import Answer
+    from .http_exchange import Answer
 
 
 class ClientError(Exception):

@@ -1,8 +1,8 @@
-"""What the versions of relays can do: what is said of one that is older than this library."""
+"""The version of this library, and what is said of a relay that is older: what its version cannot do."""
 
 import re
 
-from . import __version__
+__version__ = "0.1.0"
 
 # What needs a relay of this version or a later one. A relay that states no version is older than the first.
 FEATURES = (

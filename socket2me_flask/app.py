@@ -15,7 +15,6 @@ from socket2me.inspector.http import Inspector
 from socket2me.signatures import sns
 
 from . import api, config, logs
-from .api.forward import Forwarder
 from .api.hooks import Hooks
 from .config import Settings
 from .engineio import Engine
@@ -26,6 +25,7 @@ from .http.hosts import Hosts
 from .http.origins import Origins
 from .lifecycle import Lifecycle
 from .limits import AtOnce, FastRate, NearRate, NoRate, Rate, SharedRate
+from .relay.forwarder import Forwarder
 from .relay.hold_queue import HoldQueue
 from .relay.mailbox import Mailboxes
 from .relay.presence import Presence

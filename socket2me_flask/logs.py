@@ -1,18 +1,14 @@
-"""The log: one format for the relay and gunicorn, and no line that gives a token or a secret away."""
+"""The log: events with fields, no line that gives a token or a secret away, and no flood of one text."""
 
-import json
 import logging
 import math
-import os
 import re
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from .relay.tokens import SECRET
-from .telemetry import request_id
 
 _GIVEAWAY = re.compile(
     SECRET
@@ -57,6 +53,8 @@ MAX_COUNTED_TEXTS = 1000
 
 _keys: re.Pattern[str] | None = None
 
+_formatter = logging.Formatter()
+
 
 class Redact(logging.Filter):
     """Puts `<token>` or `<key>` where a record has one: a malformed request line, an access log."""
@@ -68,7 +66,7 @@ class Redact(logging.Filter):
         if redacted != message:
             record.msg, record.args = redacted, ()
         if record.exc_info:
-            record.exc_text = redact(_FORMATTER.formatException(record.exc_info))
+            record.exc_text = redact(_formatter.formatException(record.exc_info))
         return True
 
 
@@ -155,51 +153,3 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
     """Return the fields of a record beside its text."""
     fields: Mapping[str, Any] = getattr(record, "fields", {})
     return fields
-
-
-class _TextFormatter(logging.Formatter):
-    """Writes a line as gunicorn does, then the fields, and the id of the request if it belongs to one."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        fields = dict(fields_of(record))
-        current = request_id.current()
-        if current:
-            fields["request_id"] = redact_id(current)
-        return "".join([super().formatMessage(record), *[f" {name}={_shown(fields[name])}" for name in fields]])
-
-
-def _shown(value: Any) -> str:
-    text = redact_id(str(value))
-    return text if _is_plain(text) else json.dumps(text)
-
-
-_is_plain = re.compile(r"[\w.:/<>-]*", re.ASCII).fullmatch
-
-
-def configure_at_start() -> bool:
-    """Log JSON if the environment says so, also that settings are not accepted. Return whether it says so."""
-    is_json = os.environ.get("SOCKET2ME_LOG_FORMAT", "").strip().lower() == "json"
-    if is_json:
-        configure("INFO", "json")
-    return is_json
-
-
-def configure(level: str, log_format: str) -> None:
-    """Log what the relay and its libraries have to say to standard error, as gunicorn does: `text` or `json`."""
-    if log_format == "json":
-        from .telemetry import json_logs
-
-        handler = logging.StreamHandler(json_logs.STREAM)
-        handler.setFormatter(json_logs.JSONFormatter())
-        json_logs.capture()
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_FORMATTER)
-    handler.addFilter(Flood())
-    handler.addFilter(Redact())
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level)
-
-
-_FORMATTER = _TextFormatter("[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S %z")

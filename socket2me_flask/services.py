@@ -16,6 +16,7 @@ from .http.origins import Origins
 from .http.request_body import BodyReader
 from .lifecycle import Lifecycle
 from .limits import AtOnce, Rate
+from .relay.forwarder import Forwarder
 from .relay.reaper import Reaper
 from .relay.relay import Relay
 from .relay.verification import Verification
@@ -24,8 +25,7 @@ from .sockets.server import Sockets
 from .storage import TokenStore
 
 if TYPE_CHECKING:
-    from .api.forward import Forwarder  # which imports this module
-    from .api.hooks import Hooks
+    from .api.hooks import Hooks  # whose package imports this module
 
 _KEY = "socket2me"
 
@@ -48,7 +48,7 @@ class Services:
     gateway: Gateway
     inspector: Inspector
     verification: Verification
-    forwarder: "Forwarder"
+    forwarder: Forwarder
     hooks: "Hooks"
     hosts: Hosts
     bodies: BodyReader

@@ -7,8 +7,9 @@ from flask.cli import run_command
 from flask.helpers import get_debug_flag
 from werkzeug.serving import is_running_from_reloader
 
-from . import create_app, get_services, logs
+from . import create_app, get_services
 from .errors import ConfigError
+from .telemetry import log_setup
 
 # To gunicorn, 3 says that it is no use to start a worker again; to the reloader of `flask run --debug`, that it is.
 STATUS = 1 if is_running_from_reloader() else 3
@@ -23,11 +24,11 @@ def is_about_to_serve() -> bool:
     return is_running_from_reloader() or not (get_debug_flag() if reload is None else reload)
 
 
-logs.configure_at_start()
+log_setup.configure_at_start()
 try:
     app = create_app()
     settings = get_services(app).settings
-    logs.configure(settings.log_level, settings.log_format)
+    log_setup.configure(settings.log_level, settings.log_format)
     if is_about_to_serve():
         get_services(app).lifecycle.start()
 except ConfigError as error:

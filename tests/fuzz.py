@@ -31,7 +31,6 @@ from gunicorn.http.parser import RequestParser
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from socket2me_flask.api import tokens
-from socket2me_flask.api.forward import caller_address, parse_target
 from socket2me_flask.engineio import protocol, protocol3
 from socket2me_flask.engineio.protocol import BadPacket
 from socket2me_flask.engineio.websocket import FrameReader, ProtocolError
@@ -43,6 +42,7 @@ from socket2me_flask.limits import address_key
 from socket2me_flask.logs import redact
 from socket2me_flask.relay import replies
 from socket2me_flask.relay.call import Call
+from socket2me_flask.relay.forwarder import caller_address, parse_target
 from socket2me_flask.sockets.request_event import event_packets, media_type, request_event
 from socket2me_flask.worker.head_checks import check_head
 from tests.support.attack import connect, cpu_of

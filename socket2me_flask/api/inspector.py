@@ -23,10 +23,10 @@ from ..errors import NoHistory, RelayError
 from ..http.request_body import EnvironBody
 from ..limits import AtOnce, address_key, begin_one, check_rate
 from ..relay.call import Call
+from ..relay.forwarder import Forwarder
 from ..relay.relay import Relay
 from ..services import get_services
 from ..telemetry import request_id
-from .forward import Forwarder
 from .tokens import add_headers, find_with_secret, one_of_few
 
 # What the errors of the inspector are to the relay.

@@ -5,12 +5,13 @@
 
 from flask import Blueprint
 
+from ..relay.forwarder import METHODS
 from . import forward, tokens
 
 blueprint = Blueprint("legacy", __name__)
 
 blueprint.add_url_rule(
-    "/go/<anypath:tail>", view_func=forward.forward, methods=forward.METHODS, provide_automatic_options=False
+    "/go/<anypath:tail>", view_func=forward.forward, methods=METHODS, provide_automatic_options=False
 )
 
 token_blueprint = Blueprint("legacy_tokens", __name__)

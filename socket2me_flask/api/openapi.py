@@ -22,11 +22,11 @@ from .. import errors
 from ..config import Settings
 from ..errors import RelayError
 from ..http.answers import SECURITY_HEADERS
+from ..relay.forwarder import METHODS
 from ..relay.tokens import NAME, SECRET, TOKEN
 from ..services import get_services
 from ..storage import LISTENERS, MODES
 from ..telemetry import request_id
-from .forward import METHODS
 
 blueprint = Blueprint("openapi", __name__)
 

@@ -15,13 +15,14 @@ from socket2me.inspector import files
 
 from ..errors import Forbidden, RelayError, ShuttingDown, UnknownToken
 from ..http.answers import SECURITY_HEADERS
+from ..relay.forwarder import Target
 from ..relay.tokens import hash_of, is_secret, is_token, new_secret
 from ..services import get_services
 from ..smee.channel_keys import ChannelKey, parse_key
 from ..smee.frames import RETRY_MS, retry
 from ..storage import TokenRecord
 from ..telemetry import request_id
-from .forward import Target, forward_call
+from .forward import forward_call
 from .tokens import check_who_asks
 
 if TYPE_CHECKING:

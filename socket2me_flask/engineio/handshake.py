@@ -69,7 +69,7 @@ def start_upgrade(engine: "Engine", session: Session, environ: "WSGIEnvironment"
     upgrade = Upgrade(session, partial(_connect, engine, environ, session))
     connection = upgrade.connection
     try:
-        session.upgrade_started(upgrade)
+        session.upgrade_started(connection)
     except IllegalTransition:
         connection.write(answer + websocket.close_frame(CloseCode.NORMAL))
         connection.abort()

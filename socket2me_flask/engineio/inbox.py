@@ -1,25 +1,19 @@
-"""The packets of one client that wait for the application to handle them, and the work of handling them.
+"""The packets of one client that wait for the application to handle them.
 
 A session has an inbox only while something waits in it, so that an idle client costs none.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
+from .outbox import Outbox
 from .protocol import Packet
 
-if TYPE_CHECKING:
-    from .server import Engine
-    from .session import Session
-
-# How many packets of one client are handled before other clients and requests are served, and for how long. And how
-# many may wait before nothing more is read of the client.
-WORK_PACKETS = 50
-WORK_SECONDS = 0.001
+# How many packets of one client may wait before nothing more is read of it.
 INBOX_PACKETS = 100
 
 # How Socket.IO acknowledgements begin, without and with attachments.
@@ -28,10 +22,13 @@ _ACKNOWLEDGEMENTS = (b"43", b"46")
 
 @dataclass(slots=True, eq=False)
 class Inbox:
-    """The inbox of a session. `None` among its packets is the end of the session, the last that is handled."""
+    """The inbox of a session, whose lock and outbox it has. Where the lock is not taken here, the caller holds it.
 
-    _engine: "Engine"
-    _session: "Session"
+    `None` among its packets is the end of the session, the last that is handled.
+    """
+
+    _lock: AbstractContextManager[Any]
+    _outbox: Outbox
     _packets: deque[Packet | None]
     space: threading.Event | None = field(default=None, init=False)  # while a POST waits for space
 
@@ -41,7 +38,7 @@ class Inbox:
     def add(self, packet: Packet) -> None:
         """Append a packet. A WebSocket is read no further while the inbox is full."""
         self._packets.append(packet)
-        connection = self._session.outbox.connection
+        connection = self._outbox.connection
         if connection is not None and len(self._packets) >= INBOX_PACKETS:
             connection.pause_reading(True)
 
@@ -56,42 +53,22 @@ class Inbox:
 
     def wait_for_space(self, timeout_seconds: float) -> None:
         """Return when there is space for another payload, when the session ends, or after that time."""
-        with self._session.lock:
-            if len(self._packets) < INBOX_PACKETS or not self._session.state.is_open:
+        with self._lock:
+            if len(self._packets) < INBOX_PACKETS or self._packets[-1] is None:
                 return
             self.space = threading.Event()
         self.space.wait(timeout_seconds)
         self.space = None
 
-    def work(self) -> None:
-        """Let the application handle some packets, in order. Only one thread at a time may call this."""
-        session = self._session
-        ends_at = time.monotonic() + WORK_SECONDS
-        for _ in range(WORK_PACKETS):
-            with session.lock:
-                if not self._packets:
-                    session.end_inbox()
-                    return
-                packet = self._packets.popleft()
-                if len(self._packets) == INBOX_PACKETS // 2:
-                    self._read_on()
-            if packet is None:
-                self._finish()
-                return
-            self._engine.on_packet(session, packet)
-            if time.monotonic() >= ends_at:
-                break
-        self._engine.dispatcher.schedule(self)
-
-    def _finish(self) -> None:
-        """Report the end of the session to the application: everything that the client sent was handled."""
-        try:
-            self._engine.on_departed(self._session)
-        finally:
-            self._session.end_inbox()
+    def take(self) -> Packet | None:
+        """Remove the oldest packet and return it. Once there is space again, the client is read on."""
+        packet = self._packets.popleft()
+        if len(self._packets) == INBOX_PACKETS // 2:
+            self._read_on()
+        return packet
 
     def _read_on(self) -> None:
-        connection = self._session.outbox.connection
+        connection = self._outbox.connection
         if connection is not None:
             connection.pause_reading(False)
         if self.space is not None:

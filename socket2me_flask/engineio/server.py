@@ -96,7 +96,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         self.outbox_limits = OutboxLimits(limits.outbox_packets, limits.outbox_bytes, self.queued, lock)
         self.connection_options = ConnectionOptions(self.loop, limits.message_bytes, self.incomplete)
         self.admission = Admission(limits.sessions, limits.sessions_per_address, lock)
-        self.dispatcher = Dispatcher(self.start_background_task, self.sleep, lock)
+        self.dispatcher = Dispatcher(
+            self.start_background_task,
+            self.sleep,
+            lock,
+            on_packet=self._on_packet,
+            on_departed=self._on_departed,
+        )
         self.note = answers.note  # for limits that are reached where no request is answered
         self.timers: list[TimeoutQueue] = []
         self.heartbeats = Heartbeats(self.timer, interval_seconds=interval, timeout_seconds=timeout)
@@ -200,7 +206,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
         """Report a new session to the application."""
         self.handlers["connect"](session.id, environ)
 
-    def on_packet(self, session: Session, packet: Packet) -> None:
+    def _on_packet(self, session: Session, packet: Packet) -> None:
         """Let the application handle a client's message. One at which it fails ends the session."""
         try:
             if packet.is_cut:
@@ -213,7 +219,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # python-engineio carries 
             log.info("a client sent what cannot be read: %s", type(error).__name__)
             session.refuse("a message that cannot be read")
 
-    def on_departed(self, session: Session) -> None:
+    def _on_departed(self, session: Session) -> None:
         """Report the end of a session to the application."""
         self.handlers["disconnect"](session.id, session.end)
 

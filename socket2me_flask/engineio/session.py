@@ -21,7 +21,6 @@ from .websocket_connection import CLIENT_CLOSED, Connection, Owner
 
 if TYPE_CHECKING:
     from .server import Engine
-    from .upgrade import Upgrade
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Session(Owner):
     lock: AbstractContextManager[Any] = field(init=False)
     outbox: Outbox = field(init=False)
     inbox: Inbox | None = field(default=None, init=False)  # while the application has something to handle
-    upgrade: "Upgrade | None" = field(default=None, init=False)  # the WebSocket that is being tried
+    upgrade: Connection | None = field(default=None, init=False)  # the WebSocket that is being tried
     state: State = field(default=OPENING, init=False)
     end: End = field(default=End.CLOSED, init=False)  # why it ended, once it has
     _joins: int = field(default=0, init=False)  # how often its client tried to join a namespace
@@ -114,11 +113,11 @@ class Session(Owner):
             )
             self.outbox.connection = connection
 
-    def upgrade_started(self, upgrade: "Upgrade") -> None:
+    def upgrade_started(self, connection: Connection) -> None:
         """Try a WebSocket beside long-polling. Raises `IllegalTransition`."""
         with self.lock:
             self.state = transition(self.state, Event.UPGRADE_STARTED)
-            self.upgrade = upgrade
+            self.upgrade = connection
 
     def upgrade_probed(self) -> None:
         """Keep packets back from polls until the WebSocket carries the session. Raises `IllegalTransition`."""
@@ -142,10 +141,10 @@ class Session(Owner):
             if not self.outbox.has_sent_ping:
                 self.outbox.track_ping()
 
-    def upgrade_failed(self, upgrade: "Upgrade") -> None:
+    def upgrade_failed(self, connection: Connection) -> None:
         """Stay with long-polling: the WebSocket that was tried is closed."""
         with self.lock:
-            if self.upgrade is upgrade:
+            if self.upgrade is connection:
                 self.upgrade = None
                 self.state = transition(self.state, Event.UPGRADE_FAILED)
 
@@ -177,8 +176,8 @@ class Session(Owner):
             raise BadPacket("a packet of a type that a client does not send")
 
     def _start_inbox(self, packet: Packet | None) -> None:
-        self.inbox = Inbox(self._engine, self, deque((packet,)))
-        self._engine.dispatcher.schedule(self.inbox)
+        self.inbox = Inbox(self.lock, self.outbox, deque((packet,)))
+        self._engine.dispatcher.schedule(self)
 
     def end_inbox(self) -> None:
         """Drop the inbox: all of it was handled."""

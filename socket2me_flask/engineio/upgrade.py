@@ -37,7 +37,7 @@ class Upgrade(Owner):
         self.abort()
 
     def on_closed(self, reason: str) -> None:
-        self._session.upgrade_failed(self)
+        self._session.upgrade_failed(self.connection)
 
     def abort(self) -> None:
         """Close the WebSocket, unless it carries the session by now."""

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .recorder import Trace
+    from .trace import Trace
 
 # The names of processes that read messages by field name begin so (`cluster/messages.py`). In the release before,
 # names were hexadecimal.

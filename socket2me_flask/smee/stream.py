@@ -4,24 +4,23 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from socket2me.inspector.filters import Filter
 
 from ..concurrency.detached_connection import ConnectionOwner
-from ..engineio.outbox import EngineFull, MessageTooLarge, Outbox, OutboxFull
+from ..concurrency.timeout_queue import TimeoutQueue
+from ..engineio.outbox import EngineFull, MessageTooLarge, Outbox, OutboxFull, OutboxLimits
 from ..engineio.protocol import Packet
 from ..engineio.websocket import CloseCode
-from ..errors import ClientDoesNotRead, ClientGone, ClientTooSlow, EventTooLarge, NoRoom, TooManyQueued
+from ..errors import ClientDoesNotRead, ClientGone, ClientTooSlow, EventTooLarge, NoRoom, RelayError, TooManyQueued
 from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
 from .frames import PING, READY, RETRY_MS, retry
 from .receipts import Receipts
 from .resume import Predecessor, new_listener
 from .stream_connection import StreamCodec, StreamConnection
-
-if TYPE_CHECKING:
-    from .streams import Streams
 
 # Callers of `/go` do not wait for a stream.
 _SILENT = Answering()
@@ -32,6 +31,40 @@ _SILENT.is_silent = True
 WINDOW = 1000
 
 _PING, _READY = Packet(PING), Packet(READY)
+
+
+class Server(Protocol):
+    """What a stream asks of what opens all of them.
+
+    ack_seconds: so long after it was had an event of a mailbox counts as acknowledged.
+    pings: has the next ping of a stream sent.
+    closing: ends the connection of a stream that has ended, if its client does not close it.
+    """
+
+    ack_seconds: float
+    pings: TimeoutQueue
+    closing: TimeoutQueue
+
+    def packet_of(self, call: Call, *, is_exact: bool) -> Packet:
+        """Return a call as an event, which is made once for all streams of its channel."""
+
+    def on_room(self, stream: "Stream") -> None:
+        """Look for events in the mailbox of a stream's channel: its client has read what it was sent."""
+
+    def on_time(self, stream: "Stream") -> None:
+        """Do what is due about as often as a ping, in the background.
+
+        Let the token of a stream live for its whole time again, and forget the position of its predecessor.
+        """
+
+    def end_slow(self, stream: "Stream", error: RelayError) -> None:
+        """End a stream that does not read, and say which limit it has reached."""
+
+    def note_end(self, stream: "Stream", end: str) -> None:
+        """Count and log the end of a stream."""
+
+    def left(self, stream: "Stream", address: str) -> None:
+        """Forget a stream that has ended. Waits for nothing: its client is detached in the background."""
 
 
 class Stream(ConnectionOwner):
@@ -47,26 +80,27 @@ class Stream(ConnectionOwner):
     """
 
     __slots__ = (
-        *(
-            "_address",
-            "_has_progressed",
-            "_is_open",
-            "_lock",
-            "_outbox",
-            "_receipts",
-            "_received_bytes",
-            "_streams",
-        ),
-        "_wants_room",
+        *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_receipts", "_received_bytes"),
+        *("_server", "_wants_room"),
         *("answering", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact", "listener"),
         *("number", "predecessor", "secret_hash", "sid", "since", "token"),
     )
 
-    def __init__(self, streams: "Streams", token: str, address: str, codec: StreamCodec, *, is_exact: bool) -> None:
-        self._streams = streams
+    def __init__(
+        self,
+        server: Server,
+        token: str,
+        address: str,
+        codec: StreamCodec,
+        *,
+        limits: OutboxLimits,
+        lock: AbstractContextManager[Any],
+        is_exact: bool,
+    ) -> None:
+        self._server = server
         self._address = address
-        self._lock = streams.engine.loop.lock()
-        self._outbox = Outbox(streams.engine.outbox_limits, address, codec, self._lock)
+        self._lock = lock
+        self._outbox = Outbox(limits, address, codec, lock)
         self._is_open = True
         self._has_progressed = False
         self._receipts: Receipts | None = None  # while there are events of a mailbox
@@ -113,7 +147,7 @@ class Stream(ConnectionOwner):
         attempt: int | None = None,
         encoded: dict[bool, Any] | None = None,
     ) -> int | None:
-        packet = self._streams.packet_of(call, is_exact=self.is_exact)
+        packet = self._server.packet_of(call, is_exact=self.is_exact)
         with self._lock:
             if not self._is_open:
                 raise ClientGone
@@ -128,7 +162,7 @@ class Stream(ConnectionOwner):
                     self._wants_room = True
                     raise NoRoom from None  # until it has read what it has
                 error = ClientTooSlow()
-                self._streams.end_slow(self, error)
+                self._server.end_slow(self, error)
                 raise error from None
             if on_ack is None or attempt is None:  # it acknowledges nothing while a caller waits
                 return None
@@ -153,7 +187,7 @@ class Stream(ConnectionOwner):
         pass
 
     def disconnect(self, final_event: str | None = None) -> None:
-        self._streams.note_end(self, final_event or "token_ended")
+        self._server.note_end(self, final_event or "token_ended")
         self.close()
 
     def drop_connection(self) -> None:
@@ -168,18 +202,18 @@ class Stream(ConnectionOwner):
             self._outbox.connection = connection
             if self._is_open:
                 self._outbox.flush()
-                self._streams.pings.add(self)
+                self._server.pings.add(self)
             else:
                 self._end_connection()
         self._offer_room()
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the body of the response, until the stream ends."""
+    def pieces(self, ping_seconds: float) -> Iterator[bytes]:
+        """Yield the body of the response, until the stream ends. A ping follows so long after the last event."""
         try:
             yield READY
             while self._is_open or self._outbox.packets:
                 waiter = self._begin_wait()
-                if waiter is not None and not waiter.wait(self._streams.ping_seconds):
+                if waiter is not None and not waiter.wait(ping_seconds):
                     self._on_time()
                     yield PING
                     continue
@@ -205,10 +239,10 @@ class Stream(ConnectionOwner):
                 self._outbox.add_control(_PING)
                 self._outbox.flush()
             elif not self._has_progressed:
-                self._streams.end_slow(self, ClientDoesNotRead())
+                self._server.end_slow(self, ClientDoesNotRead())
                 return
             self._has_progressed = False
-        self._streams.pings.add(self)
+        self._server.pings.add(self)
         self._on_time()
 
     def on_progress(self) -> None:
@@ -223,7 +257,7 @@ class Stream(ConnectionOwner):
 
     def on_closed(self, reason: str) -> None:
         if self._is_open:
-            self._streams.note_end(self, "connection_lost")
+            self._server.note_end(self, "connection_lost")
         self.abort()
 
     def close(self) -> None:
@@ -242,16 +276,16 @@ class Stream(ConnectionOwner):
             self._leave()
             self._outbox.release_poll()
             self._outbox.abort()
-            self._streams.closing.discard(self)
+            self._server.closing.discard(self)
 
     def _end_connection(self) -> None:
         self._outbox.close(CloseCode.NORMAL)
-        self._streams.closing.add(self)
+        self._server.closing.add(self)
 
     def _leave(self) -> None:
         if self._is_open:
             self._is_open = False
-            self._streams.left(self, self._address)
+            self._server.left(self, self._address)
             for on_ack in self._receipts.take_all() if self._receipts is not None else ():
                 on_ack(None)
 
@@ -259,12 +293,11 @@ class Stream(ConnectionOwner):
         """Have events of a mailbox sent that waited until the client has read others."""
         if self._wants_room:
             self._wants_room = False
-            self._streams.on_room(self)
+            self._server.on_room(self)
 
     def _on_time(self) -> None:
         """Do what is due about as often as a ping."""
-        self._streams.extend(self)
-        self._streams.supersede(self)
+        self._server.on_time(self)
         if not self.has_mailbox:
             return
         connection = self._outbox.connection
@@ -279,7 +312,7 @@ class Stream(ConnectionOwner):
                 self.contact_at = time.time()
             acknowledged = []
             if self._receipts:
-                seconds = self._streams.ack_seconds
+                seconds = self._server.ack_seconds
                 acknowledged = self._receipts.check(now, seconds, self._outbox.has_sent, written, received)
         for on_ack in acknowledged:
             on_ack([])

@@ -49,14 +49,14 @@ class Streams:
 
     def __init__(self, engine: Engine, store: TokenStore, presence: Presence, mailboxes: Mailboxes | None) -> None:
         self.engine = engine
-        self.ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
-        self.ack_seconds = self.ping_seconds * ACK_PINGS
-        self.pings = engine.timer(self.ping_seconds, Stream.ping)
+        self._ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
+        self.ack_seconds = self._ping_seconds * ACK_PINGS
+        self.pings = engine.timer(self._ping_seconds, Stream.ping)
         self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
         # How long a peer may leave something unacknowledged that was sent: then it is gone.
         self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
         # So long after a connection had its last contact its end is found.
-        self._settled_seconds = self._gone_after_ms / 1000 + 2 * self.ping_seconds
+        self._settled_seconds = self._gone_after_ms / 1000 + 2 * self._ping_seconds
         self._store = store
         self._presence = presence
         self._mailboxes = mailboxes
@@ -92,7 +92,8 @@ class Streams:
         is_chunked = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
         codec: StreamCodec = _CHUNKS if is_chunked else _PLAIN
         token = record.token
-        stream = Stream(self, token, address, codec, is_exact=is_exact)
+        lock = engine.loop.lock()
+        stream = Stream(self, token, address, codec, limits=engine.outbox_limits, lock=lock, is_exact=is_exact)
         stream.secret_hash = record.secret_hash
         stream.extend_at = (
             time.monotonic() + record.expires_at - time.time() - (1 - EXTEND_AFTER) * record.ttl_seconds
@@ -109,7 +110,7 @@ class Streams:
             body: Exception | Iterator[bytes] = (
                 self._connect(stream, environ, codec, _head(head, is_chunked=is_chunked))
                 if "socket2me.connection" in environ
-                else stream.pieces()
+                else stream.pieces(self._ping_seconds)
             )
             if not stream.is_open:
                 self._detach(stream)  # it ended while it was attached, so it may have been detached before that
@@ -175,23 +176,17 @@ class Streams:
             *(listener for of, listener in self._resuming if of == token and listener != without),
         }
 
-    def extend(self, stream: Stream) -> None:
-        """Let the token of a stream live for its whole time again, in the background, if it is time."""
-        if time.monotonic() >= stream.extend_at:
-            stream.extend_at = math.inf  # until it is done
-            self.engine.start_background_task(self._extend, stream)
+    def drain(self) -> None:
+        """End all streams, so that their clients connect again, to the next process."""
+        for number, stream in enumerate(list(self._open), 1):
+            self.note_end(stream, "draining")
+            stream.close()
+            if number % 100 == 0:
+                self.engine.sleep(0)
 
-    def _extend(self, stream: Stream) -> None:
-        try:
-            record = self._store.refresh(stream.token)
-        except StoreUnavailable:
-            stream.extend_at = 0  # with the next ping
-        else:
-            if record is not None:
-                stream.extend_at = time.monotonic() + EXTEND_AFTER * record.ttl_seconds
+    # What a stream asks
 
     def packet_of(self, call: Call, *, is_exact: bool) -> Packet:
-        """Return a call as an event, which is made once for all streams of its channel."""
         last = self._last
         if last is not None and last[0] == call.id and last[1] == is_exact:
             return last[2]
@@ -200,42 +195,53 @@ class Streams:
         return packet
 
     def on_room(self, stream: Stream) -> None:
-        """Look for events in the mailbox of a stream's channel: its client has read what it was sent."""
         if self._mailboxes is not None:
             self._mailboxes.notify(stream.token)
 
+    def on_time(self, stream: Stream) -> None:
+        if time.monotonic() >= stream.extend_at:
+            stream.extend_at = math.inf  # until it is done
+            self.engine.start_background_task(self._extend, stream)
+        predecessor = stream.predecessor
+        if predecessor is not None and time.time() - predecessor.before >= self._settled_seconds:
+            stream.predecessor = None
+            self.engine.start_background_task(self._supersede, stream, predecessor)
+
     def note_end(self, stream: Stream, end: str) -> None:
-        """Count and log the end of a stream."""
         self.ended[end] += 1
         fields = {"token_hash": tag_of(stream.token), "reason": end}
         logs.event(log, "a client disconnected", most_same=logs.MAX_CLIENT_RECORDS, **fields)
 
     def end_slow(self, stream: Stream, error: RelayError) -> None:
-        """End a stream that does not read, and say which limit it has reached."""
         self.engine.note(error)
         self.note_end(stream, "too_slow")
         stream.abort()
 
     def left(self, stream: Stream, address: str) -> None:
-        """Forget a stream that has ended. Waits for nothing: its client is detached in the background."""
         self._open.discard(stream)
         self.pings.discard(stream)
         self.engine.admission.release(address)
         self.engine.start_background_task(self._detach, stream)
+
+    # In the background
 
     def _detach(self, stream: Stream) -> None:
         self._presence.detach(stream.token, stream)
         if stream.has_mailbox and self._mailboxes is not None:
             self._mailboxes.store.seen(stream.token, stream.listener, stream.contact_at)
 
-    def supersede(self, stream: Stream) -> None:
-        """Forget, in the background, the position of the connection that a client had before, if it is time."""
-        predecessor = stream.predecessor
-        if predecessor is not None and time.time() - predecessor.before >= self._settled_seconds:
-            stream.predecessor = None
-            self.engine.start_background_task(self._supersede, stream, predecessor)
+    def _extend(self, stream: Stream) -> None:
+        """Let the token of a stream live for its whole time again."""
+        try:
+            record = self._store.refresh(stream.token)
+        except StoreUnavailable:
+            stream.extend_at = 0  # with the next ping
+        else:
+            if record is not None:
+                stream.extend_at = time.monotonic() + EXTEND_AFTER * record.ttl_seconds
 
     def _supersede(self, stream: Stream, predecessor: Predecessor) -> None:
+        """Forget the position of the connection that a client had before."""
         if self._mailboxes is None:
             return
         token, store = stream.token, self._mailboxes.store
@@ -246,14 +252,6 @@ class Streams:
                 stream.predecessor = predecessor_of(listener)  # which had one as well
         except StoreUnavailable:
             stream.predecessor = predecessor  # with the next ping
-
-    def drain(self) -> None:
-        """End all streams, so that their clients connect again, to the next process."""
-        for number, stream in enumerate(list(self._open), 1):
-            self.note_end(stream, "draining")
-            stream.close()
-            if number % 100 == 0:
-                self.engine.sleep(0)
 
 
 def _head(headers: Sequence[tuple[str, str]], *, is_chunked: bool) -> bytes:

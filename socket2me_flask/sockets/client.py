@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from socket2me.inspector.filters import Filter
 
@@ -15,11 +15,29 @@ from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
 from ..relay.listeners import wants
 from ..storage import TokenRecord
+from ..telemetry.histogram import Histogram
 from .manager import NamespaceClient
 from .request_event import event_packets, request_event
 
-if TYPE_CHECKING:
-    from .server import Sockets
+
+class Server(Protocol):
+    """What a client asks of the server that accepts it.
+
+    sessions: those of the engine, by the id of their transport.
+    ack_seconds: counts how long acknowledgements take.
+    """
+
+    sessions: dict[str, Session]
+    ack_seconds: Histogram
+
+    def on_room(self, client: "SocketClient") -> None:
+        """Have calls delivered that wait for a client's window."""
+
+    def disconnect(self, client: "SocketClient") -> None:
+        """Disconnect a client's namespace, and soon its transport, unless that has another client."""
+
+    def drop_connection(self, client: "SocketClient") -> None:
+        """Disconnect a client's transport in a moment."""
 
 
 class SocketClient(NamespaceClient):
@@ -28,14 +46,14 @@ class SocketClient(NamespaceClient):
     is_silent = False
 
     __slots__ = (
-        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_sockets", "address", "end"),
+        *("_acks", "_carrier", "_has_left", "_last_ack_id", "_server", "address", "end"),
         *("answering", "bounds_calls", "filter", "has_options", "is_raw", "is_wanted", "joining", "listeners"),
         *("mode", "name", "number", "secret_hash", "since", "window"),
     )
 
-    def __init__(self, sockets: "Sockets", sid: str, transport_id: str, namespace: str) -> None:
+    def __init__(self, server: Server, sid: str, transport_id: str, namespace: str) -> None:
         super().__init__(sid, transport_id, namespace)
-        self._sockets = sockets
+        self._server = server
         session = self._session()
         self.address = "" if session is None else session.address  # known after the session has ended, too
         self.is_wanted = False  # to be attached to a token when it is accepted: not on "/"
@@ -156,10 +174,10 @@ class SocketClient(NamespaceClient):
         pending = self._acks.pop(ack_id, None) if self._acks is not None else None
         if pending is not None:
             on_ack, sent_at = pending
-            self._sockets.ack_seconds.add(time.monotonic() - sent_at)
+            self._server.ack_seconds.add(time.monotonic() - sent_at)
             on_ack(args)
             if self.bounds_calls:
-                self._sockets.on_room(self)
+                self._server.on_room(self)
 
     def has_room_for(self, call: Call) -> bool:
         return not self.bounds_calls or len(self._acks or ()) < self.window
@@ -194,12 +212,10 @@ class SocketClient(NamespaceClient):
         self.note_end(final_event or "token_ended")
         if final_event is not None:
             self._say(final_event)
-        # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
-        self._sockets.socketio.server.disconnect(self.sid, namespace=self.namespace)
-        self._sockets.close_deadlines.add(self.transport_id)
+        self._server.disconnect(self)
 
     def drop_connection(self) -> None:
-        self._sockets.drops.add(self.transport_id)
+        self._server.drop_connection(self)
 
     def _await(self, on_ack: OnAck) -> int:
         self._last_ack_id += 1
@@ -209,7 +225,7 @@ class SocketClient(NamespaceClient):
         return self._last_ack_id
 
     def _session(self) -> Session | None:
-        return self._sockets.engine.sessions.get(self.transport_id)
+        return self._server.sessions.get(self.transport_id)
 
     def _say(self, *event: str) -> None:
         session = self._session()

@@ -107,8 +107,9 @@ class Sockets:
         self._register = ClientManager(partial(SocketClient, self), self._on_accepted)
         self._acknowledgements = Acknowledgements(self._register, engine.incomplete, answers)
         self.engine = engine
-        self.close_deadlines = engine.timer(CLOSE_SECONDS, self._close_if_unused)
-        self.drops = engine.timer(DROP_SECONDS, engine.disconnect)
+        self.sessions: dict[str, Session] = engine.sessions
+        self._close_deadlines = engine.timer(CLOSE_SECONDS, self._close_if_unused)
+        self._drops = engine.timer(DROP_SECONDS, engine.disconnect)
         # What was counted: connects by version of Engine.IO and result, disconnects by reason.
         self.connects = dict.fromkeys(product(PROTOCOLS, RESULTS), 0)
         self.disconnects = dict.fromkeys(REASONS, 0)
@@ -136,9 +137,20 @@ class Sockets:
         server.on("connect", self._on_connect, namespace="*")
         server.on("disconnect", self._on_disconnect, namespace="*")
 
+    # What clients ask
+
     def on_room(self, client: SocketClient) -> None:
-        """Have calls delivered that wait for a client's window."""
         self._presence.deliver_held(client.token, client)
+
+    def disconnect(self, client: SocketClient) -> None:
+        # The namespace goes first: a JavaScript client that loses only its transport comes straight back.
+        self.socketio.server.disconnect(client.sid, namespace=client.namespace)
+        self._close_deadlines.add(client.transport_id)
+
+    def drop_connection(self, client: SocketClient) -> None:
+        self._drops.add(client.transport_id)
+
+    # What clients and their connections do
 
     def _on_connect(self, namespace: str, sid: str, environ: object, auth: Any) -> None:
         # An exception that leaves a connect handler makes python-socketio answer nothing at all.
@@ -196,7 +208,7 @@ class Sockets:
 
     def _on_disconnect(self, namespace: str, sid: str, reason: str) -> None:
         client = self._register[sid]
-        session = self.engine.sessions.get(client.transport_id)
+        session = self.sessions.get(client.transport_id)
         if session is not None:
             session.count_joins(-1)
         if client.unwant():
@@ -228,7 +240,7 @@ class Sockets:
         match = _PACKET(data)
         if match is None:
             raise ValueError("no Socket.IO packet")
-        session = self.engine.sessions.get(transport_id)
+        session = self.sessions.get(transport_id)
         if session is None:
             return  # it has ended meanwhile: what it leaves is left then
         kind, namespace = match["kind"], match["namespace"] or "/"

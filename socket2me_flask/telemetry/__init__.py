@@ -1,1 +1,1 @@
-"""What the relay reports about itself: request ids, metrics, and the log as JSON."""
+"""What the relay reports about itself: request ids, metrics, and how the log is set up."""

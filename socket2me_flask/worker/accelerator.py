@@ -5,8 +5,8 @@ The Flask application can still be extended: a call goes through it as soon as a
 
 from typing import Any
 
-from ..api.forward import METHODS, parse_target
 from ..http.answers import Answer
+from ..relay.forwarder import METHODS, parse_target
 from ..services import Services
 from ..telemetry import request_id
 

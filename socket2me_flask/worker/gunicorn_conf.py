@@ -13,9 +13,9 @@ from typing import Any
 
 from gunicorn.workers import SUPPORTED_WORKERS
 
-from .. import logs
 from ..config import exposure_warning, from_env
 from ..errors import ConfigError
+from ..telemetry import log_setup
 from .gunicorn_settings import check_workers
 
 # gunicorn has no eventlet worker any more. This one is the relay's own.
@@ -27,7 +27,7 @@ _, _open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_open_files, _open_files))
 
 # Before anything can fail: a refusal to start is a line of the log, too.
-if logs.configure_at_start():
+if log_setup.configure_at_start():
     logger_class = "socket2me_flask.worker.json_logger.JSONLogger"
 
 try:

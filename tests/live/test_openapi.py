@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from socket2me_flask.api.forward import METHODS
+from socket2me_flask.relay.forwarder import METHODS
 from tests.support.library import listening, open_on, until_connected
 from tests.support.servers import BIN, Server
 

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from socket2me_flask.engineio import EngineFull, OutboxFull, SessionClosed, protocol
-from socket2me_flask.engineio.inbox import INBOX_PACKETS, WORK_PACKETS
+from socket2me_flask.engineio.dispatcher import WORK_PACKETS
+from socket2me_flask.engineio.inbox import INBOX_PACKETS
 from socket2me_flask.engineio.outbox import CONTROL_BYTES, FAIR_BYTES, POLL_BYTES, POLL_PACKETS
 from socket2me_flask.engineio.protocol import PAYLOAD_PACKETS, BadPacket, Packet
 from socket2me_flask.engineio.protocol3 import Codec as Codec3

@@ -114,7 +114,7 @@ def in_state(engine, state):
     session = opened(engine)
     upgrade = Upgrade(session, Connection)
     if state in (PROBING, UPGRADING, WEBSOCKET, CLOSING, LINGERING):
-        session.upgrade_started(upgrade)
+        session.upgrade_started(upgrade.connection)
     if state in (UPGRADING, WEBSOCKET, CLOSING, LINGERING):
         upgrade.on_message(Opcode.TEXT, b"2probe")
     if state in (WEBSOCKET, LINGERING):
@@ -170,7 +170,7 @@ def test_a_failed_upgrade_leaves_the_session_with_its_polls(engine, state):
     upgrade.connection.abort("reset")
     assert session.state is POLLING
     assert session.take_for_poll() == [EVENT]
-    session.upgrade_started(Upgrade(session, Connection))
+    session.upgrade_started(Upgrade(session, Connection).connection)
 
 
 @pytest.mark.parametrize("state", [state for state in REACHED if state is not POLLING], ids=lambda s: s.name)
@@ -178,7 +178,7 @@ def test_a_second_upgrade_is_refused(engine, state):
     """While one is tried, after one succeeded, and after the end."""
     session, _ = in_state(engine, state)
     with pytest.raises(IllegalTransition):
-        session.upgrade_started(Upgrade(session, Connection))
+        session.upgrade_started(Upgrade(session, Connection).connection)
     assert session.state is state
 
 
@@ -265,7 +265,7 @@ def test_a_pong_over_polls_counts_when_its_ping_was_polled(engine):
     session.receive(Packet(b"3"))
     assert not session.is_pong_due
     engine.heartbeats.ping(session)
-    session.upgrade_started(upgrade)
+    session.upgrade_started(upgrade.connection)
     session.upgrade_probed()
     session.receive(Packet(b"3"))
     assert session.is_pong_due

@@ -2,7 +2,7 @@
 
 import pytest
 
-from socket2me_flask.api.forward import decode_sent, parse_target
+from socket2me_flask.relay.forwarder import decode_sent, parse_target
 
 TOKEN = "mrs6wpu2mawk0swpja1c3dit"
 

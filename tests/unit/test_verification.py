@@ -492,7 +492,7 @@ def test_each_vector_is_verified_by_the_relay(app, http, monkeypatch):
             continue  # which is another than this token's
         made = new(http, signed.verify)
         client = attached(app, made["token"])
-        monkeypatch.setattr("socket2me_flask.api.forward.time.time", lambda now=signed.now: now)
+        monkeypatch.setattr("socket2me_flask.relay.forwarder.time.time", lambda now=signed.now: now)
         url = f"/v1/go/{made['token']}"
         assert http.post(url, headers=signed.headers, data=signed.body).status_code == 200, name
         if signed.is_body_signed:
