@@ -82,6 +82,19 @@ def test_several_apps(relay, app, listen):
     assert lines[down]["remark"] == "Connection refused. That does not reject the request."
 
 
+def test_an_app_that_hangs_beside_the_first(relay, app, listen):
+    """Callers have the answers of the first at once, also when the other has all the requests that it may have."""
+    may_answer = threading.Event()
+    with App() as second:
+        second.answer = lambda received: may_answer.wait(DEADLINE_SECONDS) and OK
+        command = listen("--reply", second.url, "--parallel", "2")
+        assert [call(relay, command.url, body=b"%d" % n)[::2] for n in range(5)] == [(200, b"fine")] * 5
+        assert [command.expect("request")["target"] for _ in range(5)] == [None] * 5
+        may_answer.set()
+        assert [command.expect("request")["target"] for _ in range(5)] == [second.url] * 5
+    assert sorted(second.expect().body for _ in range(5)) == [b"%d" % n for n in range(5)]
+
+
 def test_retries(relay, app, listen):
     """A status of --retry-statuses is tried again here, and then rejected: the request comes again."""
     command = listen("--reply", "--retries", "1", "--retry-statuses", "5xx")
