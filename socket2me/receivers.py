@@ -17,8 +17,8 @@ from .target import Answer
 # Of how many events it is kept which receivers have handled them, so that these are not sent them again.
 REMEMBERED_EVENTS = 1000
 
-# How long a request waits for one before it to be answered by a TARGET after the first, and how many may wait so for
-# each TARGET. A thread waits for each.
+# How long a request waits for one before it to be answered by a TARGET after the first, and how many may wait so
+# for each TARGET. A thread waits for each.
 PLACE_SECONDS = 20.0
 MAX_WAITING = 100
 

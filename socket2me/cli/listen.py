@@ -30,6 +30,7 @@ from ..signing_options import LateSigner, fingerprint, parse_verify
 from ..target import Target, check_header
 from ..terminal import printable
 from .commands import Command
+from .kept_tokens import secret_of
 from .options import api_key, bad_parameter, insecure, listener, only, request_filter, resign, timeout
 from .receiving import Receivers
 
@@ -267,20 +268,22 @@ def listen(
     app = receivers.targets[0] if receivers.targets else None
     report = _report(as_json, plain, app)
     kept_tokens = SavedTokens()
-    token = None
+    token = given = None
     if url is not None:
         if verify is not None:
             raise click.UsageError("A URL that exists verifies what it was made for: --url goes without --verify.")
+        if is_new:
+            raise click.UsageError("A URL that exists is not a new one: --url goes without --new.")
         server, token = split_url(url)
     if server is None:
         raise click.UsageError("Missing option '--server', the relay, or '--url', a URL that it gave.")
     server, target = RelayApi(server).server, receivers.names[0]
     if token is not None:
         if secret is None:
-            secret = click.prompt("Secret of the URL", hide_input=True, err=True)
+            secret = secret_of(server, token)
         check_key(secret)
-        kept_tokens.keep(SavedToken(server, target, token, secret))
-    kept = None if is_new else kept_tokens.find(server, target)
+        given = SavedToken(server, target, token, secret)
+    kept = given if given is not None or is_new else kept_tokens.find(server, target)
     if name is not None:
         if is_new or url is not None:
             raise click.UsageError("A name is a URL of its own: --name goes without --new and --url.")
@@ -305,6 +308,8 @@ def listen(
             report.url(notice.why, receivers.names, parallel)
             told.clear()
         if notice.what == "connected" and not told:
+            if given is not None and client.token == given.token:
+                kept_tokens.keep(given)  # its secret is right
             told.append(_terms(client, timeout_seconds))
             report.terms(told[0])
 

@@ -1,6 +1,8 @@
 """Options that several commands have, and how what is given is refused."""
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -74,6 +76,15 @@ def _check_key(context: click.Context, option: click.Parameter, key: str | None)
     return key
 
 
+def _check_listener(context: click.Context, option: click.Parameter, listener: str | None) -> str | None:
+    from ..http_api import check_listener
+
+    with bad_parameter():
+        if listener is not None:
+            check_listener(listener)
+    return listener
+
+
 api_key = click.option(
     "--api-key",
     envvar="SOCKET2ME_API_KEY",
@@ -87,8 +98,26 @@ listener = click.option(
     "--as",
     "listener",
     metavar="ID",
+    callback=_check_listener,
     help="By which name the relay knows this client among several: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
 )
+
+
+def ask_secret() -> str:
+    """Ask for the secret of `--url` in the terminal. Raises `BadArgument` if there is none."""
+    if not _has_terminal():
+        raise BadArgument("The secret of the URL is not known, and there is no terminal: set SOCKET2ME_SECRET.")
+    secret: str = click.prompt("Secret of the URL", hide_input=True, err=True)
+    return secret
+
+
+def _has_terminal() -> bool:
+    """Return whether a secret can be typed and not be shown: into the terminal, or the console of Windows."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+    return True
 
 
 def _filter_of(text: str) -> "Filter":

@@ -13,11 +13,11 @@ from ..inspector.filters import Filter
 from ..replaying import Choice, Recorded, from_history, from_paths, paced, parse_moment, parse_speed
 from ..request import Request
 from ..saved_requests import load
-from ..saved_tokens import SavedTokens
 from ..signing_options import LateSigner
 from ..target import Target
 from ..terminal import printable, size_of
 from .commands import Command
+from .kept_tokens import secret_of
 from .options import bad_parameter, insecure, only, resign, timeout
 from .sending import send
 
@@ -108,8 +108,7 @@ def _history_of(url: str, secret: str | None) -> tuple[RelayApi, Token]:
     server, token = split_url(url)
     api = RelayApi(server)
     if secret is None:
-        kept = (each.secret for each in SavedTokens().all() if (each.server, each.token) == (api.server, token))
-        secret = next(kept, None) or click.prompt("Secret of the URL", hide_input=True, err=True)
+        secret = secret_of(api.server, token)
     check_key(secret)
     return api, Token(token, secret)
 

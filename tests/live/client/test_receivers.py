@@ -148,6 +148,7 @@ def test_the_order_of_a_key(relay, app, listen):
         (["3000", "--exec-env", "PATH"], "--exec-env is for the command of --exec, which is missing."),
         (["3000", "--order-by", "json:x"], "'json:x' is not like 'header:X-Account' or 'json:$.data.id'."),
         (["3000", "--retry-statuses", "9xx"], "'9xx' is no status, such as 503 or 5xx."),
+        (["3000", "--as", "a b"], "'a b' is no id of a listener: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'."),
         (list(map(str, range(3000, 3011))), "There are 11 TARGETs, of which there may be 10."),
     ],
 )
