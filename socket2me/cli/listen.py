@@ -14,9 +14,9 @@ from .. import saved_requests
 from ..client import MAX_PARALLEL, PARALLEL, Client
 from ..client_token import Notice
 from ..exceptions import Replaced
-from ..exec_handler import KILL_SECONDS
+from ..exec_handler import KILL_SECONDS, split_command
 from ..exec_handler import Command as ExecCommand
-from ..http_api import RelayApi, check_key, is_name, split_url
+from ..http_api import RelayApi, is_name, split_url
 from ..inspector.filters import Filter
 from ..local_forwarder import Forwarder
 from ..ordering import InOrder, OrderKey
@@ -31,7 +31,20 @@ from ..target import Target, check_header
 from ..terminal import printable
 from .commands import Command
 from .kept_tokens import secret_of
-from .options import api_key, bad_parameter, insecure, listener, only, request_filter, resign, timeout
+from .options import (
+    api_key,
+    bad_parameter,
+    check_key,
+    check_relay,
+    check_target,
+    check_url,
+    insecure,
+    listener,
+    only,
+    request_filter,
+    resign,
+    timeout,
+)
 from .receiving import Receivers
 
 # What `listen` ends with when another client took the stream.
@@ -42,6 +55,13 @@ CLOSE_SECONDS = 5
 
 # The first of them that is free is the inspector's, unless a port is named. ngrok's inspector begins with 4040 too.
 PORTS = range(4040, 4050)
+
+
+def _check_command(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    with bad_parameter():
+        if text is not None:
+            split_command(text)
+    return text
 
 
 def _parse_verify(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any] | None:
@@ -82,7 +102,7 @@ def _parse_ports(context: click.Context, option: click.Parameter, text: str | No
 
 def _prepare_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
     try:
-        if folder is not None:
+        if folder is not None and not context.resilient_parsing:  # a Tab makes no folder
             saved_requests.prepare(folder)
     except OSError as error:
         raise click.BadParameter(
@@ -92,16 +112,24 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
 
 
 @click.command(cls=Command, example="socket2me listen http://localhost:3000/hooks --server https://relay.example")
-@click.argument("targets", metavar="[TARGET]...", nargs=-1)
-@click.option("--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example.")
+@click.argument("targets", metavar="[TARGET]...", nargs=-1, callback=check_target)
+@click.option(
+    "--server",
+    envvar="SOCKET2ME_SERVER",
+    show_envvar=True,
+    callback=check_relay,
+    help="The relay, https://relay.example.",
+)
 @click.option(
     "--url",
+    callback=check_url,
     help="Take requests to this URL, which the relay's page or an API call made. Its secret is asked for.",
 )
 @click.option(
     "--secret",
     envvar="SOCKET2ME_SECRET",
     show_envvar=True,
+    callback=check_key,
     help="The secret of --url. Other users see what is in a command line: rather set the variable.",
 )
 @api_key
@@ -123,6 +151,7 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
 @click.option(
     "--exec",
     "command_line",
+    callback=_check_command,
     metavar="COMMAND",
     help="Run a command for each request. Its exit status 0 acknowledges the request, any other rejects it, and"
     " what it prints is the answer. No shell runs it; the request is in files and variables.",
@@ -281,7 +310,6 @@ def listen(
     if token is not None:
         if secret is None:
             secret = secret_of(server, token)
-        check_key(secret)
         given = SavedToken(server, target, token, secret)
     kept = given if given is not None or is_new else kept_tokens.find(server, target)
     if name is not None:

@@ -4,14 +4,14 @@ import json
 
 import click
 
-from ..http_api import RelayApi, Token, check_key
+from ..http_api import RelayApi, Token
 from ..inspector.filters import Filter
 from ..request import Request
 from ..saved_tokens import SavedTokens
 from ..terminal import printable
 from ..waiting import Wait, described
 from .commands import Command
-from .options import Seconds, api_key, listener, request_filter, server
+from .options import Seconds, api_key, check_key, listener, request_filter, server
 
 # What `wait` ends with when not all requests came in time, as `timeout` of GNU coreutils has it.
 TIMEOUT_STATUS = 124
@@ -29,6 +29,7 @@ TIMEOUT_STATUS = 124
     "--secret",
     envvar="SOCKET2ME_SECRET",
     show_envvar=True,
+    callback=check_key,
     help="The secret of --token, if it is not kept here. Other users see a command line: rather set the variable.",
 )
 @api_key
@@ -80,8 +81,6 @@ def wait(
         if secret is None:
             kept = SavedTokens().find_token(RelayApi(server).server, token)
             secret = kept.secret if kept is not None else None
-        else:
-            check_key(secret)
         given = Token(token, secret)
 
     def show(request: Request) -> None:

@@ -144,7 +144,7 @@ def test_the_order_of_a_key(relay, app, listen):
     [
         ([], "Missing argument 'TARGET', the app, or '--exec', a command."),
         (["3000", "localhost:3000"], "http://localhost:3000 is named twice."),
-        (["--exec", "there-is-none"], "--exec: there is no command there-is-none that can be run."),
+        (["--exec", "there-is-none"], "there is no command there-is-none that can be run."),
         (["3000", "--exec-env", "PATH"], "--exec-env is for the command of --exec, which is missing."),
         (["3000", "--order-by", "json:x"], "'json:x' is not like 'header:X-Account' or 'json:$.data.id'."),
         (["3000", "--retry-statuses", "9xx"], "'9xx' is no status, such as 503 or 5xx."),
