@@ -62,20 +62,12 @@ class Command:
     """
 
     def __init__(self, text: str, *, timeout_seconds: float, variables: Collection[str] = ()) -> None:
-        try:
-            arguments = shlex.split(text, posix=os.name == "posix")
-        except ValueError as error:
-            raise BadArgument(f"--exec cannot be split into words: {error}.") from None
-        if not arguments:
-            raise BadArgument("--exec names no command.")
-        program = shutil.which(arguments[0])
-        if program is None:
-            raise BadArgument(f"--exec: there is no command {arguments[0]} that can be run.")
+        arguments, program = split_command(text)
         for name in variables:
             if name not in os.environ:
                 raise BadArgument(f"--exec-env: there is no variable {name}.")
         self.name = f"exec {shlex.join(arguments)}"
-        self._arguments = [os.path.abspath(program), *arguments[1:]]
+        self._arguments = [program, *arguments[1:]]
         self._environment = {name: os.environ[name] for name in (*INHERITED, *variables) if name in os.environ}
         self._timeout_seconds = timeout_seconds
         self._running: set[_Group] = set()
@@ -220,6 +212,23 @@ class _Output:
                     self._kept = (self._kept + piece)[-self._limit :]
                 else:
                     self._kept += piece[: self._limit - len(self._kept)]
+
+
+def split_command(text: str) -> tuple[list[str], str]:
+    """Return the words of a command line, and the path of its program.
+
+    Raises `BadArgument` if there is no such program, or the text cannot be split.
+    """
+    try:
+        arguments = shlex.split(text, posix=os.name == "posix")
+    except ValueError as error:
+        raise BadArgument(f"the command cannot be split into words: {error}.") from None
+    if not arguments:
+        raise BadArgument("it names no command.")
+    program = shutil.which(arguments[0])
+    if program is None:
+        raise BadArgument(f"there is no command {arguments[0]} that can be run.")
+    return arguments, os.path.abspath(program)
 
 
 def event_of(request: Request) -> dict[str, Any]:

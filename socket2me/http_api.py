@@ -29,6 +29,9 @@ _is_url = re.compile(r"(https?://[^/]+)/v1/go/([A-Za-z0-9_-]{1,128})/?").fullmat
 # An event's id: the name of the process that accepted it, and a number.
 _is_event_id = re.compile("[0-9a-z]{1,64}-[0-9a-f]{1,16}").fullmatch
 
+# The id of a listener, as the relay takes it.
+_is_listener = re.compile("[A-Za-z0-9._-]{1,64}").fullmatch
+
 # How many requests of a history are asked for at once: the most that a relay gives.
 HISTORY_PAGE = 500
 
@@ -319,6 +322,12 @@ def check_key(text: str) -> None:
     """Raise `BadArgument` unless a text may be a key or a secret. It is not part of what that says."""
     if _is_bearer(text) is None:
         raise BadArgument("This is no key or secret: those are printable ASCII characters, without spaces.")
+
+
+def check_listener(text: str) -> None:
+    """Raise `BadArgument` unless a text may be the id of a listener."""
+    if _is_listener(text) is None:
+        raise BadArgument(f"{text!r} is no id of a listener: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.")
 
 
 def is_name(token: str) -> bool:

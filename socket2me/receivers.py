@@ -4,8 +4,9 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from .exceptions import AnswerRefused, NotHandled, OutsideTarget
@@ -16,8 +17,10 @@ from .target import Answer
 # Of how many events it is kept which receivers have handled them, so that these are not sent them again.
 REMEMBERED_EVENTS = 1000
 
-# How long a request waits for one before it to be answered by a TARGET after the first.
+# How long a request waits for one before it to be answered by a TARGET after the first, and how many may wait so
+# for each TARGET. A thread waits for each.
 PLACE_SECONDS = 20.0
+MAX_WAITING = 100
 
 
 class Receiver(Protocol):
@@ -32,13 +35,42 @@ class Receiver(Protocol):
         """Send a request and return the answer. Raises `NotHandled` or `OutsideTarget`."""
 
 
-@dataclass(frozen=True)
 class _Other:
-    """A receiver after the first. Its `places` are how many requests it may have at once."""
+    """A receiver after the first.
 
-    receiver: Receiver
-    is_required: bool
-    places: threading.Semaphore
+    is_required: whether its failure rejects the request.
+    is_waited_for: whether the request is not acknowledged before it has answered.
+    events: the ids of those of a mailbox that are on their way to it.
+    """
+
+    def __init__(self, receiver: Receiver, is_required: bool, is_waited_for: bool, parallel: int) -> None:
+        self.receiver = receiver
+        self.is_required = is_required
+        self.is_waited_for = is_waited_for
+        self.events: set[str] = set()
+        self._places = threading.Semaphore(parallel)
+        self._waiting = threading.Semaphore(MAX_WAITING)
+
+    @contextmanager
+    def place(self, request: Request) -> Iterator[None]:
+        """Have one of the places, for which a request may have to wait. Raises `NotHandled` if it gets none."""
+        if not self._places.acquire(blocking=False):
+            self._wait_for_place(request)
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _wait_for_place(self, request: Request) -> None:
+        if not self._waiting.acquire(blocking=False):
+            raise NotHandled(f"not sent: {MAX_WAITING} requests wait for it already, and it does not answer.")
+        left = math.inf if request.deadline is None else request.deadline - time.monotonic()
+        try:
+            has_place = self._places.acquire(timeout=min(PLACE_SECONDS, max(0, left)))
+        finally:
+            self._waiting.release()
+        if not has_place:
+            raise NotHandled("not sent: as many requests as may be are on their way to it.")
 
 
 class Fanout:
@@ -48,7 +80,7 @@ class Fanout:
         receivers: at least one.
         required: those after the first whose failure rejects the request too, as that of the first does. That of
             any other is told, and does not reject the request.
-        parallel: how many requests each of the others may have at once.
+        parallel: how many requests each of the others may have at once. `MAX_WAITING` more wait for that.
         is_ordered: whether all have to answer before the request is acknowledged, and the next one begins.
         report: is told of the others.
     """
@@ -65,22 +97,31 @@ class Fanout:
         self._first, *others = receivers
         self.name = self._first.name
         self.where = self._first.where
-        self._parallel = parallel
-        self._others = [_Other(each, each in required, threading.Semaphore(parallel)) for each in others]
-        self._is_ordered = is_ordered
+        self._others = [_Other(each, each in required, is_ordered or each in required, parallel) for each in others]
         self._report = report
         self._lock = threading.Lock()
+        self._sendings: set[_Sending] = set()
         self._handled: OrderedDict[str, set[str]] = OrderedDict()  # names of receivers, by event of a mailbox
 
     def send(self, request: Request) -> Answer:
         """Send a request to all, and return what the first answers.
 
-        One that comes again is not sent to those that have handled it. Raises what the first one raises, or one
-        that is required.
+        One that comes again is not sent to those that have handled it, or still have it. Raises what the first one
+        raises, or one that is required.
         """
         with self._lock:
             handled = frozenset(self._handled.get(request.id, ()))
-        started = [self._start(other, request) for other in self._others if other.receiver.name not in handled]
+            started = [
+                _Sending(self, other, request)
+                for other in self._others
+                if other.receiver.name not in handled and request.id not in other.events
+            ]
+            if request.attempt is not None:
+                for sending in started:
+                    sending.other.events.add(request.id)
+            for sending in started:
+                self._sendings.add(sending)
+                sending.thread.start()
         try:
             if self.name in handled:
                 answer = Answer(200, [], b"", False)
@@ -89,7 +130,7 @@ class Fanout:
                 self._note(request, self._first)
         finally:
             for sending in started:
-                if self._is_ordered or sending.other.is_required:
+                if sending.other.is_waited_for:
                     sending.thread.join()
         for sending in started:
             if sending.other.is_required and sending.failure is not None:
@@ -102,17 +143,11 @@ class Fanout:
     def close(self, seconds: float) -> int:
         """Wait until the others have answered, but not longer than that. Return how many answers are missing."""
         until = time.monotonic() + seconds
-        places = [other.places for other in self._others for _ in range(self._parallel)]
-        return sum(not each.acquire(timeout=max(0, until - time.monotonic())) for each in places)
-
-    def _start(self, other: _Other, request: Request) -> "_Sending":
-        is_waited_for = self._is_ordered or other.is_required
-        deadline = request.deadline or math.inf
-        seconds = min(PLACE_SECONDS, max(0, deadline - time.monotonic()))
-        has_place = other.places.acquire(timeout=seconds)
-        sending = _Sending(self, other, request if is_waited_for else replace(request, deadline=None), has_place)
-        sending.thread.start()
-        return sending
+        with self._lock:
+            sendings = list(self._sendings)
+        for sending in sendings:
+            sending.thread.join(max(0, until - time.monotonic()))
+        return sum(sending.thread.is_alive() for sending in sendings)
 
     def _note(self, request: Request, receiver: Receiver) -> None:
         """Note that a receiver has handled an event, which may come again."""
@@ -125,33 +160,34 @@ class Fanout:
 
     def run(self, sending: "_Sending") -> None:
         """Send a request to one of the others, and tell what it answered."""
-        receiver, request = sending.other.receiver, sending.request
+        other, request = sending.other, sending.request
         started = time.perf_counter()
         status, remark = None, ""
         try:
-            if not sending.has_place:
-                raise NotHandled("not sent: as many requests as may be are on their way to it.")
-            answer = receiver.send(request)
+            with other.place(request):
+                started = time.perf_counter()
+                answer = other.receiver.send(request)
             status = answer.status
-            self._note(request, receiver)
+            self._note(request, other.receiver)
         except OutsideTarget as error:
             remark = f"not forwarded: {error}"
         except NotHandled as error:
             sending.failure = error
             status = error.answer.status if isinstance(error, AnswerRefused) else None
-            remark = error.in_words + ("" if sending.other.is_required else " That does not reject the request.")
+            remark = error.in_words + ("" if other.is_required else " That does not reject the request.")
         finally:
-            if sending.has_place:
-                sending.other.places.release()
-        self._report.request(request, status, time.perf_counter() - started, remark, target=receiver.name)
+            with self._lock:
+                other.events.discard(request.id)
+        self._report.request(request, status, time.perf_counter() - started, remark, target=other.receiver.name)
+        with self._lock:
+            self._sendings.discard(sending)
 
 
 class _Sending:
     """A request on its way to one of the others."""
 
-    def __init__(self, fanout: Fanout, other: _Other, request: Request, has_place: bool) -> None:
+    def __init__(self, fanout: Fanout, other: _Other, request: Request) -> None:
         self.other = other
-        self.request = request
-        self.has_place = has_place
+        self.request = request if other.is_waited_for else replace(request, deadline=None)
         self.failure: NotHandled | None = None
         self.thread = threading.Thread(target=fanout.run, args=[self], daemon=True)

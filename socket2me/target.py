@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .exceptions import BadArgument, Dropped, OutsideTarget, TargetDown, TargetSlow, reason_of
 from .http_exchange import Answer as Answer
@@ -50,6 +50,29 @@ class Exchange:
     deadline: float
 
 
+def split_target(url: str, what: str = "target") -> SplitResult:
+    """Return the parts of the URL of an app, which may be shortened to its port. Raises `BadArgument`."""
+    given = url
+    if url.isdecimal():
+        url = f"localhost:{url}"
+    if "://" not in url and _has_port(url):
+        url = f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadArgument(f"{given} is no URL: {error}.") from None
+    if port == 0:
+        raise BadArgument(f"{given} is no URL: no app listens on port 0.")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadArgument(f"The {what} is like http://localhost:3000/hooks, and not {given}.")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise BadArgument(f"The {what} has a host, a port and a path, and nothing else: not {given}.")
+    if not _is_host(parts.netloc):
+        raise BadArgument(f"The host of the {what} has characters that no host has: {given}.")
+    return parts
+
+
 class Target:
     """The app at `url`, such as `http://localhost:3000/hooks`: its origin is fixed, and its path comes first.
 
@@ -72,24 +95,8 @@ class Target:
         is_insecure: bool = False,
         what: str = "target",
     ) -> None:
-        given = url
-        if url.isdecimal():
-            url = f"localhost:{url}"
-        if "://" not in url and _has_port(url):
-            url = f"http://{url}"
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise BadArgument(f"{given} is no URL: {error}.") from None
-        if port == 0:
-            raise BadArgument(f"{given} is no URL: no app listens on port 0.")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadArgument(f"The {what} is like http://localhost:3000/hooks, and not {given}.")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise BadArgument(f"The {what} has a host, a port and a path, and nothing else: not {given}.")
-        if not _is_host(parts.netloc):
-            raise BadArgument(f"The host of the {what} has characters that no host has: {given}.")
+        parts = split_target(url, what)
+        port = parts.port
         for header in headers:
             check_header(*header)
         self.origin = f"{parts.scheme}://{parts.netloc}"
@@ -99,7 +106,7 @@ class Target:
         self._headers = list(headers)
         self._timeout_seconds = timeout_seconds
         self._idle: deque[http.client.HTTPConnection] = deque()
-        hostname = parts.hostname
+        hostname = parts.hostname or ""
         self._new_connection: Callable[[], http.client.HTTPConnection]
         self._is_plain = parts.scheme == "http"
         if parts.scheme == "http":

@@ -4,11 +4,12 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from .client import Client
+from .client import BackOff, Client
 from .client_token import Notice
-from .exceptions import ClientError, NotHandled
+from .exceptions import ClientError, NotHandled, RelayUnavailable
 from .http_api import RelayApi, Token
 from .inspector.filters import Filter
 from .recorder import record_of
@@ -31,6 +32,9 @@ class Wait:
             listeners has each request, the relay leaves them to the others.
         show: prints a request.
         show_url: prints the URL of a token of its own, once nothing that comes is missed.
+
+    was_connected: whether it was connected to the relay at all.
+    unavailable: why it is not connected, as far as that is known; empty while it is.
     """
 
     def __init__(
@@ -55,50 +59,74 @@ class Wait:
         self._show = show
         self._show_url = show_url
         self._failure: Exception | None = None
+        self._is_closed = threading.Event()
         self._has_ended = threading.Event()
-        self._client = self._new_client(server, api_key, listener)
-
-    def _new_client(self, server: str, api_key: str | None, listener: str | None) -> Client:
-        token, wanted = self._token, None
-        if token is not None and token.secret is not None and self._wanted is not None:
-            # What one of several workers is not to have waits for the others.
-            is_worker = self._api.inspect(token).get("listener_mode") == "one"
-            wanted = self._wanted.text if is_worker else None
-        return Client(
+        self._client: Client | None = None  # until it is known what to ask the relay for
+        self._new_client = partial(
+            Client,
             server,
             token=token.token if token is not None else None,
             secret=token.secret if token is not None else None,
             api_key=api_key,
             listener=listener,
-            wanted=wanted,
             parallel=1,
             on_notice=self._on_notice,
         )
+        self.was_connected = False
+        self.unavailable = ""
 
     def run(self, seconds: float) -> bool:
-        """Return whether the requests came within `seconds`. Raises `ClientError`."""
-        if self._token is not None:
-            self._api.refresh(self._token)  # a token that is gone is an error here: another would receive nothing
+        """Return whether the requests came within `seconds`. Raises `ClientError`.
+
+        It is raised where another attempt would not help: the relay's name does not resolve, the relay refuses the
+        client, or does not know the token. A relay that does not answer is tried again until the time is over.
+        """
         thread = threading.Thread(target=self._listen, daemon=True)
         thread.start()
         try:
             self._has_ended.wait(seconds)
         finally:
-            self._client.close()
+            self._close()
             thread.join(CLOSE_SECONDS)
-            if self._is_own and self._client.token is not None and self._client.secret is not None:
+            client = self._client
+            if self._is_own and client is not None and client.token is not None and client.secret is not None:
                 with suppress(ClientError):  # it ends by itself, too
-                    self._api.delete(Token(self._client.token, self._client.secret))
+                    self._api.delete(Token(client.token, client.secret))
         if self._failure is not None:
             raise self._failure
         return self._left == 0
 
+    def _close(self) -> None:
+        self._is_closed.set()
+        if self._client is not None:
+            self._client.close()
+
     def _listen(self) -> None:
         try:
+            wanted = self._wanted_of_relay()
+            self._client = self._new_client(wanted=wanted.text if wanted is not None else None)
+            if self._is_closed.is_set():
+                self._client.close()
             self._client.listen(self._handle)
         except Exception as error:
             self._failure = error
         self._has_ended.set()
+
+    def _wanted_of_relay(self) -> Filter | None:
+        """Return the filter that the relay evaluates: what one of several workers does not want waits for them."""
+        token = self._token
+        if token is None or token.secret is None or self._wanted is None:
+            return None
+        lost = BackOff()
+        while not self._is_closed.is_set():
+            try:
+                return self._wanted if self._api.inspect(token).get("listener_mode") == "one" else None
+            except RelayUnavailable as error:
+                if error.is_address:
+                    raise
+                self.unavailable = str(error)
+                self._is_closed.wait(max(lost.seconds(), error.retry_after_seconds))
+        return None
 
     def _handle(self, request: Request) -> None:
         if self._wanted is not None and not self._wanted.holds(record_of(request, [])):
@@ -108,18 +136,22 @@ class Wait:
             self._show(request)
         except Exception as error:
             self._failure = error
-            self._client.close()
+            self._close()
             raise NotHandled("socket2me could not print it.") from None
         self._left -= 1
         if self._left == 0:
-            self._client.close()
+            self._close()
 
     def _on_notice(self, notice: Notice) -> None:
         if notice.what in ("token_gone", "name_ended"):
             raise ClientError("The relay does not know the token any more.")
-        if notice.what == "connected" and self._is_own and not self._is_shown and self._client.url is not None:
-            self._is_shown = True
-            self._show_url(self._client.url)
+        if notice.what in ("unavailable", "lost"):
+            self.unavailable = notice.why or "the connection to the relay was lost"
+        if notice.what == "connected":
+            self.was_connected, self.unavailable = True, ""
+            if self._is_own and not self._is_shown and self._client is not None and self._client.url is not None:
+                self._is_shown = True
+                self._show_url(self._client.url)
 
 
 def described(request: Request) -> dict[str, Any]:

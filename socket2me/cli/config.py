@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 
 from ..terminal import printable
 from .commands import Command, LazyGroup
 from .profiles import FOLDER_FILE, SECRETS, Scope, Value, user_file, values
+
+# As of a file that cannot be used.
+INVALID_STATUS = 2
 
 
 @click.command(cls=Command, reads_files=False, example="socket2me config listen --profile staging")
@@ -22,7 +26,10 @@ def config(context: click.Context, names: tuple[str, ...], profile: str | None) 
     The command line wins over variables, these over socket2me.toml in this folder, and that over the config.toml of
     the user. The profile wins over what stands outside of profiles. What may be a secret is shown as ***.
 
-    Ends with status 2 if a file has a key, or no profile, of that name; the line has the nearest.
+    A value that its option does not take is marked, with the reason.
+
+    Ends with status 2 if a value is invalid, or a file has a key, or no profile, of that name; the line has the
+    nearest.
     """
     root = context.find_root().command
     if not isinstance(root, LazyGroup):
@@ -40,28 +47,46 @@ def config(context: click.Context, names: tuple[str, ...], profile: str | None) 
         scope = Scope.of_command(command, name, root)
         found = values(scope, profile, warnings.setdefault)
         if not names or name in names:
-            sections.append((name, list(_rows(scope, found, context))))
+            sections.append((name, list(_rows(scope, found, click.Context(one, context, resilient_parsing=True)))))
     for warning in warnings:
         click.echo(printable(warning), err=True)
     for path in (FOLDER_FILE, user_file()):
         click.echo(printable(f"{path}: {'read' if path.is_file() else 'there is none'}"))
     for name, rows in sections:
         click.echo(f"\n{name}")
-        for key, value, origin in rows:
-            click.echo(printable(f"  {key:<16} {value:<32} {origin}".rstrip()))
+        for key, value, origin, why in rows:
+            invalid = f"  INVALID: {why}" if why else ""
+            click.echo(printable(f"  {key:<16} {value:<32} {origin}{invalid}"))
+    if any(why for _, rows in sections for *_, why in rows):
+        raise SystemExit(INVALID_STATUS)
 
 
-def _rows(scope: Scope, found: Mapping[str, Value], context: click.Context) -> Iterator[tuple[str, str, str]]:
-    """Yield for each parameter its key, its value as it is shown, and where that comes from."""
+def _rows(scope: Scope, found: Mapping[str, Value], context: click.Context) -> Iterator[tuple[str, str, str, str]]:
+    """Yield for each parameter its key, its value as it is shown, where that comes from, and why it is invalid."""
     for key, parameter in scope.parameters.items():
         variable = next((name for name in _variables(parameter) if os.environ.get(name)), None)
         if variable is not None:
-            yield key, _shown(key, os.environ[variable]), variable
+            text = os.environ[variable]
+            yield key, _shown(key, text), variable, _invalid(key, parameter, text, context)
         elif key in found:
-            yield key, _shown(key, found[key].value), found[key].origin
+            value = found[key]
+            yield key, _shown(key, value.value), value.origin, _invalid(key, parameter, value.value, context)
         else:
             default = parameter.get_default(context)
-            yield key, _shown(key, default), "default" if _is_value(default) else "not set"
+            yield key, _shown(key, default), "default" if _is_value(default) else "not set", ""
+
+
+def _invalid(key: str, parameter: click.Parameter, value: Any, context: click.Context) -> str:
+    """Return why an option does not take a value, or an empty text. `context` is one that only looks."""
+    is_list = parameter.multiple or parameter.nargs != 1
+    try:
+        parameter.process_value(context, [value] if is_list and not isinstance(value, list) else value)
+    except click.UsageError as error:
+        texts = map(str, value if isinstance(value, list) else [value])
+        if key in SECRETS and any(text in error.message or repr(text)[1:-1] in error.message for text in texts):
+            return "the option does not take this."
+        return error.message
+    return ""
 
 
 def _variables(parameter: click.Parameter) -> list[str]:

@@ -1,4 +1,4 @@
-"""The URLs that are kept, for `status` and `events`."""
+"""The URLs that are kept, for `status` and `events`, and their secrets, for `listen` and `replay`."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import click
 
 from ..http_api import RelayApi, Token
 from ..saved_tokens import SavedToken, SavedTokens
+from .options import ask_secret
 
 
 def kept_tokens(server: str | None) -> Iterator[tuple[SavedToken, RelayApi, Token]]:
@@ -17,3 +18,9 @@ def kept_tokens(server: str | None) -> Iterator[tuple[SavedToken, RelayApi, Toke
         click.echo(f"No URL is kept{of}. `socket2me listen` asks for one.", err=True)
     for kept in found:
         yield kept, RelayApi(kept.server), Token(kept.token, kept.secret)
+
+
+def secret_of(server: str, token: str) -> str:
+    """Return the secret of a token: that which is kept, or is typed. Raises `BadArgument` without a terminal."""
+    kept = SavedTokens().find_token(server, token)
+    return kept.secret if kept is not None and kept.secret is not None else ask_secret()

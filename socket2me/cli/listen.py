@@ -14,9 +14,9 @@ from .. import saved_requests
 from ..client import MAX_PARALLEL, PARALLEL, Client
 from ..client_token import Notice
 from ..exceptions import Replaced
-from ..exec_handler import KILL_SECONDS
+from ..exec_handler import KILL_SECONDS, split_command
 from ..exec_handler import Command as ExecCommand
-from ..http_api import RelayApi, check_key, is_name, split_url
+from ..http_api import RelayApi, is_name, split_url
 from ..inspector.filters import Filter
 from ..local_forwarder import Forwarder
 from ..ordering import InOrder, OrderKey
@@ -30,7 +30,21 @@ from ..signing_options import LateSigner, fingerprint, parse_verify
 from ..target import Target, check_header
 from ..terminal import printable
 from .commands import Command
-from .options import api_key, bad_parameter, insecure, listener, only, request_filter, resign, timeout
+from .kept_tokens import secret_of
+from .options import (
+    api_key,
+    bad_parameter,
+    check_key,
+    check_relay,
+    check_target,
+    check_url,
+    insecure,
+    listener,
+    only,
+    request_filter,
+    resign,
+    timeout,
+)
 from .receiving import Receivers
 
 # What `listen` ends with when another client took the stream.
@@ -41,6 +55,13 @@ CLOSE_SECONDS = 5
 
 # The first of them that is free is the inspector's, unless a port is named. ngrok's inspector begins with 4040 too.
 PORTS = range(4040, 4050)
+
+
+def _check_command(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    with bad_parameter():
+        if text is not None:
+            split_command(text)
+    return text
 
 
 def _parse_verify(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any] | None:
@@ -81,7 +102,7 @@ def _parse_ports(context: click.Context, option: click.Parameter, text: str | No
 
 def _prepare_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
     try:
-        if folder is not None:
+        if folder is not None and not context.resilient_parsing:  # a Tab makes no folder
             saved_requests.prepare(folder)
     except OSError as error:
         raise click.BadParameter(
@@ -91,16 +112,24 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
 
 
 @click.command(cls=Command, example="socket2me listen http://localhost:3000/hooks --server https://relay.example")
-@click.argument("targets", metavar="[TARGET]...", nargs=-1)
-@click.option("--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example.")
+@click.argument("targets", metavar="[TARGET]...", nargs=-1, callback=check_target)
+@click.option(
+    "--server",
+    envvar="SOCKET2ME_SERVER",
+    show_envvar=True,
+    callback=check_relay,
+    help="The relay, https://relay.example.",
+)
 @click.option(
     "--url",
+    callback=check_url,
     help="Take requests to this URL, which the relay's page or an API call made. Its secret is asked for.",
 )
 @click.option(
     "--secret",
     envvar="SOCKET2ME_SECRET",
     show_envvar=True,
+    callback=check_key,
     help="The secret of --url. Other users see what is in a command line: rather set the variable.",
 )
 @api_key
@@ -122,6 +151,7 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
 @click.option(
     "--exec",
     "command_line",
+    callback=_check_command,
     metavar="COMMAND",
     help="Run a command for each request. Its exit status 0 acknowledges the request, any other rejects it, and"
     " what it prints is the answer. No shell runs it; the request is in files and variables.",
@@ -267,20 +297,21 @@ def listen(
     app = receivers.targets[0] if receivers.targets else None
     report = _report(as_json, plain, app)
     kept_tokens = SavedTokens()
-    token = None
+    token = given = None
     if url is not None:
         if verify is not None:
             raise click.UsageError("A URL that exists verifies what it was made for: --url goes without --verify.")
+        if is_new:
+            raise click.UsageError("A URL that exists is not a new one: --url goes without --new.")
         server, token = split_url(url)
     if server is None:
         raise click.UsageError("Missing option '--server', the relay, or '--url', a URL that it gave.")
     server, target = RelayApi(server).server, receivers.names[0]
     if token is not None:
         if secret is None:
-            secret = click.prompt("Secret of the URL", hide_input=True, err=True)
-        check_key(secret)
-        kept_tokens.keep(SavedToken(server, target, token, secret))
-    kept = None if is_new else kept_tokens.find(server, target)
+            secret = secret_of(server, token)
+        given = SavedToken(server, target, token, secret)
+    kept = given if given is not None or is_new else kept_tokens.find(server, target)
     if name is not None:
         if is_new or url is not None:
             raise click.UsageError("A name is a URL of its own: --name goes without --new and --url.")
@@ -305,6 +336,8 @@ def listen(
             report.url(notice.why, receivers.names, parallel)
             told.clear()
         if notice.what == "connected" and not told:
+            if given is not None and client.token == given.token:
+                kept_tokens.keep(given)  # its secret is right
             told.append(_terms(client, timeout_seconds))
             report.terms(told[0])
 

@@ -1,6 +1,8 @@
 """Options that several commands have, and how what is given is refused."""
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,8 +29,50 @@ def bad_parameter() -> Iterator[None]:
         raise click.BadParameter(printable(str(error))) from None
 
 
+def _checked(what: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return the callback of a parameter of texts that are `what`; it refuses each that is not."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if value is None:
+            return None
+        with bad_parameter():
+            for text in value if isinstance(value, tuple) else [value]:
+                _check(what, text)
+        return value
+
+    return check
+
+
+def _check(what: str, text: str) -> None:
+    """Raise `BadArgument` unless a text is what is said."""
+    from .. import http_api  # not for --help
+    from ..target import split_target
+
+    if what == "relay":
+        http_api.RelayApi(text)
+    elif what == "key":
+        http_api.check_key(text)
+    elif what == "listener":
+        http_api.check_listener(text)
+    elif what == "url":
+        http_api.split_url(text)
+    else:
+        split_target(text, what)
+
+
+check_relay = _checked("relay")
+check_key = _checked("key")
+check_url = _checked("url")
+check_target = _checked("target")
+check_target_url = _checked("URL")
+
 server = click.option(
-    "--server", required=True, envvar="SOCKET2ME_SERVER", show_envvar=True, help="The relay, https://relay.example."
+    "--server",
+    required=True,
+    envvar="SOCKET2ME_SERVER",
+    show_envvar=True,
+    callback=check_relay,
+    help="The relay, https://relay.example.",
 )
 
 
@@ -60,25 +104,20 @@ timeout = timeout_option(
     "How long an answer may take. The relay's own timeouts may be shorter: `listen` says so.",
 )
 of_server = click.option(
-    "--server", envvar="SOCKET2ME_SERVER", show_envvar=True, help="Only the URLs of this relay."
+    "--server",
+    envvar="SOCKET2ME_SERVER",
+    show_envvar=True,
+    callback=check_relay,
+    help="Only the URLs of this relay.",
 )
 insecure = click.option("--insecure", is_flag=True, help="Take any certificate of a target with https.")
-
-
-def _check_key(context: click.Context, option: click.Parameter, key: str | None) -> str | None:
-    from ..http_api import check_key
-
-    with bad_parameter():
-        if key is not None:
-            check_key(key)
-    return key
 
 
 api_key = click.option(
     "--api-key",
     envvar="SOCKET2ME_API_KEY",
     show_envvar=True,
-    callback=_check_key,
+    callback=check_key,
     help="What the relay asks for before it gives tokens.",
 )
 
@@ -87,8 +126,27 @@ listener = click.option(
     "--as",
     "listener",
     metavar="ID",
+    callback=_checked("listener"),
     help="By which name the relay knows this client among several: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
 )
+
+
+def ask_secret() -> str:
+    """Ask for the secret of `--url` in the terminal. Raises `BadArgument` if there is none, or it is no secret."""
+    if not _has_terminal():
+        raise BadArgument("The secret of the URL is not known, and there is no terminal: set SOCKET2ME_SECRET.")
+    secret: str = click.prompt("Secret of the URL", hide_input=True, err=True)
+    _check("key", secret)
+    return secret
+
+
+def _has_terminal() -> bool:
+    """Return whether a secret can be typed and not be shown: into the terminal, or the console of Windows."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+    return True
 
 
 def _filter_of(text: str) -> "Filter":

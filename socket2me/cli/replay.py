@@ -8,17 +8,17 @@ from typing import Any
 import click
 
 from ..exceptions import BadArgument, ClientError, NotHandled, OutsideTarget
-from ..http_api import RelayApi, Token, check_key, split_url
+from ..http_api import RelayApi, Token, split_url
 from ..inspector.filters import Filter
 from ..replaying import Choice, Recorded, from_history, from_paths, paced, parse_moment, parse_speed
 from ..request import Request
 from ..saved_requests import load
-from ..saved_tokens import SavedTokens
 from ..signing_options import LateSigner
 from ..target import Target
 from ..terminal import printable, size_of
 from .commands import Command
-from .options import bad_parameter, insecure, only, resign, timeout
+from .kept_tokens import secret_of
+from .options import bad_parameter, check_key, check_target_url, check_url, insecure, only, resign, timeout
 from .sending import send
 
 
@@ -35,16 +35,23 @@ def _parse_speed(context: click.Context, option: click.Parameter, text: str | No
 @click.command(cls=Command, example="socket2me replay requests --since 1h --to http://localhost:3000/hooks")
 @click.argument("sources", metavar="[FILE|DIR]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--to", "target_url", required=True, metavar="URL", help="The app, such as http://localhost:3000/hooks."
+    "--to",
+    "target_url",
+    required=True,
+    callback=check_target_url,
+    metavar="URL",
+    help="The app, such as http://localhost:3000/hooks.",
 )
 @click.option(
     "--url",
+    callback=check_url,
     help="Send requests of the relay's history of this URL. Its secret is that which is kept, or is asked for.",
 )
 @click.option(
     "--secret",
     envvar="SOCKET2ME_SECRET",
     show_envvar=True,
+    callback=check_key,
     help="The secret of --url. Other users see what is in a command line: rather set the variable.",
 )
 @click.option(
@@ -108,9 +115,7 @@ def _history_of(url: str, secret: str | None) -> tuple[RelayApi, Token]:
     server, token = split_url(url)
     api = RelayApi(server)
     if secret is None:
-        kept = (each.secret for each in SavedTokens().all() if (each.server, each.token) == (api.server, token))
-        secret = next(kept, None) or click.prompt("Secret of the URL", hide_input=True, err=True)
-    check_key(secret)
+        secret = secret_of(api.server, token)
     return api, Token(token, secret)
 
 

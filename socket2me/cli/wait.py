@@ -4,13 +4,14 @@ import json
 
 import click
 
-from ..http_api import RelayApi, Token, check_key
+from ..http_api import RelayApi, Token
 from ..inspector.filters import Filter
 from ..request import Request
 from ..saved_tokens import SavedTokens
+from ..terminal import printable
 from ..waiting import Wait, described
 from .commands import Command
-from .options import Seconds, api_key, listener, request_filter, server
+from .options import Seconds, api_key, check_key, listener, request_filter, server
 
 # What `wait` ends with when not all requests came in time, as `timeout` of GNU coreutils has it.
 TIMEOUT_STATUS = 124
@@ -28,6 +29,7 @@ TIMEOUT_STATUS = 124
     "--secret",
     envvar="SOCKET2ME_SECRET",
     show_envvar=True,
+    callback=check_key,
     help="The secret of --token, if it is not kept here. Other users see a command line: rather set the variable.",
 )
 @api_key
@@ -71,15 +73,14 @@ def wait(
     what --filter does not ask for stays for the others.
 
     Ends with status 0 once N requests were printed, 124 if they did not come within --timeout, 1 after an error,
-    and 2 if the command makes no sense. What came is printed in any case.
+    and 2 if the command makes no sense. What came is printed in any case. A relay that does not answer is tried
+    again until the time is over, since it may be about to start; a host that does not exist is an error at once.
     """
     given = None
     if token is not None:
         if secret is None:
             kept = SavedTokens().find_token(RelayApi(server).server, token)
             secret = kept.secret if kept is not None else None
-        else:
-            check_key(secret)
         given = Token(token, secret)
 
     def show(request: Request) -> None:
@@ -99,5 +100,13 @@ def wait(
     if waiting.passed:
         click.echo(f"Requests that --filter does not ask for, and that are not kept: {waiting.passed}.", err=True)
     if not is_done:
-        click.echo(f"Not all came within {timeout_seconds:g} s.", err=True)
+        click.echo(printable(_why_not(waiting, timeout_seconds)), err=True)
         raise SystemExit(TIMEOUT_STATUS)
+
+
+def _why_not(waiting: Wait, seconds: float) -> str:
+    """Return what is said when the time is over: also, if the relay was not there."""
+    why = waiting.unavailable
+    if not waiting.was_connected:
+        return f"Never connected to the relay within {seconds:g} s: {why or 'it has not answered'}."
+    return f"Not all came within {seconds:g} s." + (f" The relay is away: {why}." if why else "")

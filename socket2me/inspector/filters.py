@@ -15,6 +15,7 @@ and colons in a term; within them `\\"` is a quote and `\\\\` a backslash.
 | `body.$.a.b[0]:value` | the member of the JSON body, or the field of the form, matches |
 | anything else | the text is in the method, the path, the query, a header or the body, whatever the case |
 
+A term that begins with `body.$` and is no path with a colon and a value is an error; in quotes it is a text.
 `*` in a value stands for any characters.
 
 Which requests a client receives is said in the same language, without `status:` and `outcome:`: nothing has become
@@ -111,10 +112,10 @@ class _Term:
     value_column: int
 
 
-_KEY = re.compile(
-    r"(?:method|path|status|outcome|header\.[^\s:\"]+|body\.(?:[^\s:\"\[]|\[(?:\"[^\"]*\"|[^\"\]])*\])+):"
-)
+_BODY_PATH = r"body\.(?:[^\s:\"\[]|\[(?:\"[^\"]*\"|[^\"\]])*\])+"
+_KEY = re.compile(rf"(?:method|path|status|outcome|header\.[^\s:\"]+|{_BODY_PATH}):")
 _LOOKS_LIKE_KEY = re.compile(r"[A-Za-z][\w.$-]*:")
+_LOOKS_LIKE_BODY_PATH = re.compile(r"body(?:\.\$|\[\S*:)")
 
 
 def _terms(text: str) -> Iterator[_Term]:
@@ -132,6 +133,8 @@ def _terms(text: str) -> Iterator[_Term]:
         match = _KEY.match(text, at)
         if match is not None:
             key, at = match[0][:-1], match.end()
+        elif not is_quoted and _LOOKS_LIKE_BODY_PATH.match(text, at):
+            raise _bad_body_path(text, at)
         elif not is_quoted and (match := _LOOKS_LIKE_KEY.match(text, at)) is not None:
             raise BadFilter(
                 f"{match[0]!r} is none of method: path: status: outcome: header.<name>: body.$...: "
@@ -140,7 +143,7 @@ def _terms(text: str) -> Iterator[_Term]:
             )
         value_at = at
         value, at = _value(text, at)
-        if not value:
+        if not value and (at == value_at or not key):  # `header.x:""` is a header without a value
             raise BadFilter("A value is missing.", value_at + 1)
         if not key and not is_quoted:
             if value in METHODS:
@@ -148,6 +151,18 @@ def _terms(text: str) -> Iterator[_Term]:
             elif value.startswith("/"):
                 key = "path"
         yield _Term(key, value, is_negated, start + 1, value_at + 1)
+
+
+def _bad_body_path(text: str, at: int) -> BadFilter:
+    """Return what is wrong with a term that begins as a path in the body does, and is not followed by a value."""
+    match = re.compile(_BODY_PATH).match(text, at)
+    if match is None:
+        return BadFilter(_PATH_BEGINS, at + 1)
+    _steps(match[0].removeprefix("body."), at + len("body.") + 1)
+    end = match.end()
+    if end == len(text) or text[end].isspace():
+        return BadFilter("A colon and a value are missing after a path in the body.", end + 1)
+    return BadFilter(_PATH_GOES_ON, end + 1)
 
 
 def _value(text: str, at: int) -> tuple[str, int]:
@@ -262,23 +277,34 @@ _STEP = re.compile(
 )
 
 
-def _body_member(term: _Term) -> Test:
-    """Return the test of a JSON path: `$`, then `.name`, `["name"]`, `[0]`, or `.*` and `[*]` for any."""
-    path = term.key.removeprefix("body.")
-    column = term.column + term.is_negated + len("body.")
+_PATH_BEGINS = "A path in the body begins with body.$, as in body.$.a:value."
+_PATH_GOES_ON = 'A path goes on with .name, ["name"], [0], .* or [*].'
+
+
+def _steps(path: str, column: int) -> list[str | int | None]:
+    """Return the steps of a JSON path: `$`, then `.name`, `["name"]`, `[0]`, or `.*` and `[*]` for any.
+
+    Raises `BadFilter` if it is malformed; `column` is that of the `$`.
+    """
     if not path.startswith("$"):
-        raise BadFilter("A path in the body begins with $.", column)
+        raise BadFilter(_PATH_BEGINS, column)
     steps: list[str | int | None] = []
     at = 1
     while at < len(path):
         match = _STEP.match(path, at)
         if match is None:
-            raise BadFilter('A path goes on with .name, ["name"], [0], .* or [*].', column + at)
+            raise BadFilter(_PATH_GOES_ON, column + at)
         if match["index"] is not None:
             steps.append(int(match["index"]))
         else:
             steps.append(match["name"] if match["name"] is not None else match["quoted"])
         at = match.end()
+    return steps
+
+
+def _body_member(term: _Term) -> Test:
+    """Return the test of a member of the body."""
+    steps = _steps(term.key.removeprefix("body."), term.column + term.is_negated + len("body."))
     matches = _glob(term.value)
 
     def parsed(record: RequestRecord) -> Any:

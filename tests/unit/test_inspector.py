@@ -100,6 +100,16 @@ def test_a_filter_reads_forms_and_text_of_any_case():
         ("outcome:good", 9),
         ("body.x:1", 6),
         ("-body.$..x:1", 8),
+        ("body.$.:2", 7),
+        ("body.$..x", 7),
+        ("-body.$.a", 10),
+        ("x body.$", 9),
+        ('body.$["a b"] x', 14),
+        ("body.$.a[0", 9),
+        ('body.$.a"b":1', 9),
+        ('body.$["a:1', 7),
+        ("body.$[:x", 7),
+        ("body[0]:1", 1),
         ("path:", 6),
         ('"a"b', 4),
         ("x " * 21, 41),
@@ -119,6 +129,22 @@ def test_a_filter_that_does_not_parse_says_where(text, column):
 def test_no_body_breaks_a_filter(body):
     """A body that is deep, broken or huge is one that does not match."""
     assert not parse("body.$.a.b:1 nothing").holds(record_of(body=body))
+
+
+def test_an_empty_value_in_quotes():
+    """It is that of a header or a member without one, which the page's button asks for; an empty text is none."""
+    empty = record_of(headers=(("x-a", ""),), body=b'{"a": ""}')
+    assert parse('header.x-a:"" body.$.a:""').holds(empty)
+    assert not parse('header.x-a:""').holds(record_of(headers=(("x-a", "b"),)))
+    with pytest.raises(BadFilter, match="A value is missing"):
+        parse('""')
+
+
+def test_a_path_in_quotes_is_a_text():
+    """What looks like a path of the body can be searched for, and so can what only resembles one."""
+    for text in ('"body.$.a"', '"body.$..x:1"', '-"body.$"', "body.html", "body"):
+        shown = parse(text)
+        assert shown.holds(record_of(body=text.strip('-"').encode())) is not text.startswith("-")
 
 
 def test_a_glob_costs_no_more_for_many_stars():

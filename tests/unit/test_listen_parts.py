@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from socket2me import ordering, retries
+from socket2me import ordering, receivers, retries
 from socket2me.exceptions import AnswerRefused, BadArgument, Dropped, NotHandled, TargetDown
 from socket2me.ordering import FailedKeys, InOrder, KeyedThreads, OrderKey
 from socket2me.receivers import Fanout
@@ -147,21 +147,69 @@ def test_a_request_that_comes_again_is_not_sent_to_those_that_have_handled_it():
     assert (len(app.sent), len(command.sent)) == (1, 2)
 
 
-def test_a_slow_receiver_does_not_delay_the_answer_of_the_first():
-    """It has as many requests at once as are handled; one more waits until its deadline, and is reported then."""
+def test_a_receiver_that_hangs_delays_neither_the_first_nor_the_next_requests(monkeypatch):
+    """It has as many requests at once as are handled, and a bounded number wait for it; each other is reported."""
+    monkeypatch.setattr(receivers, "MAX_WAITING", 2)
     may_end = threading.Event()
     slow = Fake("slow", lambda: may_end.wait(DEADLINE_SECONDS) and OK)
     reported = Reported()
     fanout = Fanout([Fake("a"), slow], required=[], parallel=1, is_ordered=False, report=reported)
     assert fanout.send(Request("GET")) == OK
-    assert fanout.send(Request("GET", deadline=time.monotonic() + 0.1)) == OK
+    wait_until(lambda: slow.sent, "it has one")
+    while len(reported.requests) < 3:
+        assert fanout.send(Request("GET", deadline=time.monotonic())) == OK
+    wait_until(lambda: fanout.close(0) == 3, "one is on its way, two wait, all others are reported")
+    refused = list(reported.requests)
+    assert set(refused) == {
+        (
+            "slow",
+            None,
+            "not sent: 2 requests wait for it already, and it does not answer. That does not reject the request.",
+        )
+    }
+    assert len(slow.sent) == 1
+    may_end.set()
+    assert fanout.close(DEADLINE_SECONDS) == 0
+    assert (len(slow.sent), reported.requests[len(refused) :]) == (3, [("slow", 200, "")] * 3)
+
+
+def test_a_request_waits_for_a_slow_receiver_for_a_bounded_time(monkeypatch):
+    """After that it is not sent there, and reported."""
+    monkeypatch.setattr(receivers, "PLACE_SECONDS", 0.01)
+    may_end = threading.Event()
+    slow = Fake("slow", lambda: may_end.wait(DEADLINE_SECONDS) and OK)
+    reported = Reported()
+    fanout = Fanout([Fake("a"), slow], required=[], parallel=1, is_ordered=False, report=reported)
+    fanout.send(Request("GET"))
+    wait_until(lambda: slow.sent, "it has one")
+    fanout.send(Request("GET"))
     wait_until(lambda: reported.requests, "the second is reported")
     (target, status, remark), *_ = reported.requests
     assert (target, status) == ("slow", None)
     assert remark.startswith("not sent: as many requests as may be are on their way")
-    assert fanout.close(0) == 1
     may_end.set()
-    wait_until(lambda: len(reported.requests) == 2, "the first is reported")
+    assert fanout.close(DEADLINE_SECONDS) == 0
+
+
+def test_an_event_that_comes_again_is_not_sent_to_a_receiver_that_still_has_it():
+    """The first fails at once and the second is slow: each attempt would be one more request on its way to that."""
+    may_end = threading.Event()
+    slow = Fake("slow", lambda: may_end.wait(DEADLINE_SECONDS) and OK)
+    fanout = Fanout(
+        [Fake("a", TargetDown("refused."), TargetDown("refused."), OK), slow],
+        required=[],
+        parallel=8,
+        is_ordered=False,
+        report=Reported(),
+    )
+    for attempt in (1, 2):
+        with pytest.raises(TargetDown):
+            fanout.send(Request("GET", id="1", attempt=attempt))
+    may_end.set()
+    assert fanout.close(DEADLINE_SECONDS) == 0
+    assert fanout.send(Request("GET", id="1", attempt=3)) == OK
+    assert fanout.close(DEADLINE_SECONDS) == 0
+    assert len(slow.sent) == 1
 
 
 # Order

@@ -103,6 +103,35 @@ def test_each_value_and_where_it_comes_from(home):
     assert {f"\n{name}\n" in everything for name in ("listen", "events", "check", "serve")} == {True}
 
 
+def test_values_that_their_options_do_not_take(home):
+    """`socket2me config` marks each with the reason, shows no secret, makes no folder, and ends with status 2."""
+    write_both(
+        home,
+        'server = "nonsense"\n[listen]\nheader-add = ["A: b", "hidden"]\nparallel = 0\nonly = "body.$..x"\n'
+        'save = "made"\nas = "a b"\ntimeout = 5\n[profiles.good.listen]\nparallel = 3\n',
+        '[listen]\nexec = "there-is-none"\ntarget = "x:y"\n',
+    )
+    result = run("config", "listen", "--profile", "good", SOCKET2ME_API_KEY="a hidden")
+    assert result.exit_code == 2
+    found = dict(re.findall(r"^  (\S+) .*  INVALID: (.*)$", result.output, re.MULTILINE))
+    assert found == {
+        "target": "The target is like http://localhost:3000/hooks, and not x:y.",
+        "server": "The relay's address is like https://relay.example, and not nonsense.",
+        "api-key": "This is no key or secret: those are printable ASCII characters, without spaces.",
+        "as": "'a b' is no id of a listener: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
+        "exec": "there is no command there-is-none that can be run.",
+        "header-add": "the option does not take this.",
+        "only": 'A path goes on with .name, ["name"], [0], .* or [*]. (column 7)',
+    }
+    assert "hidden" not in result.output
+    assert not (home / "folder" / "made").exists()
+    assert run("config", "serve").exit_code == 0
+    result = run("config", "serve", PORT="x")
+    assert (result.exit_code, "PORT  INVALID: 'x' is not" in result.output) == (2, True)
+    result = run("status")
+    assert (result.exit_code, f"It is that of {FILE}." in result.output) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from socket2me.samples import SAMPLES
-from tests.support.command import until_attached
+from tests.support.command import Command, until_attached
 from tests.support.library import run
 from tests.support.local_app import OK, App, call
 from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
@@ -56,6 +56,36 @@ def test_a_url_that_exists(relay, app, tmp_path):
         command = [BIN / "socket2me", "listen", app.url, "--url", wrong]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (done.returncode, wrong in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["listen", "3000"], ["replay", "--to", "3000"]])
+def test_the_secret_of_a_url_without_a_terminal(arguments, tmp_path):
+    """Nobody can type it: the line names the variable, and the status is 2."""
+    done = subprocess.run(
+        [BIN / "socket2me", *arguments, "--url", "http://127.0.0.1:1/v1/go/abc"],
+        env={**clean_environment(), "XDG_STATE_HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert (done.returncode, done.stderr.splitlines()[3:]) == (
+        2,
+        ["Error: The secret of the URL is not known, and there is no terminal: set SOCKET2ME_SECRET."],
+    )
+
+
+def test_the_secret_of_a_url_is_kept_once_it_was_right(relay, app, tmp_path):
+    """A wrong one is not kept; the right one is not asked for again."""
+    made = relay.new_with_secret()
+    arguments = ("listen", app.url, "--url", made["url"], "--json")
+    status, said = Command(tmp_path, *arguments, SOCKET2ME_SECRET="s2m_wrong").wait()
+    assert (status, list(tmp_path.rglob("tokens.json"))) == (1, []), said
+    for environment in ({"SOCKET2ME_SECRET": made["secret"]}, {}):
+        command = Command(tmp_path, *arguments, **environment)
+        command.expect("connected")
+        assert command.end()[0] == 0
 
 
 def test_bytes_arrive_as_they_were_sent(relay, app, listen):

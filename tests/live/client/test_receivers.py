@@ -82,6 +82,19 @@ def test_several_apps(relay, app, listen):
     assert lines[down]["remark"] == "Connection refused. That does not reject the request."
 
 
+def test_an_app_that_hangs_beside_the_first(relay, app, listen):
+    """Callers have the answers of the first at once, also when the other has all the requests that it may have."""
+    may_answer = threading.Event()
+    with App() as second:
+        second.answer = lambda received: may_answer.wait(DEADLINE_SECONDS) and OK
+        command = listen("--reply", second.url, "--parallel", "2")
+        assert [call(relay, command.url, body=b"%d" % n)[::2] for n in range(5)] == [(200, b"fine")] * 5
+        assert [command.expect("request")["target"] for _ in range(5)] == [None] * 5
+        may_answer.set()
+        assert [command.expect("request")["target"] for _ in range(5)] == [second.url] * 5
+    assert sorted(second.expect().body for _ in range(5)) == [b"%d" % n for n in range(5)]
+
+
 def test_retries(relay, app, listen):
     """A status of --retry-statuses is tried again here, and then rejected: the request comes again."""
     command = listen("--reply", "--retries", "1", "--retry-statuses", "5xx")
@@ -131,10 +144,11 @@ def test_the_order_of_a_key(relay, app, listen):
     [
         ([], "Missing argument 'TARGET', the app, or '--exec', a command."),
         (["3000", "localhost:3000"], "http://localhost:3000 is named twice."),
-        (["--exec", "there-is-none"], "--exec: there is no command there-is-none that can be run."),
+        (["--exec", "there-is-none"], "there is no command there-is-none that can be run."),
         (["3000", "--exec-env", "PATH"], "--exec-env is for the command of --exec, which is missing."),
         (["3000", "--order-by", "json:x"], "'json:x' is not like 'header:X-Account' or 'json:$.data.id'."),
         (["3000", "--retry-statuses", "9xx"], "'9xx' is no status, such as 503 or 5xx."),
+        (["3000", "--as", "a b"], "'a b' is no id of a listener: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'."),
         (list(map(str, range(3000, 3011))), "There are 11 TARGETs, of which there may be 10."),
     ],
 )

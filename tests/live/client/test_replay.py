@@ -66,7 +66,7 @@ def test_the_history_of_a_url(relay, app, tmp_path):
         ([".", "--url", "http://x/v1/go/y"], "Requests are either those of FILE or DIR"),
         ([".", "--since", "yesterday"], "'yesterday' is no time, such as 90s"),
         ([".", "--speed", "0"], "'0' is no speed, such as 1"),
-        ([".", "--only", "body.x:1"], "A path in the body begins with $."),
+        ([".", "--only", "body.x:1"], "A path in the body begins with body.$"),
         (["/there/is/none"], "'/there/is/none' does not exist"),
         ([".", "--to", "ftp://x"], "The URL is like http://localhost:3000/hooks, and not ftp://x."),
     ],

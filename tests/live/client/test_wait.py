@@ -5,12 +5,13 @@ import signal
 import subprocess
 from base64 import b64decode
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import requests
 
 from tests.support.delivery import bearer, events
-from tests.support.servers import BIN, DEADLINE_SECONDS, clean_environment
+from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port
 
 
 @contextmanager
@@ -107,6 +108,33 @@ def test_what_does_not_come_in_time(relay, tmp_path):
     assert (status, printed) == (124, [])
 
 
+def test_a_relay_that_is_not_there_yet(tmp_path):
+    """Status 124 and the reason, with a token too; one that starts is waited for. A wrong host ends it."""
+    away = SimpleNamespace(url=f"http://127.0.0.1:{free_port()}")
+    why = f"{away.url} does not answer: Connection refused"
+    token = ("--token", "abc", "--secret", "s2m_abc")
+    for options in ((), token, (*token, "--filter", "POST")):
+        done = wait(away, tmp_path, "--timeout", "1", *options)
+        assert done == (124, [], f"Never connected to the relay within 1 s: {why}.\n")
+    with waiting(away, tmp_path) as process, Server(port=int(away.url.rpartition(":")[2])) as late:
+        url = process.stderr.readline().strip()
+        late.giveaways.add(url.rpartition("/")[2])
+        requests.post(url, data="1", timeout=10)
+        assert json.loads(process.communicate(timeout=DEADLINE_SECONDS)[0])["body"] == "1"
+    status, _, err = wait(SimpleNamespace(url="http://relay.invalid"), tmp_path, *token)
+    assert (status, err) == (1, "Error: There is no host relay.invalid: its name does not resolve\n")
+
+
+def test_a_relay_that_went_away(tmp_path):
+    """Status 124, and a line that says so."""
+    with Server() as gone, waiting(gone, tmp_path, "--timeout", "5") as process:
+        gone.giveaways.add(process.stderr.readline().strip().rpartition("/")[2])
+        gone.stop()
+        err = process.communicate(timeout=DEADLINE_SECONDS)[1]
+    assert process.returncode == 124
+    assert err.startswith("Not all came within 5 s. The relay is away: ")
+
+
 def test_the_secret_of_a_name_is_found_where_it_is_kept(relay, tmp_path):
     """As `listen --name` keeps it: a name is enough then."""
     made = requests.post(f"{relay.url}/v1/new", json={"name": "for-wait", "mailbox": True}, timeout=5).json()
@@ -126,6 +154,7 @@ def test_what_makes_no_sense(relay, tmp_path):
         (("--filter", "POST body.x:1"), 2, "(column 11)"),
         (("--filter", "status:200"), 2, "not known before"),
         (("--count", "0"), 2, "--count"),
+        (("--as", "a b"), 2, "'a b' is no id of a listener"),
         (("--token", "unknown-name"), 1, "Error: "),
         (("--token", made["token"], "--secret", "wrong"), 1, "secret"),
     ]:
