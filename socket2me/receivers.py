@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .exceptions import AnswerRefused, NotHandled, OutsideTarget
-from .report import Report
+from .report import Outcome, Report
 from .request import Request
 from .target import Answer
 
@@ -143,7 +143,7 @@ class Fanout:
         finally:
             if sending.has_place:
                 sending.other.places.release()
-        self._report.request(request, status, time.perf_counter() - started, remark, target=receiver.name)
+        self._report.request(request, Outcome(status, time.perf_counter() - started, remark, receiver.name))
 
 
 class _Sending:

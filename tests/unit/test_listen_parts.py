@@ -48,8 +48,8 @@ class Reported:
     def __init__(self):
         self.requests = []
 
-    def request(self, request, status, seconds, remark, *, target="", answer=None):
-        self.requests.append((target, status, remark))
+    def request(self, request, outcome):
+        self.requests.append((outcome.target, outcome.status, outcome.remark))
 
 
 # Retries
