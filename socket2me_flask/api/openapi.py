@@ -141,11 +141,10 @@ Json = dict[str, Any]
 
 _TOKEN = {"name": "token", "in": "path", "required": True, "schema": {"$ref": "#/components/schemas/Token"}}
 _ANY_TOKEN = _TOKEN | {"schema": {"type": "string"}, "description": "Need not be one."}
-_STRING = {"type": "string"}
 
 
 def _in_path(name: str, description: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": _STRING}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
 
 
 _EVENT_ID = _in_path(
