@@ -427,7 +427,7 @@ store.close()
 """
 
 
-def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous, clock):
+def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous):
     """Tokens and events are as they were, numbers go on where they were, and the file as it was is kept beside."""
     from socket2me_flask.storage import SQLiteStore
 

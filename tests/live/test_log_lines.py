@@ -154,7 +154,7 @@ def test_a_token_as_a_request_id_is_in_no_line(server, token):
     server.find(logger="gunicorn.access", request_id="<key>")
 
 
-def test_every_response_has_an_id(server, token):
+def test_every_response_has_an_id(server):
     """Of each path and of Engine.IO, of errors, and to what is no HTTP; those of one connection differ."""
     with requests.Session() as session:
         paths = ("/healthz", "/v1/new", "/none", "/socket.io/?EIO=4&transport=polling", "/socket.io/", "/healthz")

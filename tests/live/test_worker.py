@@ -457,7 +457,7 @@ def test_connections_beyond_worker_connections_wait_and_are_served():
         assert set(answered) == {(200, b"OK")}
 
 
-def test_out_of_files_it_goes_on_when_some_are_free(tmp_path):
+def test_out_of_files_it_goes_on_when_some_are_free():
     """The acceptor pauses, says so, and accepts again."""
 
     class Small(Server):

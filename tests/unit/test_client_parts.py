@@ -175,7 +175,7 @@ def test_help_is_complete(words, command):
         assert shown in result.output
 
 
-def test_the_manual_pages(tmp_path):
+def test_the_manual_pages():
     """Those in docs/man are what the help of the commands says: `make docs` writes them. `man` shows all of it."""
     files = {path.name: path.read_text() for path in (ROOT / "docs" / "man").iterdir()}
     assert files == pages()

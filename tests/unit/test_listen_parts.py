@@ -62,10 +62,10 @@ def test_statuses_that_are_none(text):
         Statuses.parse(text)
 
 
-def retrying(receiver, count=2, is_closed=lambda: False):
+def retrying(receiver, is_closed=lambda: False):
     reported = []
     statuses = Statuses.parse("5xx, 429")
-    return Retrying(receiver, count, statuses, lambda *each: reported.append(each[1:]), is_closed), reported
+    return Retrying(receiver, 2, statuses, lambda *each: reported.append(each[1:]), is_closed), reported
 
 
 @pytest.fixture
