@@ -11,7 +11,7 @@ from .exceptions import AnswerRefused, Dropped, NotHandled, OutsideTarget, Targe
 from .inspector.filters import Filter
 from .receivers import Receiver
 from .recorder import Recorder, record_of
-from .report import Report
+from .report import Outcome, Report
 from .request import Reply, Request
 from .signing_options import LateSigner
 from .slow_requests import SlowRequests
@@ -127,12 +127,12 @@ class Forwarder:
         return reply if self._is_replying() else None
 
     def _tell_answered(self, request: Request, answer: Answer, seconds: float, remark: str) -> None:
-        self._report.request(request, answer.status, seconds, remark, answer=answer)
+        self._report.request(request, Outcome(answer.status, seconds, remark, answer=answer))
         if self._recorder is not None:
             self._recorder.answered(request, answer, seconds)
 
     def _tell_refused(self, request: Request, status: int, seconds: float, why: str) -> None:
-        self._report.request(request, None, seconds, why)
+        self._report.request(request, Outcome(None, seconds, why))
         if self._recorder is not None:
             self._recorder.refused(request, status, seconds, why)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from .exceptions import AnswerRefused, NotHandled, OutsideTarget
-from .report import Report
+from .report import Outcome, Report
 from .request import Request
 from .target import Answer
 
@@ -178,7 +178,8 @@ class Fanout:
         finally:
             with self._lock:
                 other.events.discard(request.id)
-        self._report.request(request, status, time.perf_counter() - started, remark, target=other.receiver.name)
+        outcome = Outcome(status, time.perf_counter() - started, remark, other.receiver.name)
+        self._report.request(request, outcome)
         with self._lock:
             self._sendings.discard(sending)
 

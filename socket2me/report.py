@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 
@@ -39,8 +39,24 @@ class Terms:
     has_mailbox: bool
 
 
+class Outcome(NamedTuple):
+    """What has become of a request.
+
+    status: that of the answer; None if there was none.
+    seconds: how long it took.
+    target: the app or the command, if it is not the first one.
+    answer: all that it answered.
+    """
+
+    status: int | None
+    seconds: float
+    remark: str = ""
+    target: str = ""
+    answer: "Answer | None" = None
+
+
 class Report(Protocol):
-    """Says what happens."""
+    """Shows what happens."""
 
     def url(self, url: str, targets: Sequence[str], parallel: int) -> None:
         """Show the URL for senders of webhooks, what gets its requests, and how many are handled at once."""
@@ -49,34 +65,22 @@ class Report(Protocol):
         """Show the URL of the inspector on this machine, with its key."""
 
     def terms(self, terms: Terms) -> None:
-        """Tell how long the URL lives, and how long callers and the relay wait."""
+        """Show when the URL expires, and how long callers and the relay wait."""
 
     def ended(self, expires_at: float | None) -> None:
         """Show that the client has stopped, and when the URL expires, in seconds since the epoch."""
 
     def slow(self, request: Request, seconds: float) -> None:
-        """Tell of a request that the local app has not answered after so long."""
+        """Show that the local app has not answered a request after so long."""
 
     def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
-        """Tell of an attempt that failed, and that the next one follows in so many seconds; `target` as below."""
+        """Show that an attempt failed, and in how many seconds the next one follows; `target` as in `Outcome`."""
 
-    def request(
-        self,
-        request: Request,
-        status: int | None,
-        seconds: float,
-        remark: str,
-        *,
-        target: str = "",
-        answer: "Answer | None" = None,
-    ) -> None:
-        """Tell of a request: what the local app answered, None if it did not, and how long it took.
-
-        `target` is the app or the command if it is not the first one; `answer` is all that it answered.
-        """
+    def request(self, request: Request, outcome: Outcome) -> None:
+        """Show what has become of a request."""
 
     def notice(self, notice: "Notice") -> None:
-        """Tell of the connection."""
+        """Show what has happened to the connection."""
 
     def start(self, handle: Callable[[Request], object]) -> None:
         """Take the terminal, if it needs that: `listen` begins. `handle` does with a request what `listen` does."""
@@ -135,25 +139,16 @@ class JsonReport:
     def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
         self._print("retry", **_named(request), why=why, wait_seconds=round(seconds, 3), target=target or None)
 
-    def request(
-        self,
-        request: Request,
-        status: int | None,
-        seconds: float,
-        remark: str,
-        *,
-        target: str = "",
-        answer: "Answer | None" = None,
-    ) -> None:
+    def request(self, request: Request, outcome: Outcome) -> None:
         self._print(
             "request",
             **_named(request),
             query=request.query,
             size=len(request.body),
-            status=status,
-            seconds=round(seconds, 6),
-            remark=remark,
-            target=target or None,
+            status=outcome.status,
+            seconds=round(outcome.seconds, 6),
+            remark=outcome.remark,
+            target=outcome.target or None,
         )
 
     def notice(self, notice: "Notice") -> None:
@@ -221,19 +216,9 @@ class TextReport:
     def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
         self._line(request, "...", "yellow", f"{target} {why} Trying again in {seconds:.1f} s.".lstrip())
 
-    def request(
-        self,
-        request: Request,
-        status: int | None,
-        seconds: float,
-        remark: str,
-        *,
-        target: str = "",
-        answer: "Answer | None" = None,
-    ) -> None:
-        if target:
-            remark = f"{target} {remark}".rstrip()
-        self._line(request, str(status or "---"), style_of(status), remark, f"  {seconds * 1000:.0f} ms")
+    def request(self, request: Request, outcome: Outcome) -> None:
+        status, remark = outcome.status, f"{outcome.target} {outcome.remark}".strip()
+        self._line(request, str(status or "---"), style_of(status), remark, f"  {outcome.seconds * 1000:.0f} ms")
 
     def notice(self, notice: "Notice") -> None:
         if notice.what == "token_new":

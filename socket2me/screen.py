@@ -25,11 +25,11 @@ from rich.text import Text
 
 from .client_token import Notice
 from .exceptions import NotHandled, OutsideTarget
-from .report import Terms, TextReport, sentence, sentences
+from .report import Outcome, Terms, TextReport, sentence, sentences
 from .request import Cancellation, Request
 from .saved_requests import curl_command
 from .screen_view import View
-from .target import Answer, Target
+from .target import Target
 from .terminal import size_of
 
 try:
@@ -179,24 +179,15 @@ class ScreenReport:
 
     def slow(self, request: Request, seconds: float) -> None:
         with self._changing() as view:
-            view.put(request, "", is_done=False, status=None, remark=f"no answer yet after {seconds:g} s")
+            view.put(request, is_done=False, status=None, remark=f"no answer yet after {seconds:g} s")
 
     def retry(self, request: Request, why: str, seconds: float, *, target: str = "") -> None:
         with self._changing() as view:
             view.put(request, target, is_done=False, status=None, remark=f"{why} Trying again in {seconds:.1f} s.")
 
-    def request(
-        self,
-        request: Request,
-        status: int | None,
-        seconds: float,
-        remark: str,
-        *,
-        target: str = "",
-        answer: Answer | None = None,
-    ) -> None:
+    def request(self, request: Request, outcome: Outcome) -> None:
         with self._changing() as view:
-            view.put(request, target, is_done=True, status=status, seconds=seconds, remark=remark, answer=answer)
+            view.put(request, is_done=True, **outcome._asdict())
 
     def notice(self, notice: Notice) -> None:
         with self._changing() as view:

@@ -91,7 +91,7 @@ class View:
     _selected: Row | None = None  # None: the newest, whichever that is
     _scrolled: int = 0
 
-    def put(self, request: Request, target: str, **members: object) -> None:
+    def put(self, request: Request, target: str = "", **members: object) -> None:
         """Keep what has become of a request. One that came again has the row that it had."""
         row = self._rows.get((request.id, target))
         if row is None:

@@ -12,7 +12,6 @@ The tokens have mailboxes, except in the memory store, which has none: there the
 No token ever has two clients, so each `replaced` is wrong.
 """
 
-import argparse
 import contextlib
 import itertools
 import os
@@ -21,7 +20,6 @@ import resource
 import shlex
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -33,7 +31,9 @@ from typing import Any
 
 import requests
 
-from tests.support.chaos_clients import Caller, Clients
+from tests.support.chaos_clients import Clients
+from tests.support.delivery import bearer
+from tests.support.faults import Caller, kill_relays, parser_of, run_each
 from tests.support.nginx import NGINX, Nginx
 from tests.support.redis_server import Redis
 from tests.support.servers import DEADLINE_SECONDS, Server, free_port, wait_until
@@ -289,7 +289,7 @@ class Chaos:
         self.relays: list[Relay] = []
         self.redis_wires: list[Wire] = []
         self.clients: list[Clients] = []
-        self.callers: list[Caller] = []
+        self.callers: dict[str, Caller] = {}  # by their tokens
         self.faults: Counter[str] = Counter()
         self.recoveries: list[float] = []
         self.deaf: set[str] = set()
@@ -319,9 +319,11 @@ class Chaos:
             wire = Wire(front.port, f"127.0.0.{number + 2}" if self._nginx else "127.0.0.1")
             self.clients.append(Clients(kind, [front.new_with_secret(**options) for _ in range(tokens)], wire))
         pause_seconds = SHORT_CALL_PAUSE_SECONDS if self._is_short else CALL_PAUSE_SECONDS
-        self.callers = [
-            Caller(front.url, made, self._is_over, pause_seconds) for each in self.clients for made in each.made
-        ]
+        self.callers = {
+            token: Caller([f"{front.url}/v1/go/{token}"], self._is_over, pause_seconds)
+            for each in self.clients
+            for token in each.received
+        }
 
     def run(self, faults: int | None, seconds: float, only: list[str] | None = None) -> None:
         """Do so many faults, or as many as fit into the time, or `only` these, and take account."""
@@ -340,7 +342,7 @@ class Chaos:
                     time.sleep(self._random.uniform(0, 2))
                 self._recover()
         self._is_over.set()
-        for caller in self.callers:
+        for caller in self.callers.values():
             caller.join()
         self._check()
 
@@ -412,10 +414,10 @@ class Chaos:
         Return the tokens of those that have not.
         """
         since = time.monotonic()
-        silent = {caller.token for caller in self.callers}
+        silent = set(self.callers)
         while silent and time.monotonic() < since + seconds:
             time.sleep(0.02)
-            silent = {caller.token for caller in self.callers if caller.acknowledged_from < since}
+            silent = {token for token, caller in self.callers.items() if caller.acknowledged_from < since}
             self._last_silent = silent or self._last_silent
         return silent
 
@@ -434,27 +436,28 @@ class Chaos:
     def _describe(self, made: dict[str, Any]) -> str:
         """Return what the relay takes for the state of a token."""
         url = f"{(self._nginx or self.relays[0]).url}/v1/tokens/{made['token']}"
-        headers = {"Authorization": f"Bearer {made['secret']}"}
         told = [
-            requests.get(each, headers=headers, timeout=DEADLINE_SECONDS).text for each in (url, f"{url}/events")
+            requests.get(each, headers=bearer(made), timeout=DEADLINE_SECONDS).text
+            for each in (url, f"{url}/events")
         ]
         if self.redis is not None:
             told.append(str(self.redis.client.hgetall(f"s2m:token:{made['token']}")))
         return f"{made['token'][:4]}: {' '.join(told)[:2000]}"
 
     def _check(self) -> None:
-        self.accepted = sum(len(caller.accepted) for caller in self.callers)
-        self.answers = sum((caller.answers for caller in self.callers), Counter())
-        self.longest_seconds = max(caller.longest_seconds for caller in self.callers)
+        callers = self.callers.values()
+        self.accepted = sum(len(caller.accepted) for caller in callers)
+        self.answers = sum((caller.answers for caller in callers), Counter())
+        self.longest_seconds = max(caller.longest_seconds for caller in callers)
         self.kept = 0 if self._store == "memory" else self._count_kept()
         self.left_over = self._count_left_over()
         for each in self.clients:
             each.kill()
         received = {token: numbers for each in self.clients for token, numbers in each.received.items()}
         self.lost = self.twice = self.disordered = 0
-        for caller in self.callers:
-            first = list(dict.fromkeys(received[caller.token]))
-            self.twice += len(received[caller.token]) - len(first)
+        for token, caller in self.callers.items():
+            first = list(dict.fromkeys(received[token]))
+            self.twice += len(received[token]) - len(first)
             accepted = set(caller.accepted)
             self.lost += len(accepted - set(first))
             in_order = [number for number in first if number in accepted]
@@ -495,8 +498,9 @@ class Chaos:
         for clients in self.clients:
             for made in clients.made:
                 url = f"{front.url}/v1/tokens/{made['token']}/events"
-                headers = {"Authorization": f"Bearer {made['secret']}"}
-                while any(listed := requests.get(url, headers=headers, timeout=DEADLINE_SECONDS).json().values()):
+                while any(
+                    listed := requests.get(url, headers=bearer(made), timeout=DEADLINE_SECONDS).json().values()
+                ):
                     if time.monotonic() > ends_at:
                         kept += sum(len(each) for each in listed)
                         print(f"{made['token'][:4]} {clients.kind} {len(clients.received[made['token']])} {listed}")
@@ -536,9 +540,7 @@ class Chaos:
             each.wire.close()
         if self._nginx is not None:
             self._nginx.stop()
-        for relay in self.relays:
-            relay.giveaways.clear()
-            relay.stop(signal.SIGKILL)
+        kill_relays(self.relays)
         for wire in self.redis_wires:
             wire.close()
         for server in (self.redis, self._replica):
@@ -577,14 +579,12 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", choices=STORES, help="by default each, for a quarter of the time")
-    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS)
+    parser = parser_of(__doc__, STORES)
+    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="for all stores together")
     parser.add_argument(
         "--faults", type=int, help="how many for each store, instead of as many as fit into the time"
     )
     parser.add_argument("--only", nargs="+", metavar="FAULT", help="these, in their order, instead of random ones")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument(
         "--broken", metavar="DEFECTS", help="of the relay, from tests/support/broken.py: the run has to fail"
     )
@@ -594,8 +594,7 @@ def main() -> None:
         stores = STORES[:-1]
         print("nginx is not here: no cluster")
     options["seconds"] /= len(stores)
-    wrong = {store: what for store in stores if (what := run(store, **options)) is not None}
-    sys.exit("\n".join(f"{store}: {what}" for store, what in wrong.items()) or None)
+    run_each(stores, lambda store: run(store, **options))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,16 @@ client is cut, reset and frozen. Of a cluster, the client is led to either of tw
 client is the newest of npm, unmodified, and its target notes what it POSTs.
 """
 
-import argparse
-import contextlib
 import os
 import random
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-import requests
-
+from tests.support.faults import Caller, kill_relays, parser_of, run_each
 from tests.support.local_app import OK, App, Received
 from tests.support.redis_server import Redis
 from tests.support.servers import Server
@@ -74,21 +70,9 @@ class Subject:
         listening = f"http://127.0.0.1:{self.wire.port}{path_of(self._channel.url)}"
         self.client = StockClient("smee.mjs", package, listening, self.target.app.url)
         self.client.expect("info", after=["channel"])
-        self.accepted: set[int] = set()
         self._is_over = threading.Event()
-        self._caller = threading.Thread(target=self._call)
-        self._caller.start()
-
-    def _call(self) -> None:
-        number = 0
-        with requests.Session() as session:
-            while not self._is_over.wait(CALL_PAUSE_SECONDS):
-                number += 1
-                relay = self.relays[number % len(self.relays)]
-                url = f"{relay.url}/v1/go/{self._channel.token}"
-                with contextlib.suppress(requests.RequestException):
-                    if session.post(url, json=number, timeout=5).ok:
-                        self.accepted.add(number)
+        urls = [f"{relay.url}/v1/go/{self._channel.token}" for relay in self.relays]
+        self._caller = Caller(urls, self._is_over, CALL_PAUSE_SECONDS)
 
     def do(self, name: str) -> None:
         getattr(self, f"_{name}")()
@@ -136,10 +120,11 @@ class Subject:
         self._is_over.set()
         self._caller.join()
         ends_at = time.monotonic() + END_SECONDS
-        while (lost := self.accepted - set(self.target.numbers)) and time.monotonic() < ends_at:
+        accepted = set(self._caller.accepted)
+        while (lost := accepted - set(self.target.numbers)) and time.monotonic() < ends_at:
             time.sleep(0.05)
         twice = sum(count - 1 for count in self.target.numbers.values())
-        print(f"{len(self.accepted)} accepted, {len(lost)} lost, {twice} twice", flush=True)
+        print(f"{len(accepted)} accepted, {len(lost)} lost, {twice} twice", flush=True)
         kept, away = self._left()
         while (kept or away) and time.monotonic() < ends_at:
             time.sleep(0.2)
@@ -147,9 +132,9 @@ class Subject:
         print(f"{kept} kept, {away} listeners that are away", flush=True)
         if lost:
             print("\n".join(self.client.output[-20:]), *(relay.log[-3000:] for relay in self.relays), sep="\n")
-            return f"{len(lost)} of {len(self.accepted)} are lost, such as {sorted(lost)[:5]}"
+            return f"{len(lost)} of {len(accepted)} are lost, such as {sorted(lost)[:5]}"
         if kept:
-            print(self._listeners())
+            print(self._channel.listeners(self.relays[0]))
             return f"{kept} are kept that were delivered"
         for relay in self.relays:
             if "Traceback" in relay.log:
@@ -158,16 +143,8 @@ class Subject:
 
     def _left(self) -> tuple[int, int]:
         """Return how many events are kept, and how many listeners are away."""
-        key = self._channel.key.partition("-")[2]
-        url, headers = f"{self.relays[0].url}/v1/tokens/{self._channel.token}", {"Authorization": f"Bearer {key}"}
-        events = requests.get(f"{url}/events", headers=headers, timeout=5).json()
-        return sum(map(len, events.values())), sum(not each["connected"] for each in self._listeners())
-
-    def _listeners(self) -> list[dict[str, object]]:
-        key = self._channel.key.partition("-")[2]
-        url, headers = f"{self.relays[0].url}/v1/tokens/{self._channel.token}", {"Authorization": f"Bearer {key}"}
-        listed: list[dict[str, object]] = requests.get(url, headers=headers, timeout=5).json()["listeners"]
-        return listed
+        relay = self.relays[0]
+        return len(self._channel.kept(relay)), sum(not each["connected"] for each in self._channel.listeners(relay))
 
     def close(self) -> None:
         self._is_over.set()
@@ -175,8 +152,7 @@ class Subject:
         self.client.kill()
         self.wire.close()
         self.target.app.close()
-        for relay in self.relays:
-            relay.stop(signal.SIGKILL)
+        kill_relays(self.relays)
         if self._redis is not None:
             self._redis.stop()
 
@@ -201,15 +177,12 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", choices=STORES, help="by default each")
+    parser = parser_of(__doc__, STORES)
     parser.add_argument("--faults", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--package", choices=("smee-client", "smee-client-4"), default="smee-client")
     options = parser.parse_args()
     stores = STORES if options.store is None else (options.store,)
-    wrong = [run(store, options.seed, options.faults, package=options.package) for store in stores]
-    sys.exit("\n".join(filter(None, wrong)) or None)
+    run_each(stores, lambda store: run(store, options.seed, options.faults, package=options.package))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ relays on one Redis. The seed decides which faults come when. The account is mad
 written down.
 """
 
-import argparse
 import contextlib
 import itertools
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,8 +26,10 @@ from typing import Any
 
 import requests
 
+from tests.support.delivery import bearer
+from tests.support.faults import Caller, kill_relays, parser_of, run_each
 from tests.support.redis_server import Redis
-from tests.support.servers import ROOT, Server, clean_environment, free_port, wait_until
+from tests.support.servers import Lines, Server, free_port, wait_until
 
 STORES = ("sqlite", "redis")
 PROCESSES, EACH = 5, 2  # processes, and how many listeners and workers each has
@@ -66,62 +66,22 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        self.run = f"{id(self)}.{next(self._runs)}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.soak_clients"],
-            cwd=ROOT,
-            env={**clean_environment(), "CLIENTS": json.dumps(self._clients)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        run = self._run = f"{id(self)}.{next(self._runs)}"
+        command = [sys.executable, "-m", "tests.support.soak_clients"]
+        lines = Lines(
+            command, lambda line: self.lines.append((run, json.loads(line))), CLIENTS=json.dumps(self._clients)
         )
-        self._reader = threading.Thread(target=self._read, args=[self.process, self.run], daemon=True)
-        self._reader.start()
-
-    def tell(self, what: str) -> None:
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
+        self.process, self.write, self._kill = lines.process, lines.write, lines.kill
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.ends[self.run] = time.monotonic()
-        self._reader.join()
-        self.process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def _read(self, process: subprocess.Popen[str], run: str) -> None:
-        for line in process.stdout:
-            with contextlib.suppress(ValueError):  # the process was killed while it wrote
-                self.lines.append((run, json.loads(line)))
+        self.ends[self._run] = time.monotonic()
+        self._kill()
 
 
-class Caller(threading.Thread):
-    """Calls a token at one relay, again and again. Each call has a key: the caller, and the next number."""
-
-    def __init__(self, name: str, url: str, is_over: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self._name, self._url, self._is_over = name, url, is_over
-        self.accepted: list[tuple[str, int]] = []
-        self.answers: Counter[int] = Counter()
-        self.start()
-
-    def run(self) -> None:
-        for number in itertools.count():
-            if self._is_over.wait(PAUSE_SECONDS):
-                return
-            key = (self._name, number)
-            try:
-                status = requests.post(self._url, json=key, timeout=60).status_code
-            except requests.RequestException:
-                status = 0  # nobody was told whether it is kept
-            self.answers[status] += 1
-            if 200 <= status < 300:
-                self.accepted.append(key)
-
-
-Key = tuple[str, int]
+# The number of a caller, and that of its call.
+Key = tuple[int, int]
 
 
 def account_of_all(lines: list[list[Any]], accepted: list[Key], names: list[str]) -> tuple[int, int, int]:
@@ -203,8 +163,13 @@ class Soak:
             wait_until(lambda made=made: len(self._state(made)["listeners"]) == PROCESSES * EACH, "all listen")
         self.callers = {
             listeners: [
-                Caller(f"c{number}", f"{relay.url}/v1/go/{made['token']}", self._is_over)
-                for number, relay in zip(range(CALLERS), itertools.cycle(self.relays), strict=False)
+                Caller(
+                    [f"{self.relays[name % len(self.relays)].url}/v1/go/{made['token']}"],
+                    self._is_over,
+                    PAUSE_SECONDS,
+                    lambda number, name=name: (name, number),
+                )
+                for name in range(CALLERS)
             ]
             for listeners, made in self.made.items()
         }
@@ -217,9 +182,8 @@ class Soak:
         return relay
 
     def _state(self, made: dict[str, Any], path: str = "") -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {made['secret']}"}
         url = f"{self.relays[0].url}/v1/tokens/{made['token']}{path}"
-        state: dict[str, Any] = requests.get(url, headers=headers, timeout=15).json()
+        state: dict[str, Any] = requests.get(url, headers=bearer(made), timeout=15).json()
         return state
 
     # Faults
@@ -256,10 +220,10 @@ class Soak:
         process.send_signal(signal.SIGCONT)
 
     def _cut(self) -> None:
-        self._random.choice(self.processes).tell("cut")
+        self._random.choice(self.processes).write("cut")
 
     def _replace(self) -> None:
-        self._random.choice(self.processes).tell("replace")
+        self._random.choice(self.processes).write("replace")
 
     def _kill_relay(self) -> None:
         self._restart(signal.SIGKILL)
@@ -294,7 +258,8 @@ class Soak:
         for process in self.processes:
             process.kill()
         self.accepted = {
-            name: [key for each in callers for key in each.accepted] for name, callers in self.callers.items()
+            listeners: [(name, number) for name, each in enumerate(callers) for number in each.accepted]
+            for listeners, callers in self.callers.items()
         }
         lines = [line for process in self.processes for line in process.lines]
         ends = {run: at for process in self.processes for run, at in process.ends.items()}
@@ -337,9 +302,7 @@ class Soak:
         for process in self.processes:
             if process.process.poll() is None:
                 process.kill()
-        for relay in self.relays:
-            relay.giveaways.clear()
-            relay.stop(signal.SIGKILL)
+        kill_relays(self.relays)
         if self.redis is not None:
             self.redis.stop()
 
@@ -364,14 +327,11 @@ def run(store: str, seed: int, seconds: float) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", choices=STORES, help="by default both, one after the other")
+    parser = parser_of(__doc__, STORES)
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
     options = parser.parse_args()
     stores = STORES if options.store is None else [options.store]
-    wrong = {store: what for store in stores if (what := run(store, options.seed, options.seconds)) is not None}
-    sys.exit("\n".join(f"{store}: {what}" for store, what in wrong.items()) or None)
+    run_each(stores, lambda store: run(store, options.seed, options.seconds))
 
 
 if __name__ == "__main__":

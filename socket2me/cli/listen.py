@@ -22,7 +22,7 @@ from ..local_forwarder import Forwarder
 from ..ordering import InOrder, OrderKey
 from ..receivers import Fanout
 from ..recorder import Recorder
-from ..report import JsonReport, Report, Terms, TextReport
+from ..report import JsonReport, Outcome, Report, Terms, TextReport
 from ..request import Reply, Request
 from ..retries import DEFAULT_RETRIES, DEFAULT_STATUSES, MAX_RETRIES, Statuses
 from ..saved_tokens import SavedToken, SavedTokens
@@ -385,7 +385,7 @@ def listen(
     handler: Callable[[Request], Reply | None] = forwarder
     if order_by is not None:
         handler = InOrder(
-            forwarder, order_by, lambda request, why: report.request(request, None, 0, f"Waits: {why}")
+            forwarder, order_by, lambda request, why: report.request(request, Outcome(None, 0, f"Waits: {why}"))
         )
 
     def close(seconds: float) -> None:

@@ -141,40 +141,23 @@ Json = dict[str, Any]
 
 _TOKEN = {"name": "token", "in": "path", "required": True, "schema": {"$ref": "#/components/schemas/Token"}}
 _ANY_TOKEN = _TOKEN | {"schema": {"type": "string"}, "description": "Need not be one."}
-_EVENT_ID = {
-    "name": "event_id",
-    "in": "path",
-    "required": True,
-    "description": "The `id` of an event, as the list of events and the answer `202` to a call have it.",
-    "schema": {"type": "string"},
-}
-_REQUEST_ID = {
-    "name": "request_id",
-    "in": "path",
-    "required": True,
-    "description": "The `id` of a call, as the history has it.",
-    "schema": {"type": "string"},
-}
+
+
+def _in_path(name: str, description: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+
+
+_EVENT_ID = _in_path(
+    "event_id", "The `id` of an event, as the list of events and the answer `202` to a call have it."
+)
+_REQUEST_ID = _in_path("request_id", "The `id` of a call, as the history has it.")
+_PATH = _in_path("path", "The client receives it as `path`. It may have further `/`.")
+_CHANNEL_KEY = _in_path("key", "The last part of the URL that `/smee/new` redirects to.")
 _FILTER = {
     "name": "filter",
     "in": "query",
     "description": "Which calls are wanted: `POST /stripe/* -status:2xx`. docs/inspector.md has the language.",
     "schema": {"type": "string", "maxLength": MAX_FILTER_CHARACTERS},
-}
-_PATH = {
-    "name": "path",
-    "in": "path",
-    "required": True,
-    "description": "The client receives it as `path`. It may have further `/`.",
-    "schema": {"type": "string"},
-}
-
-_CHANNEL_KEY = {
-    "name": "key",
-    "in": "path",
-    "required": True,
-    "description": "The last part of the URL that `/smee/new` redirects to.",
-    "schema": {"type": "string"},
 }
 
 _NO_KEY: list[Json] = []

@@ -127,6 +127,9 @@ class ListenerGroup:
         attempt: int | None = None,
         encoded: dict[bool, Any] | None = None,
     ) -> int | None:
+        return self._send(call, on_ack)
+
+    def _send(self, call: Call, on_ack: OnAck | None) -> int | None:
         raise NotImplementedError
 
     def forget(self, ack_id: int | None) -> None:
@@ -240,15 +243,11 @@ class _Answers:
 class Broadcast(ListenerGroup):
     """Listeners each of which receives each call once. Their windows bound events of a mailbox only."""
 
-    def send(
-        self,
-        call: Call,
-        on_ack: OnAck | None = None,
-        attempt: int | None = None,
-        encoded: dict[bool, Any] | None = None,
-    ) -> int | None:
+    def _send(self, call: Call, on_ack: OnAck | None) -> int | None:
         members = self._wanting(call)
-        encoded = {}  # filled by the first of those that have the body raw, and by the first of the others
+        encoded: dict[
+            bool, Any
+        ] = {}  # filled by the first of those that have the body raw, and by the first of the others
         ack_id, answers = None, None
         if on_ack is not None:
             ack_id = next(self._ack_ids)
@@ -299,13 +298,7 @@ class Workers(ListenerGroup):
         except NoListener:
             return True  # its caller is to receive that at once
 
-    def send(
-        self,
-        call: Call,
-        on_ack: OnAck | None = None,
-        attempt: int | None = None,
-        encoded: dict[bool, Any] | None = None,
-    ) -> int | None:
+    def _send(self, call: Call, on_ack: OnAck | None) -> int | None:
         if on_ack is None:
             self.send_to_one(call, None)
             return None

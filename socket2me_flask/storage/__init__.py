@@ -8,7 +8,7 @@ tokens there are, but for `pop_expired`, whose cost follows what expired.
 
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from socket2me.inspector.history import History
 
@@ -16,7 +16,17 @@ from ..config import Settings
 from ..relay.call import Call
 from .memory import MemoryStore
 from .names import Claim
-from .record import LISTENERS, MAX_LISTENERS_PER_TOKEN, MODES, Counts, Position, StoredEvent, TokenRecord, Totals
+from .record import (
+    LISTENERS,
+    MAX_LISTENERS_PER_TOKEN,
+    MODES,
+    Counts,
+    Position,
+    StoredEvent,
+    TokenOptions,
+    TokenRecord,
+    Totals,
+)
 from .sqlite import SQLiteStore
 
 __all__ = [
@@ -30,6 +40,7 @@ __all__ = [
     "Position",
     "SQLiteStore",
     "StoredEvent",
+    "TokenOptions",
     "TokenRecord",
     "TokenStore",
     "Totals",
@@ -154,18 +165,7 @@ class TokenStore(Protocol):
         Before, no file is opened, no connection made and no thread started.
         """
 
-    def add(
-        self,
-        token: str,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-        inspect: bool = False,
-        verify: str | None = None,
-        listeners: str = "newest",
-    ) -> TokenRecord:
+    def add(self, token: str, ttl_seconds: float, **options: Unpack[TokenOptions]) -> TokenRecord:
         """Keep a new token that lives `ttl_seconds` from now. Raises `TooManyTokens`."""
 
     def claim(self, name: str, ttl_seconds: float, claim: Claim, **options: Any) -> tuple[TokenRecord, bool] | None:

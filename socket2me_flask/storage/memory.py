@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
-from typing import Any
+from typing import Any, Unpack
 
 from socket2me.inspector.history import Bounds, MemoryHistory
 
@@ -15,7 +15,7 @@ from ..config import Settings
 from ..errors import ConfigError, TooManyTokens
 from .names import Claim, Names
 from .only_process import OnlyProcess
-from .record import TokenRecord, Totals, history_bounds_of
+from .record import TokenOptions, TokenRecord, Totals, history_bounds_of
 
 # How many seconds without a bucket the heap may hold, beyond as many as there are buckets.
 SPARE_SECONDS = 1000
@@ -48,27 +48,14 @@ class MemoryStore(OnlyProcess):
         self._lock = Lock()  # `flask run` serves with threads
         self.names = Names(clock, grace_seconds=name_grace_seconds, max_names=max_tokens)
 
-    def add(
-        self,
-        token: str,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-        inspect: bool = False,
-        verify: str | None = None,
-        listeners: str = "newest",
-    ) -> TokenRecord:
+    def add(self, token: str, ttl_seconds: float, **options: Unpack[TokenOptions]) -> TokenRecord:
         with self._lock:
             if self._max_tokens and len(self._records) >= self._max_tokens:
                 self._sweep()
                 if len(self._records) >= self._max_tokens:
                     raise TooManyTokens
             expires_at = self._clock() + ttl_seconds
-            record = TokenRecord(
-                token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify, listeners
-            )
+            record = TokenRecord(token, ttl_seconds, expires_at, **options)
             self._keep(record)
             return record
 

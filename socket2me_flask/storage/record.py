@@ -1,6 +1,7 @@
 """What a store keeps of a token."""
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from socket2me.inspector.history import Bounds
 
@@ -78,6 +79,17 @@ class TokenRecord:
     inspect: bool = False
     verify: str | None = None
     listeners: str = "newest"
+
+
+class TokenOptions(TypedDict, total=False):
+    """What a token may be issued with: fields of `TokenRecord`."""
+
+    secret_hash: bytes | None
+    mode: str
+    mailbox: bool
+    inspect: bool
+    verify: str | None
+    listeners: str
 
 
 @dataclass

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from limits.storage import RedisStorage
 
@@ -28,6 +28,7 @@ from .record import (
     MAX_DEAD_PASSED,
     MAX_LISTENERS_PER_TOKEN,
     Counts,
+    TokenOptions,
     TokenRecord,
     Totals,
     bounds_of,
@@ -111,20 +112,8 @@ class RedisStore:
 
     # Tokens
 
-    def add(
-        self,
-        token: str,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-        inspect: bool = False,
-        verify: str | None = None,
-        listeners: str = "newest",
-    ) -> TokenRecord:
-        expires_at = self._clock() + ttl_seconds
-        record = TokenRecord(token, ttl_seconds, expires_at, secret_hash, mode, mailbox, inspect, verify, listeners)
+    def add(self, token: str, ttl_seconds: float, **options: Unpack[TokenOptions]) -> TokenRecord:
+        record = TokenRecord(token, ttl_seconds, self._clock() + ttl_seconds, **options)
         ttl_ms = math.ceil(ttl_seconds * 1000)
         if not self.connection.run_script("add", token, ttl_ms, self._max_tokens, *_pairs(record)):
             raise TooManyTokens

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import unquote, urlsplit
 
 from socket2me.inspector.history import Bounds
@@ -19,7 +19,7 @@ from ..relay.tokens import is_name
 from .memory import MemoryStore
 from .names import Claim, Hold
 from .only_process import OnlyProcess
-from .record import TokenRecord, Totals, bounds_of, history_bounds_of
+from .record import TokenOptions, TokenRecord, Totals, bounds_of, history_bounds_of
 from .sqlite_database import Database
 from .sqlite_history import SQLiteHistory
 from .sqlite_mailboxes import SQLiteMailboxes
@@ -69,28 +69,8 @@ class SQLiteStore(OnlyProcess):
         mailboxes: Totals = self.database.run(self.mailboxes.totals)
         return replace(mailboxes, tokens=self._tokens.totals().tokens)
 
-    def add(
-        self,
-        token: str,
-        ttl_seconds: float,
-        *,
-        secret_hash: bytes | None = None,
-        mode: str = "notify",
-        mailbox: bool = False,
-        inspect: bool = False,
-        verify: str | None = None,
-        listeners: str = "newest",
-    ) -> TokenRecord:
-        record = self._tokens.add(
-            token,
-            ttl_seconds,
-            secret_hash=secret_hash,
-            mode=mode,
-            mailbox=mailbox,
-            inspect=inspect,
-            verify=verify,
-            listeners=listeners,
-        )
+    def add(self, token: str, ttl_seconds: float, **options: Unpack[TokenOptions]) -> TokenRecord:
+        record = self._tokens.add(token, ttl_seconds, **options)
         try:
             self.database.run(partial(self._write, record))
         except RelayError:

@@ -281,7 +281,7 @@ def test_a_redis_that_is_down_at_the_start_is_waited_for():
             assert "Traceback" not in server.log
 
 
-def test_the_start_says_where_tokens_are_kept(pair):
+def test_the_start_says_where_tokens_are_kept():
     """In one line, without a password."""
     with Redis() as redis:
         redis.client.config_set("requirepass", "verysecret")

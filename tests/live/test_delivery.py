@@ -635,7 +635,7 @@ def test_the_server_can_give_every_token_a_mailbox(tmp_path):
         assert server.go(server.new()).status_code == 503
 
 
-def test_a_notify_client_of_another_token_feels_nothing_of_the_database(server, made):
+def test_a_notify_client_of_another_token_feels_nothing_of_the_database(server):
     """Its calls do not wait for the disk."""
     token = server.new()
     with PythonListener(server, token) as client:

@@ -22,14 +22,11 @@ from tests.support.delivery import Acknowledging, error_code, events
 from tests.support.fakes import call_of
 from tests.support.servers import (
     BIN,
-    ROOT,
     Previous,
     PythonListener,
     Server,
-    clean_environment,
     command_for,
-    free_port,
-    variables,
+    run_to_end,
     wait_until,
 )
 
@@ -45,18 +42,7 @@ def start(path, runner="gunicorn", server=Server, **settings):
 
 
 def run(command, path, **environment):
-    return subprocess.run(
-        shlex.split(command),
-        cwd=ROOT,
-        env={
-            **clean_environment(),
-            **variables({"STORE_URL": f"sqlite:///{path}", "PORT": free_port(), **environment}),
-        },
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
+    return run_to_end(command, STORE_URL=f"sqlite:///{path}", **environment)
 
 
 def is_ready(server):
@@ -346,14 +332,7 @@ def test_after_a_quiet_time_a_plain_copy_has_everything(path, tmp_path):
 
 
 def backup(source, target, **environment):
-    return subprocess.run(
-        [str(BIN / "socket2me"), "backup", str(source), str(target)],
-        env={**clean_environment(), **variables(environment)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_to_end([BIN / "socket2me", "backup", source, target], **environment)
 
 
 def test_a_backup_under_load_has_what_was_accepted_before(path, tmp_path):
@@ -448,7 +427,7 @@ store.close()
 """
 
 
-def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous, clock):
+def test_a_file_of_the_previous_release_is_brought_up_to_date(path, previous):
     """Tokens and events are as they were, numbers go on where they were, and the file as it was is kept beside."""
     from socket2me_flask.storage import SQLiteStore
 

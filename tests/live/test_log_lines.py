@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import shlex
 import signal
-import subprocess
 from datetime import datetime
 
 import pytest
@@ -12,13 +10,10 @@ import requests
 
 from tests.support.raw import Raw
 from tests.support.servers import (
-    ROOT,
     HookedServer,
     PythonListener,
     WebSocket,
-    clean_environment,
-    free_port,
-    variables,
+    run_to_end,
     wait_until,
 )
 
@@ -159,7 +154,7 @@ def test_a_token_as_a_request_id_is_in_no_line(server, token):
     server.find(logger="gunicorn.access", request_id="<key>")
 
 
-def test_every_response_has_an_id(server, token):
+def test_every_response_has_an_id(server):
     """Of each path and of Engine.IO, of errors, and to what is no HTTP; those of one connection differ."""
     with requests.Session() as session:
         paths = ("/healthz", "/v1/new", "/none", "/socket.io/?EIO=4&transport=polling", "/socket.io/", "/healthz")
@@ -228,15 +223,7 @@ def test_a_reply_does_not_set_the_id(server, token):
 )
 def test_a_start_that_is_refused_is_a_line_too(command, environment, named):
     """Every line is JSON where the relay ends at once, and one names what is wrong."""
-    ended = subprocess.run(
-        shlex.split(command),
-        cwd=ROOT,
-        env={**clean_environment(), **variables({"PORT": free_port(), "LOG_FORMAT": "json"}), **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run_to_end(command, LOG_FORMAT="json", **environment)
     assert ended.returncode != 0
     lines = [json.loads(line) for line in (ended.stdout + ended.stderr).splitlines()]
     (line,) = [line for line in lines if line["event"].startswith("socket2me: ")]

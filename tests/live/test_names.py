@@ -1,9 +1,7 @@
 """Names over real connections: who gets one, keeps it across restarts, and what happens when it is let go."""
 
 import os
-import shlex
 import signal
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,14 +10,11 @@ import requests
 from tests.support.delivery import bearer, error_code
 from tests.support.redis_server import Redis
 from tests.support.servers import (
-    ROOT,
     NodeListener,
     Pair,
     PythonListener,
     Server,
-    clean_environment,
-    free_port,
-    variables,
+    run_to_end,
 )
 
 SETTINGS = {"OPEN_NAMES": True, "HOLD_SECONDS": 1, "REAPER_INTERVAL_SECONDS": 0.1}
@@ -40,15 +35,7 @@ def claim(server, name, made=None, **options):
 
 
 def release(name, store_url):
-    return subprocess.run(
-        shlex.split(f"flask release-name {name}"),
-        cwd=ROOT,
-        env={**clean_environment(), **variables({"STORE_URL": store_url, "PORT": free_port()})},
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
+    return run_to_end(f"flask release-name {name}", STORE_URL=store_url)
 
 
 @pytest.mark.parametrize("listener", [PythonListener, NodeListener])

@@ -31,7 +31,7 @@ def run_listener(command, server, cwd):
     return line
 
 
-def test_the_python_client(server, tmp_path):
+def test_the_python_client(server):
     """The Python snippet listens as it stands, and is the file in examples/."""
     (snippet,) = blocks("python")
     assert snippet == (ROOT / "examples" / "listen.py").read_text()

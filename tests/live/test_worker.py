@@ -29,7 +29,7 @@ from tests.support.servers import (
     WebSocket,
     clean_environment,
     free_port,
-    variables,
+    run_to_end,
     wait_until,
 )
 
@@ -112,15 +112,7 @@ def test_without_a_configuration_file_a_peer_sets_no_variable():
 def test_several_workers_need_a_store_that_they_share(store, tmp_path):
     """Refused at the start, in one line that names Redis."""
     url = store + (str(tmp_path / "relay.db") if store != "memory://" else "")
-    ended = subprocess.run(
-        shlex.split("gunicorn -k eventlet -w 2 wsgi:app"),
-        cwd=ROOT,
-        env={**clean_environment(), **variables({"PORT": free_port(), "STORE_URL": url})},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run_to_end("gunicorn -k eventlet -w 2 wsgi:app", STORE_URL=url)
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("socket2me: ")]
     assert "2 workers need SOCKET2ME_STORE_URL=redis://" in line
@@ -131,30 +123,14 @@ def test_several_workers_need_a_store_that_they_share(store, tmp_path):
 )
 def test_what_the_worker_cannot_do_is_refused_at_the_start(flag, named):
     """In one line that names it."""
-    ended = subprocess.run(
-        shlex.split(f"gunicorn -k eventlet {flag} wsgi:app"),
-        cwd=ROOT,
-        env={**clean_environment(), "PORT": str(free_port())},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run_to_end(f"gunicorn -k eventlet {flag} wsgi:app")
     assert ended.returncode == 1
     assert named in ended.stderr
 
 
 def test_a_port_in_use_ends_the_start_with_one_line_that_names_a_free_one(server):
     """Not with five retries and a stack of messages."""
-    ended = subprocess.run(
-        shlex.split("gunicorn -k eventlet wsgi:app"),
-        cwd=ROOT,
-        env={**clean_environment(), "PORT": str(server.port)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    ended = run_to_end("gunicorn -k eventlet wsgi:app", PORT=server.port)
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("socket2me: ")]
     named = re.fullmatch(rf"socket2me: port {server.port} of 127\.0\.0\.1 is in use\. PORT=(\d+) is free\.", line)
@@ -481,7 +457,7 @@ def test_connections_beyond_worker_connections_wait_and_are_served():
         assert set(answered) == {(200, b"OK")}
 
 
-def test_out_of_files_it_goes_on_when_some_are_free(tmp_path):
+def test_out_of_files_it_goes_on_when_some_are_free():
     """The acceptor pauses, says so, and accepts again."""
 
     class Small(Server):

@@ -160,21 +160,18 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def room_of(port: int, address: str = ATTACKER, most: int = 1000) -> int:
-    """Return how many sessions an address may open now, and close them."""
+def room_of(port: int) -> int:
+    """Return how many sessions the attacker may open now, and close them."""
     sids = []
-    while len(sids) < most:
-        status, body = _ask(port, address, "GET", "")
-        if status != 200:
-            break
-        sids.append(body.split('"')[3])
+    while len(sids) < 1000 and (answer := _ask(port, "GET", ""))[0] == 200:
+        sids.append(answer[1].split('"')[3])
     for sid in sids:
-        _ask(port, address, "POST", f"&sid={sid}", b"1")
+        _ask(port, "POST", f"&sid={sid}", b"1")
     return len(sids)
 
 
-def _ask(port: int, address: str, method: str, query: str, body: bytes = b"") -> tuple[int, str]:
-    with connect(port, address) as sock:
+def _ask(port: int, method: str, query: str, body: bytes = b"") -> tuple[int, str]:
+    with connect(port, ATTACKER) as sock:
         sock.sendall(
             f"{method} /socket.io/?EIO=4&transport=polling{query} HTTP/1.1\r\nHost: x\r\n"
             f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()

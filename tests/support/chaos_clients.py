@@ -1,10 +1,8 @@
-"""The clients and callers of `chaos.py`: what clients received, and what callers received, by their own account.
+"""The clients of `chaos.py`, and what they received, by their own account.
 
 A client writes down what it received before it acknowledges it: the account holds even if it is killed then.
 """
 
-import contextlib
-import itertools
 import json
 import os
 import sys
@@ -13,16 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from subprocess import PIPE, Popen
 from typing import Any
 
-import requests
 import socketio
 
-from tests.support.servers import ROOT, clean_environment
+from tests.support.servers import JS, ROOT, Lines
 from tests.support.wire import Wire
-
-CALL_TIMEOUT_SECONDS = 60
 
 
 class Clients:
@@ -45,37 +39,18 @@ class Clients:
         if self.kind == "node":
             (made,) = self.made
             options = {"auth": {"secret": made["secret"], "body": "parsed"}, "reply": []}
-            command = ["node", "client.mjs", url, made["token"], json.dumps(options)]
-            folder = ROOT / "tests" / "js"
+            command, cwd = ["node", "client.mjs", url, made["token"], json.dumps(options)], JS
         else:
-            command = [sys.executable, "-m", "tests.support.chaos_clients", self.kind, url]
-            folder = ROOT
-        self.process = Popen(
-            command,
-            cwd=folder,
-            env={**clean_environment(), "MADE": json.dumps(self.made)},
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, args=[self.process], daemon=True)
-        self._reader.start()
+            command, cwd = [sys.executable, "-m", "tests.support.chaos_clients", self.kind, url], ROOT
+        self._lines = Lines(command, self._on_line, cwd, self._errors, MADE=json.dumps(self.made))
+        self.process = self._lines.process
 
     def kill(self) -> None:
-        self.process.kill()
-        self._forget()
+        self._lines.kill()
 
     def terminate(self) -> None:
         self.process.terminate()
-        self._forget()
-
-    def _forget(self) -> None:
-        self.process.wait()
-        self._reader.join()
-        self.process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        self._lines.close()
 
     def close(self) -> None:
         self.kill()
@@ -84,55 +59,17 @@ class Clients:
     def describe(self) -> str:
         """Return what the clients take for their state, and what they wrote to their standard error."""
         if self.kind == "python" and self.process.poll() is None:
-            self.process.stdin.write("state\n")
-            self.process.stdin.flush()
+            self._lines.write("state")
             time.sleep(1)
         self._errors.seek(0)
         return f"{self.kind}, {dict(self.said)}: {self._errors.read()[-3000:]}"
 
-    def _read(self, process: Popen) -> None:
-        for line in process.stdout:
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue  # the process was killed while it wrote
-            if said["event"] == "request":
-                self.received[said["token"]].append(said["data"][0]["body"]["n"])
-            elif said["token"] is not None:
-                self.said[said["event"]] += 1
-
-
-class Caller(threading.Thread):
-    """Calls one token again and again, until it is ended. Each call has the next number."""
-
-    def __init__(self, url: str, made: dict[str, Any], is_over: threading.Event, pause_seconds: float) -> None:
-        super().__init__(daemon=True)
-        self._pause_seconds = pause_seconds
-        self._url = f"{url}/v1/go/{made['token']}"
-        self.token = made["token"]
-        self._is_over = is_over
-        self.accepted: list[int] = []  # the numbers of the calls that were answered 2xx
-        self.answers: Counter[int] = Counter()
-        self.acknowledged_from = 0.0  # when the latest call began whose client has acknowledged it in time
-        self.longest_seconds = 0.0
-        self.start()
-
-    def run(self) -> None:
-        for number in itertools.count():
-            if self._is_over.wait(self._pause_seconds):
-                return
-            began_at = time.monotonic()
-            try:
-                answer = requests.post(self._url, json={"n": number}, timeout=CALL_TIMEOUT_SECONDS)
-                status = answer.status_code
-            except requests.RequestException:
-                status = 0  # whether it was accepted is not known
-            self.answers[status] += 1
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - began_at)
-            if 200 <= status < 300:
-                self.accepted.append(number)
-            if status == 200:
-                self.acknowledged_from = began_at
+    def _on_line(self, line: str) -> None:
+        said = json.loads(line)
+        if said["event"] == "request":
+            self.received[said["token"]].append(said["data"][0]["body"])
+        elif said["token"] is not None:
+            self.said[said["event"]] += 1
 
 
 Say = Callable[..., None]

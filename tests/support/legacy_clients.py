@@ -1,12 +1,10 @@
 """Engine.IO 3 clients: four versions, each over three transports, by way of `js/legacy.mjs`."""
 
 import json
-import subprocess
-import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import product
 
-from tests.support.servers import ROOT, Listener, with_bytes
+from tests.support.servers import JS, Lines, Listener, with_bytes
 
 VERSIONS = ("1.4.8", "1.7.4", "2.0.4", "2.5.0")
 TRANSPORTS = {"websocket": ["websocket"], "polling": ["polling"], "upgrade": ["polling", "websocket"]}
@@ -30,28 +28,14 @@ def crowd(server, clients, reply=None, **options):
         }
         for version, transport, token in clients
     ]
-    node = subprocess.Popen(
-        ["node", "--no-deprecation", "legacy.mjs", server.url, json.dumps(arguments)],
-        cwd=ROOT / "tests" / "js",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
-    def read():
-        for line in node.stdout:
-            said = json.loads(line)
-            by_token[said["token"]].record(said["event"], *with_bytes(said["data"]))
+    def on_line(line):
+        said = json.loads(line)
+        by_token[said["token"]].record(said["event"], *with_bytes(said["data"]))
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
+    command = ["node", "--no-deprecation", "legacy.mjs", server.url, json.dumps(arguments)]
+    with closing(Lines(command, on_line, cwd=JS)):
         yield listeners
-    finally:
-        node.stdin.close()
-        node.wait(timeout=10)
-        reader.join()
-        node.stdout.close()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import websocket
 from socket2me_flask.config import LIMITS, SETTINGS, variable_of
 
 ROOT = Path(__file__).parent.parent.parent
+JS = ROOT / "tests" / "js"
 BIN = Path(sys.executable).parent
 PORTS = range(10_000, 32_000)
 PORT_SHARES = 8
@@ -239,6 +240,64 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
 
+def run_to_end(command: str | list[str | Path], **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command with settings of the relay, on a free port unless they have one, and return what it did."""
+    return subprocess.run(
+        shlex.split(command) if isinstance(command, str) else command,
+        cwd=ROOT,
+        env={**clean_environment(), **variables({"PORT": free_port(), **settings})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Lines:
+    """A process of clients, which ends with its input. A thread calls `on_line` with each line of its output."""
+
+    def __init__(
+        self,
+        command: list[str],
+        on_line: Callable[[str], None],
+        cwd: Path = ROOT,
+        stderr: Any = None,
+        **environment: str,
+    ) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**clean_environment(), **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        self._on_line = on_line
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            if line.endswith("\n"):  # else the process was killed while it wrote
+                self._on_line(line)
+
+    def write(self, line: str) -> None:
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it was killed before it read what was written
+            self.process.stdin.close()
+        self.process.wait(DEADLINE_SECONDS)
+        self._reader.join()
+        self.process.stdout.close()
+
+
 class WebSocket:
     """A bare Engine.IO connection over WebSocket, for what no library would do."""
 
@@ -401,32 +460,14 @@ class NodeListener(Listener):
         options |= {
             name: value for name, value in (("transports", transports), ("auth", auth)) if value is not None
         }
-        self._process = subprocess.Popen(
-            ["node", "client.mjs", server.url, ",".join(tokens), json.dumps(options)],
-            cwd=ROOT / "tests" / "js",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        arguments = [server.url, ",".join(tokens), json.dumps(options)]
+        self._process = Lines(["node", "client.mjs", *arguments], self._on_line, cwd=JS)
+        self.kill, self.close = self._process.kill, self._process.close
 
-    def _read(self) -> None:
-        for line in self._process.stdout:
-            said = json.loads(line)
-            if said["token"] is not None:
-                self.record(said["event"], *with_bytes(said["data"]))
-
-    def kill(self) -> None:
-        """End the client's process without a word."""
-        self._process.kill()
-        self.close()
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
-        self._reader.join()
-        self._process.stdout.close()
+    def _on_line(self, line: str) -> None:
+        said = json.loads(line)
+        if said["token"] is not None:
+            self.record(said["event"], *with_bytes(said["data"]))
 
 
 def with_bytes(value: Any) -> Any:

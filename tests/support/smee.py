@@ -3,14 +3,13 @@
 import http.client
 import json
 import socket
-import subprocess
-import threading
+from subprocess import STDOUT
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
-from tests.support.servers import DEADLINE_SECONDS, ROOT, Listener, Server, with_bytes
+from tests.support.servers import DEADLINE_SECONDS, JS, Lines, Listener, Server, with_bytes
 
 EVENT_STREAM = "text/event-stream"
 
@@ -93,34 +92,15 @@ class StockClient(Listener):
 
     def __init__(self, program: str, *arguments: str) -> None:
         super().__init__()
-        self.process = subprocess.Popen(
-            ["node", program, *arguments],
-            cwd=ROOT / "tests" / "js",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
         self.output: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        lines = Lines(["node", program, *arguments], self._on_line, cwd=JS, stderr=STDOUT)
+        self.process, self.kill, self.close = lines.process, lines.kill, lines.close
 
-    def _read(self) -> None:
-        for line in self.process.stdout:
-            self.output.append(line)
-            if line.startswith('{"token":"smee"'):
-                said = json.loads(line)
-                self.record(said["event"], *with_bytes(said["data"]))
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.close()
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=DEADLINE_SECONDS)
-        self._reader.join()
-        self.process.stdout.close()
+    def _on_line(self, line: str) -> None:
+        self.output.append(line)
+        if line.startswith('{"token":"smee"'):
+            said = json.loads(line)
+            self.record(said["event"], *with_bytes(said["data"]))
 
 
 def path_of(url: str) -> str:

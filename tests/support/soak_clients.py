@@ -64,7 +64,7 @@ class Client:
             time.sleep(0.2)
 
     def _listen(self, number: int) -> str:
-        socket = websocket.create_connection(random.choice(self._urls), timeout=SILENT_SECONDS)  # noqa: S311
+        socket = websocket.create_connection(random.choice(self._urls), timeout=SILENT_SECONDS)
         self._sockets.add(socket)
         events: queue.Queue[tuple[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._handle, args=[socket, number, events], daemon=True).start()
@@ -100,7 +100,7 @@ class Client:
             address, key = event
             say(self._name, number, "begin", key)
             if self._is_worker:
-                time.sleep(random.uniform(0, MOST_HANDLING_SECONDS))  # noqa: S311
+                time.sleep(random.uniform(0, MOST_HANDLING_SECONDS))
             say(self._name, number, "end", key)
             with contextlib.suppress(OSError, websocket.WebSocketException, AttributeError):
                 socket.send(f"43{address}[]")

@@ -21,7 +21,7 @@ from socket2me.client import BackOff
 from socket2me.exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused
 from socket2me.http_api import RelayApi, Token
 from socket2me.local_forwarder import Forwarder
-from socket2me.report import JsonReport, TextReport
+from socket2me.report import JsonReport, Outcome, TextReport
 from socket2me.request import Request
 from socket2me.saved_requests import from_bytes, to_bytes
 from socket2me.saved_tokens import SavedToken, SavedTokens
@@ -143,7 +143,7 @@ def test_kept_tokens(tmp_path):
 
 def test_what_strangers_send_moves_no_cursor(capsys):
     """Control characters are printed as what they are."""
-    TextReport().request(Request("GET", "/\x1b[2J\n[red]"), 200, 0, "")
+    TextReport().request(Request("GET", "/\x1b[2J\n[red]"), Outcome(200, 0))
     assert "GET    /\\x1b[2J\\x0a[red]  0 B  200" in capsys.readouterr().out
 
 
@@ -175,7 +175,7 @@ def test_help_is_complete(words, command):
         assert shown in result.output
 
 
-def test_the_manual_pages(tmp_path):
+def test_the_manual_pages():
     """Those in docs/man are what the help of the commands says: `make docs` writes them. `man` shows all of it."""
     files = {path.name: path.read_text() for path in (ROOT / "docs" / "man").iterdir()}
     assert files == pages()

@@ -180,15 +180,21 @@ def test_a_session_is_counted_no_more_although_its_end_was_not_handled(session, 
     assert engine.admission.sessions == 0
 
 
-def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
-    """A client that polls sends the next POST then, so its inbox has a bound: of one payload more than is said."""
-    engine.handlers["message"] = lambda sid, data: None
+def waiting_poster(session):
+    """Fill the inbox of a session, and return a thread that waits for space in it."""
     for _ in range(INBOX_PACKETS):
         session.receive(Packet(b"4x"))
     poster = threading.Thread(target=session.inbox.wait_for_space, args=(60,))
     poster.start()
     while session.inbox.space is None:
         pass
+    return poster
+
+
+def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
+    """A client that polls sends the next POST then, so its inbox has a bound: of one payload more than is said."""
+    engine.handlers["message"] = lambda sid, data: None
+    poster = waiting_poster(session)
     while len(session.inbox or ()) > INBOX_PACKETS // 2:
         assert session.inbox.space is not None
         engine.dispatcher.run_next()
@@ -198,12 +204,7 @@ def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
 
 def test_the_end_of_its_session_ends_a_post_that_waits(session):
     """It does not wait for anything any more."""
-    for _ in range(INBOX_PACKETS):
-        session.receive(Packet(b"4x"))
-    poster = threading.Thread(target=session.inbox.wait_for_space, args=(60,))
-    poster.start()
-    while session.inbox.space is None:
-        pass
+    poster = waiting_poster(session)
     session.abort()
     poster.join(10)
     assert not poster.is_alive()

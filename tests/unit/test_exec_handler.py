@@ -128,7 +128,7 @@ def test_a_command_that_fails(script, why):
     assert raised.value.detail == ("no" if "no" in script else "")
 
 
-def test_output_without_end(monkeypatch):
+def test_output_without_end():
     """All of it is read, so that the command can end; what is kept of it is bounded."""
     answer = run(sh(f"head -c {MAX_ANSWER_BYTES + 100_000} /dev/zero"))
     assert (len(answer.body), answer.is_cut) == (MAX_ANSWER_BYTES, True)
@@ -179,7 +179,7 @@ def test_a_request_that_is_dropped(tmp_path):
     dropper.join()
 
 
-def test_what_runs_when_listen_ends(tmp_path, monkeypatch):
+def test_what_runs_when_listen_ends(tmp_path):
     """It is ended, also if it ignores SIGTERM: in a group of its own it has no Ctrl-C, and would go on."""
     child = tmp_path / "child"
     command = Command(sh(f"trap '' TERM; sleep 600 & echo $! > {child}; wait; sleep 600"), timeout_seconds=60)
@@ -200,7 +200,7 @@ def test_what_runs_when_listen_ends(tmp_path, monkeypatch):
     wait_until(lambda: is_gone(child), "its group is gone")
 
 
-def test_what_is_started_when_listen_has_ended(tmp_path):
+def test_what_is_started_when_listen_has_ended():
     """It is killed: `close` did not see it among what ran."""
     command = Command(sh("sleep 600"), timeout_seconds=60)
     command.close(0)

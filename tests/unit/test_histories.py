@@ -44,8 +44,8 @@ def token_of(store):
     return token
 
 
-def record_of(number, body=b"", received_at=None, **members):
-    received_at = float(number) if received_at is None else received_at
+def record_of(number, body=b"", **members):
+    received_at = float(number)
     return RequestRecord(
         **{"id": f"v2-{number:x}", "received_at": received_at, "method": "POST", "path": f"/{number}"}
         | {"query": "a=1", "headers": (("x-a", "gr\xfc\xdfe"),), "body": body, "size": len(body)}
@@ -427,9 +427,9 @@ def test_a_call_is_forwarded_though_its_history_fails(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def stream_of(history, shown="", after=None, **options):
+def stream_of(history, shown="", **options):
     defaults = {"lives": lambda: True, "is_gone": lambda: False, "pause": lambda: None, "on_close": lambda _: None}
-    stream = Stream(history, "token", parse(shown), after, **defaults | options)
+    stream = Stream(history, "token", parse(shown), None, **defaults | options)
     pieces = iter(stream)
     next(pieces)
     return stream, pieces

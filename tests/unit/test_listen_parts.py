@@ -48,8 +48,8 @@ class Reported:
     def __init__(self):
         self.requests = []
 
-    def request(self, request, status, seconds, remark, *, target="", answer=None):
-        self.requests.append((target, status, remark))
+    def request(self, request, outcome):
+        self.requests.append((outcome.target, outcome.status, outcome.remark))
 
 
 # Retries
@@ -62,10 +62,10 @@ def test_statuses_that_are_none(text):
         Statuses.parse(text)
 
 
-def retrying(receiver, count=2, is_closed=lambda: False):
+def retrying(receiver, is_closed=lambda: False):
     reported = []
     statuses = Statuses.parse("5xx, 429")
-    return Retrying(receiver, count, statuses, lambda *each: reported.append(each[1:]), is_closed), reported
+    return Retrying(receiver, 2, statuses, lambda *each: reported.append(each[1:]), is_closed), reported
 
 
 @pytest.fixture

@@ -16,9 +16,6 @@ DASHBOARD = json.loads((ROOT / "examples" / "grafana.json").read_text())
 ALERTS = ROOT / "examples" / "alerts.yml"
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 
-# What Prometheus says itself of each scrape.
-OF_PROMETHEUS = {"up"}
-
 ONE = '{job="socket2me", instance="a"}'
 
 # For each alert, series that have a sample each minute, and as many minutes until it fires. `0+0x30` is 30 times 0.

@@ -204,7 +204,7 @@ def test_a_mailbox_is_not_inherited(reopen, clock):
     assert store.mailboxes.put(call_of("acme")) is None
 
 
-def test_of_two_processes_one_gets_a_name(redis, clock, open_redis):
+def test_of_two_processes_one_gets_a_name(open_redis):
     """The script decides: each claims at once, and the other is told that it is taken."""
     store = open_redis(name_grace_seconds=GRACE_SECONDS)
     jobs = [
@@ -256,7 +256,7 @@ def test_a_name_that_cannot_be_written_is_not_claimed(open_file, clock):
         store.claim("short", 60, BOB)
 
 
-def test_the_operator_releases_a_name_in_the_file(open_file, clock, tmp_path):
+def test_the_operator_releases_a_name_in_the_file(open_file, tmp_path):
     """Beside the relay that serves it, whose next sweep ends the token; a name that nobody has is not found."""
     store = open_file(name_grace_seconds=GRACE_SECONDS)
     store.claim("acme", 60, ANN)

@@ -165,7 +165,7 @@ def test_one_address_cannot_take_all_places(make_relay, token, store):
     assert not relay.presence.held.requests and not relay.presence.held.bytes
 
 
-def test_one_address_cannot_take_all_bytes(make_relay, token, store):
+def test_one_address_cannot_take_all_bytes(make_relay, token):
     """Headers count as bodies do."""
     relay = make_relay(hold_seconds=LONG, max_bytes=1000)
     caller = Caller(relay, call_for(token, body=bytes(400), address="192.0.2.1"))

@@ -70,14 +70,14 @@ def test_what_is_kept_is_bounded(monkeypatch):
         return [line.plain.split()[-1] for line in view.lines(40, 30) if "OPTIONS" in line.plain]
 
     for number in range(5):
-        view.put(request(number, f"/{number}"), "", is_done=True, status=number + 200)
+        view.put(request(number, f"/{number}"), is_done=True, status=number + 200)
     assert (shown(), view.dropped) == (["204", "203", "202"], 2)
     view.move(2)
-    view.put(request(9, body=b"x" * 60), "", is_done=True, status=209)
+    view.put(request(9, body=b"x" * 60), is_done=True, status=209)
     assert (shown(), view.selected.request.id) == (["209", "204", "203"], "9")
-    view.put(request(9, body=b"x" * 90), "", is_done=True, status=210)
+    view.put(request(9, body=b"x" * 90), is_done=True, status=210)
     assert shown() == ["210", "204", "203"]
-    view.put(request(8, body=b"x" * 101), "", is_done=True, status=208)
+    view.put(request(8, body=b"x" * 101), is_done=True, status=208)
     assert shown() == ["208"]
 
 
@@ -86,12 +86,12 @@ def test_the_selection_stays_on_its_request():
     view, numbers = View(), list(range(8))
     random.shuffle(numbers)
     for number in numbers[:3]:
-        view.put(request(number), "", is_done=True)
+        view.put(request(number), is_done=True)
     assert view.selected.request.id == str(numbers[2])
     view.move(1)
     for number in numbers[3:]:
-        view.put(request(number), "", is_done=True)
+        view.put(request(number), is_done=True)
     assert view.selected.request.id == str(numbers[1])
     view.move(-(10**9))
-    view.put(request(9), "", is_done=True)
+    view.put(request(9), is_done=True)
     assert view.selected.request.id == "9"

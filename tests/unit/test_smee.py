@@ -178,7 +178,7 @@ def test_channels_are_for_those_who_may_have_a_token():
     assert get_services(app).relay.tokens_issued == 60
 
 
-def test_who_may_post_may_not_listen(app, http):
+def test_who_may_post_may_not_listen(http):
     """What is no key of a channel is answered alike: a token, a wrong secret, one of another channel."""
     path, other = new_channel(http), new_channel(http)
     token = path.removeprefix("/smee/").partition("-")[0]
@@ -455,15 +455,22 @@ def test_a_stream_that_is_found_dead_late_leaves_no_position(tmp_path):
     services.lifecycle.stop()
 
 
-def test_a_position_is_taken_over_by_one_stream(tmp_path, monkeypatch):
-    """One that another stream takes, and moves on, while the store is asked for positions is not taken as well."""
+@pytest.fixture
+def durable(tmp_path):
+    """A relay whose mailboxes are in a file."""
     app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
-    services = get_services(app)
-    services.lifecycle.start()
-    http, store = app.test_client(), services.store.mailboxes
+    get_services(app).lifecycle.start()
+    yield app
+    get_services(app).lifecycle.stop()
+
+
+def test_a_position_is_taken_over_by_one_stream(durable, monkeypatch):
+    """One that another stream takes, and moves on, while the store is asked for positions is not taken as well."""
+    services = get_services(durable)
+    http, store = durable.test_client(), services.store.mailboxes
     path = new_channel(http)
     token = path[6:30]
-    with http.get(path, headers=LISTENS) as a, app.test_client().get(path, headers=LISTENS) as b:
+    with http.get(path, headers=LISTENS) as a, durable.test_client().get(path, headers=LISTENS) as b:
         assert [next(iter(each.response)) for each in (a, b)] == [READY, READY]
         assert len(store.positions(token)) == 2
     wait_until(lambda: not list(services.relay.presence.attached.of(token)), "the streams are gone")
@@ -473,7 +480,7 @@ def test_a_position_is_taken_over_by_one_stream(tmp_path, monkeypatch):
     def overtaken(of):
         found = positions(of)
         monkeypatch.setattr(store, "positions", positions)
-        others.append(app.test_client().get(path, headers=LISTENS | {"Last-Event-ID": ids[1]}))
+        others.append(durable.test_client().get(path, headers=LISTENS | {"Last-Event-ID": ids[1]}))
         return found
 
     monkeypatch.setattr(store, "positions", overtaken)
@@ -485,15 +492,12 @@ def test_a_position_is_taken_over_by_one_stream(tmp_path, monkeypatch):
             while received.count(b"id: ") < len(expected):
                 received += next(events)
             assert [line[4:] for line in received.decode().splitlines() if line.startswith("id: ")] == expected
-    services.lifecycle.stop()
 
 
-def test_a_position_that_another_process_claims_is_left_to_it(tmp_path, monkeypatch):
+def test_a_position_that_another_process_claims_is_left_to_it(durable, monkeypatch):
     """A stream goes on at a position of its own then, right after the event that its client had."""
-    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
-    services = get_services(app)
-    services.lifecycle.start()
-    http, store = app.test_client(), services.store.mailboxes
+    services = get_services(durable)
+    http, store = durable.test_client(), services.store.mailboxes
     path = new_channel(http)
     token = path[6:30]
     store.register(token, "smee:theirs")
@@ -513,7 +517,6 @@ def test_a_position_that_another_process_claims_is_left_to_it(tmp_path, monkeypa
             (True, 0),
             (False, first),
         }
-    services.lifecycle.stop()
 
 
 def test_a_new_position_says_that_it_has_a_predecessor():

@@ -177,7 +177,7 @@ def test_the_file_is_for_nobody_else_to_read(box, tmp_path):
     }
 
 
-def test_a_worker_outlives_whatever_happens_on_it(caplog):
+def test_a_worker_outlives_whatever_happens_on_it():
     """A waiter receives the error, a callback is called on its own thread, and the next job is done."""
 
     def work(jobs):

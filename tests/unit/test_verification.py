@@ -463,7 +463,7 @@ def test_fetches_are_few(documents, monkeypatch):
     assert fetcher.fetch("https://sns.example/document") == b""
 
 
-def test_the_certificate_of_a_host_is_verified(documents):
+def test_the_certificate_of_a_host_is_verified():
     """The connection that a relay makes trusts the machine's authorities only, and checks the name."""
     context = Fetcher(max_bytes=1).context
     assert context.verify_mode == ssl.CERT_REQUIRED

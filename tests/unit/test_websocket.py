@@ -23,8 +23,9 @@ from socket2me_flask.engineio.websocket import (
 LIMIT = 1000
 
 
-def client_frame(payload, opcode=Opcode.TEXT, final=True, mask=b"\x01\x02\x03\x04", bits=0):
+def client_frame(payload, opcode=Opcode.TEXT, final=True, bits=0):
     """Return a frame as a client sends it."""
+    mask = b"\x01\x02\x03\x04"
     head = bytes([(0x80 if final else 0) | bits | opcode])
     if len(payload) < 126:
         head += bytes([0x80 | len(payload)])

@@ -198,7 +198,7 @@ def test_a_folder_for_requests_that_is_none(tmp_path):
         assert f"nothing can be written to {folder}: " in line
 
 
-def test_a_secret_that_is_none(tmp_path):
+def test_a_secret_that_is_none():
     """In the file of tokens, which anybody may have edited, or in a program."""
     with pytest.raises(BadArgument):
         RelayApi("http://127.0.0.1:1").refresh(Token("t", "\u65e5"))
@@ -268,7 +268,7 @@ def test_https_to_an_app_of_http(relay, tmp_path):
     assert line == f"https://127.0.0.1:{relay.port}: it does not speak TLS. Is it http://127.0.0.1:{relay.port}?"
 
 
-def test_only_a_method(relay, app, listen):
+def test_only_a_method(relay, listen):
     """`--only GET` forwards each GET, as the help says."""
     command = listen("--reply", "--only", "get")
     assert call(relay, command.url, "/any/path", "GET")[0] == 200

@@ -189,7 +189,7 @@ def test_no_request_and_no_redirect_leaves_the_target(relay, app, listen):
         assert app.received.empty()
 
 
-def test_the_app_is_down(app, listen, tmp_path):
+def test_the_app_is_down(listen, tmp_path):
     """The request is rejected, which the command says, and comes again; in strict order, with --parallel 1."""
     store = f"sqlite:///{tmp_path}/relay.db"
     with Server(STORE_URL=store, ACK_TIMEOUT_SECONDS=0.1) as relay:
@@ -264,7 +264,7 @@ def test_the_server_is_gone_and_comes_back(app, listen, tmp_path):
         assert app.expect().line == "POST /again HTTP/1.1"
 
 
-def test_the_token_is_gone(relay, app, listen, tmp_path):
+def test_the_token_is_gone(relay, listen, tmp_path):
     """The command says so, asks for another, shows its URL, and listens to that."""
     command = listen()
     first = command.url
@@ -285,7 +285,7 @@ def delete(relay, kept):
     assert requests.delete(f"{relay.url}/v1/tokens/{kept['token']}", headers=headers, timeout=5).status_code == 204
 
 
-def test_a_token_is_refreshed_well_before_it_expires(app, listen):
+def test_a_token_is_refreshed_well_before_it_expires(listen):
     """It outlives the time that it was given, open or with a secret."""
     with Server(TOKEN_EXPIRE_SECONDS=3, REAPER_INTERVAL_SECONDS=0.1) as short:
         command = listen(server=short)
@@ -308,7 +308,7 @@ def test_a_machine_that_slept(app, listen, tmp_path):
         command.expect("connected")
 
 
-def test_a_displaced_client(relay, app, listen):
+def test_a_displaced_client(relay, listen):
     """The second listener takes the stream; the first says so and ends with status 3."""
     first = listen()
     second = listen()
@@ -319,7 +319,7 @@ def test_a_displaced_client(relay, app, listen):
     assert call(relay, second.url)[0] == 200
 
 
-def test_the_url_is_kept_for_its_owner_only(relay, app, listen, tmp_path):
+def test_the_url_is_kept_for_its_owner_only(app, listen, tmp_path):
     """It is the same the next time, another with --new, and `status` shows it. Ctrl-C and SIGTERM are status 0."""
     first = listen()
     assert first.end(signal.SIGINT) == (0, "")
@@ -437,7 +437,7 @@ def verify_standard(received):
     return named["webhook-signature"] == "v1," + base64.b64encode(digest).decode()
 
 
-def test_signatures_verify_at_the_app(relay, app, listen, tmp_path):
+def test_signatures_verify_at_the_app(app, listen, tmp_path):
     """A sample of each provider, sent by `socket2me send`, verifies as its provider says."""
     command = listen()
     for sample in SAMPLES:

@@ -33,7 +33,7 @@ def capitals(tmp_path: Path) -> str:
     return shlex.join([sys.executable, "-S", "-c", CAPITALS, str(tmp_path / "file")])
 
 
-def test_a_command_without_an_app(relay, listen, capitals, tmp_path):
+def test_a_command_without_an_app(relay, listen, capitals):
     """What it prints is the answer. Another status than 0 rejects the request, which comes again."""
     command = listen("--reply", "--exec", capitals, target=None)
     status, headers, body = call(relay, command.url, "/a", body=b"word")

@@ -27,7 +27,7 @@ def verify_option(provider, secret):
     return json.dumps({"provider": provider, "secrets": [secret], "tolerance_seconds": A_DAY})
 
 
-def test_what_waited_passes_the_verifier_of_stripe(relay, app, listen, tmp_path):
+def test_what_waited_passes_the_verifier_of_stripe(app, listen, tmp_path):
     """An event that was signed ten minutes ago, and waited in the mailbox, passes only with its new signature."""
     options = [
         "--verify",
@@ -67,7 +67,7 @@ def test_what_waited_passes_the_verifier_of_stripe(relay, app, listen, tmp_path)
     stripe.Webhook.construct_event(BODY, app.expect().by_name["stripe-signature"], STRIPE)
 
 
-def test_an_event_that_is_sent_again_passes_the_verifier_of_slack(relay, app, listen):
+def test_an_event_that_is_sent_again_passes_the_verifier_of_slack(app, listen):
     """The app fails at first; the next attempt has a signature of its own time, its body unchanged."""
     slack = "8f742231b10e8888abcd99yyyzzz85a5"
     listening = listen("--verify", f"slack={slack}", "--resign", f"slack={slack}")
@@ -81,7 +81,7 @@ def test_an_event_that_is_sent_again_passes_the_verifier_of_slack(relay, app, li
     assert received.by_name["x-socket2me-original-x-slack-signature"] == headers["x-slack-signature"]
 
 
-def test_what_is_not_verified_is_never_signed_again(relay, app, listen):
+def test_what_is_not_verified_is_never_signed_again(app, listen):
     """A URL without --verify takes a forged event, and --resign does not give it a signature."""
     listening = listen("--resign", f"stripe={STRIPE}")
     forged = {"stripe-signature": f"t=1700000000,v1={'0' * 64}", "verified": "stripe"}

@@ -229,33 +229,32 @@ def _utf8():
     yield "6.15.1", b"".join(cut)
     for number, text in enumerate((b"\xfe", b"\xff", b"\xfe\xfe\xff\xff"), 1):
         yield f"6.16.{number}", text
-    too_long = (
-        b"\xc0\xaf",
-        b"\xe0\x80\xaf",
-        b"\xf0\x80\x80\xaf",
-        b"\xf8\x80\x80\x80\xaf",
-        b"\xfc\x80\x80\x80\x80\xaf",
-    )
-    for number, text in enumerate(too_long, 1):
-        yield f"6.17.{number}", text
-    too_long = (
-        b"\xc1\xbf",
-        b"\xe0\x9f\xbf",
-        b"\xf0\x8f\xbf\xbf",
-        b"\xf8\x87\xbf\xbf\xbf",
-        b"\xfc\x83\xbf\xbf\xbf\xbf",
-    )
-    for number, text in enumerate(too_long, 1):
-        yield f"6.18.{number}", text
-    too_long = (
-        b"\xc0\x80",
-        b"\xe0\x80\x80",
-        b"\xf0\x80\x80\x80",
-        b"\xf8\x80\x80\x80\x80",
-        b"\xfc\x80\x80\x80\x80\x80",
-    )
-    for number, text in enumerate(too_long, 1):
-        yield f"6.19.{number}", text
+    too_long = {
+        "6.17": (
+            b"\xc0\xaf",
+            b"\xe0\x80\xaf",
+            b"\xf0\x80\x80\xaf",
+            b"\xf8\x80\x80\x80\xaf",
+            b"\xfc\x80\x80\x80\x80\xaf",
+        ),
+        "6.18": (
+            b"\xc1\xbf",
+            b"\xe0\x9f\xbf",
+            b"\xf0\x8f\xbf\xbf",
+            b"\xf8\x87\xbf\xbf\xbf",
+            b"\xfc\x83\xbf\xbf\xbf\xbf",
+        ),
+        "6.19": (
+            b"\xc0\x80",
+            b"\xe0\x80\x80",
+            b"\xf0\x80\x80\x80",
+            b"\xf8\x80\x80\x80\x80",
+            b"\xfc\x80\x80\x80\x80\x80",
+        ),
+    }
+    for case, texts in too_long.items():
+        for number, text in enumerate(texts, 1):
+            yield f"{case}.{number}", text
     high, low = (
         (b"\xed\xa0\x80", b"\xed\xad\xbf", b"\xed\xae\x80", b"\xed\xaf\xbf"),
         (b"\xed\xb0\x80", b"\xed\xbe\x80", b"\xed\xbf\xbf"),

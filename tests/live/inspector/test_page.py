@@ -350,7 +350,7 @@ def wire(relay):
     wire.close()
 
 
-def test_a_cut_stream_goes_on_without_gap_or_duplicate(tab, inspected, relay, wire):
+def test_a_cut_stream_goes_on_without_gap_or_duplicate(tab, inspected, wire):
     """The page says that it reconnects; what arrived meanwhile appears once; what was dropped meanwhile is gone."""
     token = inspected()
     token.send("/before")

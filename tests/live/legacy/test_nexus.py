@@ -1,15 +1,13 @@
 """socketIO-client-nexus, a client for Engine.IO 3 that shares no code with socket.io-client: text, no `b64=1`."""
 
 import json
-import subprocess
 import sys
-import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 import requests
 
-from tests.support.servers import ROOT, Listener, WebSocket
+from tests.support.servers import Lines, Listener, WebSocket
 
 TRANSPORTS = {"websocket": "websocket", "polling": "xhr-polling", "upgrade": "xhr-polling,websocket"}
 
@@ -17,28 +15,14 @@ TRANSPORTS = {"websocket": "websocket", "polling": "xhr-polling", "upgrade": "xh
 @contextmanager
 def nexus(server, token, transports):
     listener = Listener()
-    client = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.nexus", server.url, token, transports],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
-    def read():
-        for line in client.stdout:
-            said = json.loads(line)
-            listener.record(said["event"], *said["data"])
+    def on_line(line):
+        said = json.loads(line)
+        listener.record(said["event"], *said["data"])
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
+    command = [sys.executable, "-m", "tests.support.nexus", server.url, token, transports]
+    with closing(Lines(command, on_line)):
         yield listener
-    finally:
-        client.stdin.close()
-        client.wait(timeout=10)
-        reader.join()
-        client.stdout.close()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
