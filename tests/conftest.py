@@ -17,6 +17,7 @@ from socket2me_flask.storage import SQLiteStore
 from socket2me_flask.storage.redis import RedisStore
 from tests.support.browser import CHROMIUM
 from tests.support.nginx import NGINX
+from tests.support.node import HAS_NPM_PACKAGES
 from tests.support.redis_server import Redis, redis_server_path
 from tests.support.servers import ROOT, WITH_C_PARSER, Server
 
@@ -156,10 +157,14 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which servers are missing, and how to get them."""
+    """Say what is missing, and how to get it."""
     servers = (("nginx", NGINX), ("redis-server", redis_server_path()), ("chromium", CHROMIUM))
     missing = [name for name, path in servers if path is None]
     if missing:
         terminalreporter.section("skipped")
         terminalreporter.line(f"Not installed: {', '.join(missing)}. Tests that need them were skipped.")
         terminalreporter.line("`make servers` installs them on Debian, as root.")
+    if not HAS_NPM_PACKAGES:
+        terminalreporter.line(
+            "Not installed: Node.js, or the packages of tests/js. `make test` installs the packages."
+        )

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.node import JS, needs_node
 from tests.support.servers import ROOT
 
 STATIC = ROOT / "socket2me" / "inspector" / "static"
-TESTS = ROOT / "tests" / "js" / "inspector"
+TESTS = JS / "inspector"
 MAX_COMPRESSED_BYTES = 60_000
 
 SCRIPTS = sorted(STATIC.rglob("*.js"))
 OWN_SCRIPTS = [path for path in SCRIPTS if "vendor" not in path.parts]
 
 
+@needs_node
 @pytest.mark.parametrize("name", sorted(path.name for path in TESTS.glob("*.test.mjs")))
 def test_logic(name):
     """JSON, comparison, signatures, filters and the stream's parser do what their tests under Node.js say."""
@@ -35,7 +37,7 @@ def test_vendored_files_are_those_of_the_package():
     for name, package, version, original, checksum in rows:
         content = (STATIC / "vendor" / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == checksum
-        folder = ROOT / "tests" / "js" / "node_modules" / package
+        folder = JS / "node_modules" / package
         if not folder.exists():
             pytest.skip("the packages of tests/js are not installed")
         assert f'"version": "{version}"' in (folder / "package.json").read_text()

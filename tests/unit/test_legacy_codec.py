@@ -12,7 +12,7 @@ from socket2me_flask.engineio.protocol import BadPacket, Packet
 from socket2me_flask.engineio.protocol3 import Codec
 from socket2me_flask.engineio.websocket import Opcode
 from tests.support.legacy_clients import VERSIONS
-from tests.support.servers import ROOT
+from tests.support.node import JS, needs_npm_packages
 
 # No example has a deadline, since none has the machine to itself.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -138,7 +138,7 @@ class Parser:
         self.version = version
         self._process = subprocess.Popen(
             ["node", "--no-deprecation", "parser.mjs", f"sio-{version}"],
-            cwd=ROOT / "tests" / "js",
+            cwd=JS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -178,6 +178,7 @@ def parser(request):
     parser.close()
 
 
+@needs_npm_packages
 @pytest.mark.parametrize("base64", [False, True])
 @given(packets=payloads)
 @PATIENT

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from socket2me.signatures import (
     sns,
 )
 from socket2me.signatures.hmac_key import HmacKey
+from tests.support.node import JS, needs_npm_packages
 from tests.support.servers import ROOT
 from tests.support.signed_requests import (
     ED25519_PUBLIC,
@@ -47,8 +47,6 @@ from tests.support.signed_requests import (
 )
 
 TOPIC = "arn:aws:sns:us-east-2:123456789012:MyTopic"
-JS = ROOT / "tests/js"
-HAS_NPM = shutil.which("node") is not None and (JS / "node_modules/@octokit/webhooks").exists()
 
 
 def verifier_of(verify: dict[str, Any]) -> Verifier:
@@ -526,7 +524,7 @@ def test_only_some_providers_can_be_signed_again():
 SIGNED_WITH_PUBLIC_KEY = SIGNED["standard, v1a"].verify["secrets"][0]
 
 
-@pytest.mark.skipif(not HAS_NPM, reason="npm packages are not installed")
+@needs_npm_packages
 def test_libraries_of_npm_sign_what_is_verified_and_verify_what_is_signed_again():
     """`@octokit/webhooks` and `svix` sign what is verified; `svix` verifies what was signed again."""
     now = int(datetime.now(UTC).timestamp())
