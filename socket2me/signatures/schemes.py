@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import Any, Protocol
@@ -58,6 +58,16 @@ class Scheme(Protocol):
         """
 
 
+class TimedScheme(Scheme, Protocol):
+    """A scheme that signs a time, and whose keys can sign."""
+
+    def time_of(self, headers: Mapping[str, str]) -> str:
+        """Return the time of a signature as it was sent; `""` if there is none."""
+
+    def sign_again(self, key: Any, request: Received, timestamp: str) -> dict[str, str]:
+        """Return the headers that authenticate a request at another time. Raises `BadSignature` as `check`."""
+
+
 @dataclass(frozen=True)
 class HmacScheme:
     """One HMAC in one header.
@@ -103,6 +113,13 @@ class HmacScheme:
             raise BadSignature("mismatch" if is_encoded else "malformed")
         if self.timestamp_header is not None:
             check_time(timestamp, now, tolerance)
+
+    def time_of(self, headers: Mapping[str, str]) -> str:
+        return headers.get(self.timestamp_header or "", "")
+
+    def sign_again(self, key: HmacKey, request: Received, timestamp: str) -> dict[str, str]:
+        signature = self.sign(key, *self._signed(request, timestamp))
+        return {self.timestamp_header or "": timestamp, self.header: self.prefix + signature}
 
     def sign(self, key: HmacKey, *signed: bytes) -> str:
         """Return the signature of what is signed, without the prefix."""
@@ -170,6 +187,13 @@ class StripeScheme:
             raise BadSignature("mismatch")
         check_time(timestamp, now, tolerance)
 
+    def time_of(self, headers: Mapping[str, str]) -> str:
+        items = headers.get(self.header, "").split(",")
+        return next((item[2:] for item in items if item.startswith("t=")), "")
+
+    def sign_again(self, key: HmacKey, request: Received, timestamp: str) -> dict[str, str]:
+        return {self.header: f"t={timestamp},v1={self.sign(key, timestamp, request.body)}"}
+
     @staticmethod
     def sign(key: HmacKey, timestamp: str, body: bytes) -> str:
         """Return a signature of the version `v1`."""
@@ -204,7 +228,7 @@ class StandardScheme:
         signatures = value.split(" ", MAX_SIGNATURES)
         if len(signatures) > MAX_SIGNATURES:
             raise BadSignature("malformed")
-        head = f"{event_id}.{timestamp}.".encode("latin-1")
+        head = _standard_head(event_id, timestamp)
         expected = [self.sign(key, head, request.body) for key in keys if isinstance(key, HmacKey)]
         public = [key for key in keys if not isinstance(key, HmacKey)]
         outcomes = [False]
@@ -223,10 +247,25 @@ class StandardScheme:
             raise BadSignature("mismatch")
         check_time(timestamp, now, tolerance)
 
+    def time_of(self, headers: Mapping[str, str]) -> str:
+        return headers.get(f"{family_of(headers)}-timestamp", "")
+
+    def sign_again(self, key: HmacKey, request: Received, timestamp: str) -> dict[str, str]:
+        family = family_of(request.headers)
+        head = _standard_head(request.header(f"{family}-id"), timestamp)
+        return {
+            f"{family}-timestamp": timestamp,
+            f"{family}-signature": f"v1,{self.sign(key, head, request.body)}",
+        }
+
     @staticmethod
     def sign(key: HmacKey, *signed: bytes) -> str:
         """Return a signature of the version `v1`."""
         return base64.b64encode(key.digest(*signed)).decode()
+
+
+def _standard_head(event_id: str, timestamp: str) -> bytes:
+    return f"{event_id}.{timestamp}.".encode("latin-1")
 
 
 class GitLabScheme:
