@@ -16,7 +16,7 @@ from .delivery_handler import DeliveryHandler, Handler, handler_share
 from .exceptions import RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token
 from .inline_forwarding import Dispatcher
-from .ordering import OrderKey, start_threads
+from .ordering import OrderKey
 from .relay_version import lacks
 from .socketio_connection import Connection, RelayOptions
 
@@ -194,13 +194,11 @@ class Client:
         failure it tries again.
         """
         lost = BackOff()
-        dispatcher = Dispatcher(self._deliveries, handler, self._parallel)
-        threads = start_threads(dispatcher.handle, self._parallel, self._order_by)
-        dispatcher.add_to_threads = threads.add
+        dispatcher = Dispatcher(self._deliveries, handler, self._parallel, self._order_by)
         try:
             self._listen(dispatcher, lost)
         finally:
-            threads.close()
+            dispatcher.close()
             if self._connection is not None:
                 self._kept.prolong()
 

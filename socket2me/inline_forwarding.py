@@ -19,6 +19,7 @@ from typing import Protocol, runtime_checkable
 
 from .delivery_handler import MAX_WAITING_REQUESTS, DeliveryHandler, Handler
 from .http_exchange import READ_BYTES, Answer, UnusualAnswer, exchange, exchange_slowly, usual_answer
+from .ordering import OrderKey, start_threads
 from .request import Reply, Request
 from .socketio_connection import Delivery
 from .target import MAX_ANSWER_BYTES, Exchange, Target, break_off, has_ended
@@ -51,10 +52,12 @@ class InlineHandler(Protocol):
 class Dispatcher:
     """Has deliveries handled, `parallel` at once: by the thread that brings them, or by the handler's threads.
 
-    `add_to_threads` has one of these call `handle`. It is to be set before `add` is called.
+    The threads run until `close`. Those with the same key by `order_by` are handled one after another.
     """
 
-    def __init__(self, deliveries: DeliveryHandler, handler: Handler, parallel: int) -> None:
+    def __init__(
+        self, deliveries: DeliveryHandler, handler: Handler, parallel: int, order_by: OrderKey | None = None
+    ) -> None:
         self._deliveries = deliveries
         self._handler = handler
         self._inline = handler if isinstance(handler, InlineHandler) else None
@@ -62,7 +65,7 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._begun = 0
         self._waiting: deque[Delivery] = deque()
-        self.add_to_threads: Callable[[Delivery], None] = self.handle
+        self._threads = start_threads(self._handle, parallel, order_by)
 
     def add(self, delivery: Delivery) -> None:
         """Have a delivery handled. Blocks while too many wait, so that no more are read."""
@@ -70,7 +73,7 @@ class Dispatcher:
         if target is None or not delivery.connection.is_bounded or len(self._waiting) >= MAX_WAITING_REQUESTS:
             self.add_to_threads(delivery)
             return
-        delivery.on_handled = self._on_handled
+        delivery.is_counted = True
         with self._lock:
             if self._begun >= self._parallel:  # the relay does not send as many, but for some that come late
                 self._waiting.append(delivery)
@@ -79,15 +82,34 @@ class Dispatcher:
         if not self._begin_inline(delivery, target):
             self.add_to_threads(delivery)
 
-    def handle(self, delivery: Delivery) -> None:
-        """Handle a delivery, or do what is left of that, in a thread that may wait."""
+    def close(self) -> None:
+        """Handle what waits, and then no more."""
+        self._threads.close()
+
+    def add_to_threads(self, delivery: Delivery) -> None:
+        """Have a delivery handled, or what is left of that done, by a thread that may wait."""
+        self._threads.add(delivery)
+
+    def finish(
+        self, delivery: Delivery, outer: Generator[Request, Reply | None, None], step: Callable[[], object]
+    ) -> None:
+        """Take the last step of the handler with a delivery: in a thread that may wait, if it would have to."""
+        if self._inline is not None and self._inline.is_blocked():
+            delivery.rest = partial(_resume, outer, step)
+            self.add_to_threads(delivery)
+        else:
+            _resume(outer, step)
+            self._on_handled()
+
+    def _handle(self, delivery: Delivery) -> None:
         try:
             if delivery.rest is not None:
                 delivery.rest()
             else:
                 self._deliveries.handle(self._handler, delivery)
         finally:
-            delivery.on_handled()
+            if delivery.is_counted:
+                self._on_handled()
 
     def _begin_inline(self, delivery: Delivery, target: Target) -> bool:
         """Forward a delivery in this thread, which reads. Return False if that may have to wait."""
@@ -102,7 +124,20 @@ class Dispatcher:
         app = loop.take_app()
         if app is None:
             return False
-        _Call(loop, self, delivery, self._deliveries.steps(delivery), self._inline, app).begin()
+        outer = self._deliveries.steps(delivery)
+        request = next(outer, None)
+        if request is None:  # there is nothing to do for it
+            loop.put_back(app)
+            self._on_handled()
+            return True
+        inner = self._inline.steps(request)
+        try:
+            wanted = next(inner)
+        except Exception as end:  # it needs no answer, or cannot be sent
+            loop.put_back(app)
+            self.finish(delivery, outer, partial(_raise, end))
+            return True
+        _Call(loop, self, delivery, outer, inner, wanted, app).begin()
         return True
 
     def _on_handled(self) -> None:
@@ -236,49 +271,29 @@ class _App:
 class _Call:
     """A delivery that is forwarded by the thread that reads."""
 
-    __slots__ = (
-        "_delivery",
-        "_dispatcher",
-        "_exchange",
-        "_handler",
-        "_inner",
-        "_loop",
-        "_outer",
-        "_received",
-        "app",
-    )
+    __slots__ = ("_delivery", "_dispatcher", "_exchange", "_inner", "_loop", "_outer", "_received", "app")
 
     def __init__(
         self,
         loop: ReadLoop,
         dispatcher: Dispatcher,
         delivery: Delivery,
-        steps: Generator[Request, Reply | None, None],
-        handler: InlineHandler,
+        outer: Generator[Request, Reply | None, None],
+        inner: Generator[Exchange, Answer, Reply | None],
+        wanted: Exchange,
         app: _App,
     ) -> None:
         self._loop = loop
         self._dispatcher = dispatcher
         self._delivery = delivery
-        self._outer = steps
-        self._handler = handler
+        self._outer = outer
+        self._inner = inner
+        self._exchange = wanted
         self.app = app
         self._received = b""
 
     def begin(self) -> None:
         """Send the request to the app."""
-        request = next(self._outer, None)
-        if request is None:  # there is nothing to do for it
-            self._loop.put_back(self.app)
-            self._delivery.on_handled()
-            return
-        self._inner = self._handler.steps(request)
-        try:
-            self._exchange = next(self._inner)
-        except Exception as end:  # it needs no answer, or cannot be sent
-            self._loop.put_back(self.app)
-            self._go_on(partial(_raise, end))
-            return
         data = self._exchange.data
         self._loop.await_answer(self, self._exchange.deadline)
         if len(data) > MAX_INLINE_BYTES:
@@ -330,28 +345,7 @@ class _Call:
         self._go_on(partial(self._inner.throw, error))
 
     def _go_on(self, step: Callable[[], object]) -> None:
-        if self._handler.is_blocked():
-            self._delivery.rest = partial(self._resume, step)
-            self._dispatcher.add_to_threads(self._delivery)
-        else:
-            self._resume(step)
-            self._delivery.on_handled()
-
-    def _resume(self, step: Callable[[], object]) -> None:
-        """Take the next step of the handler, which is its last, and acknowledge or reject the delivery."""
-        back: Callable[[], object]
-        try:
-            step()
-            raise RuntimeError("the handler needs another exchange")
-        except StopIteration as end:
-            back = partial(self._outer.send, end.value)
-        except Exception as error:
-            back = partial(self._outer.throw, error)
-        try:
-            with contextlib.suppress(StopIteration):
-                back()
-        except Exception:
-            log.exception("a request is not acknowledged")
+        self._dispatcher.finish(self._delivery, self._outer, step)
 
     def _leave(self, exchange_in_thread: Callable[[http.client.HTTPConnection], Answer]) -> None:
         """Have a thread do the rest of the exchange."""
@@ -367,7 +361,7 @@ class _Call:
                 )
             except Exception as error:
                 step = partial(self._inner.throw, error)
-            self._resume(step)
+            _resume(self._outer, step)
 
         self._delivery.rest = rest
         self._dispatcher.add_to_threads(self._delivery)
@@ -379,6 +373,23 @@ class _Call:
     def _read_rest(self, connection: http.client.HTTPConnection) -> Answer:
         wanted = self._exchange
         return exchange_slowly(connection, wanted.request.method, self._received, wanted.deadline, MAX_ANSWER_BYTES)
+
+
+def _resume(outer: Generator[Request, Reply | None, None], step: Callable[[], object]) -> None:
+    """Take the next step of the handler, which is its last, and acknowledge or reject the delivery."""
+    back: Callable[[], object]
+    try:
+        step()
+        raise RuntimeError("the handler needs another exchange")
+    except StopIteration as end:
+        back = partial(outer.send, end.value)
+    except Exception as error:
+        back = partial(outer.throw, error)
+    try:
+        with contextlib.suppress(StopIteration):
+            back()
+    except Exception:
+        log.exception("a request is not acknowledged")
 
 
 def _raise(error: Exception) -> None:

@@ -86,7 +86,7 @@ class Delivery:
     event: the request object.
     received_at: when it came, by `time.monotonic()`.
     rest: what is left to do of one that was begun.
-    on_handled: is called once nothing is left to do.
+    is_counted: whether it is one of those that may be handled at once.
     """
 
     connection: "Connection"
@@ -94,7 +94,7 @@ class Delivery:
     ack_id: int | None
     received_at: float = field(default_factory=time.monotonic)
     rest: Callable[[], None] | None = None
-    on_handled: Callable[[], None] = lambda: None
+    is_counted: bool = False
 
     @property
     def is_void(self) -> bool:
