@@ -6,7 +6,8 @@ timer pings them all; what waits for a client has a bound; and nothing a peer se
 """
 
 from .outbox import EngineFull, MessageTooLarge, OutboxFull
-from .server import Engine, Limits
+from .server import Engine
 from .session import Session, SessionClosed
+from .sessions import Limits
 
 __all__ = ["Engine", "EngineFull", "Limits", "MessageTooLarge", "OutboxFull", "Session", "SessionClosed"]

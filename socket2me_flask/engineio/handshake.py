@@ -12,6 +12,7 @@ from . import protocol, websocket
 from .polling import ENDED
 from .protocol import Packet
 from .session import Session
+from .sessions import Sessions
 from .state import IllegalTransition
 from .upgrade import Upgrade
 from .websocket import BadHandshake, BadVersion, CloseCode
@@ -20,10 +21,8 @@ from .websocket_connection import Connection, Owner
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .server import Engine
 
-
-def open_session(engine: "Engine", environ: "WSGIEnvironment", query: Mapping[str, str]) -> tuple[str, bytes]:
+def open_session(engine: Sessions, environ: "WSGIEnvironment", query: Mapping[str, str]) -> tuple[str, bytes]:
     """Open a session. Return the type and the body of the answer.
 
     Over a WebSocket, raises what ends the request without an answer. Also raises `BadRequest`, `UpgradeRequired`,
@@ -54,7 +53,7 @@ def open_session(engine: "Engine", environ: "WSGIEnvironment", query: Mapping[st
     return codec.encode_payload(session.take_for_poll())
 
 
-def start_upgrade(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> Exception:
+def start_upgrade(engine: Sessions, session: Session, environ: "WSGIEnvironment") -> Exception:
     """Open a WebSocket for a session that polls, and move the session to it when the client says so.
 
     Return what the request must raise to end without an answer. Raises `BadRequest` and `UpgradeRequired`.
@@ -79,7 +78,7 @@ def start_upgrade(engine: "Engine", session: Session, environ: "WSGIEnvironment"
     return engine.loop.watch(connection)
 
 
-def _introduce(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> None:
+def _introduce(engine: Sessions, session: Session, environ: "WSGIEnvironment") -> None:
     """Register a new session, and send its handshake. One that has ended already is not registered."""
     with session.lock:
         if not session.state.is_open:
@@ -100,7 +99,7 @@ def _introduce(engine: "Engine", session: Session, environ: "WSGIEnvironment") -
             engine.deadlines.begin(session)
 
 
-def _connect(engine: "Engine", environ: "WSGIEnvironment", session: Session, owner: Owner) -> Connection:
+def _connect(engine: Sessions, environ: "WSGIEnvironment", session: Session, owner: Owner) -> Connection:
     """Take the socket of a request, over which nothing has been answered."""
     sock = engine.loop.detach_socket(environ)
     return Connection(sock, engine.connection_options, session.lock, owner, address=session.address)

@@ -7,19 +7,18 @@ from ..http.request_body import EnvironBody
 from . import protocol, websocket
 from .protocol import NOOP_PACKET, BadPacket, Packet
 from .session import Session
+from .sessions import Sessions
 from .state import CLOSED, DRAINING, POLLING, PROBING, End
 from .websocket import Opcode
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .server import Engine
-
 # The answer after the end of a session. Not a CLOSE, after which python-engineio's client would not reconnect.
 ENDED = "This session has ended."
 
 
-def get(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
+def get(engine: Sessions, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
     """Wait for packets. Return the type and the body of the answer. Raises `BadRequest` and `ShuttingDown`."""
     if session.outbox.is_polled:
         session.abort("it polls twice at a time", End.PROTOCOL_ERROR, last=Packet(protocol.CLOSE))
@@ -38,7 +37,7 @@ def get(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> tuple
     return session.codec.encode_payload(packets or [NOOP_PACKET])
 
 
-def post(engine: "Engine", session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
+def post(engine: Sessions, session: Session, environ: "WSGIEnvironment") -> tuple[str, bytes]:
     """Receive packets. Return the type and the body of the answer. Raises `BadRequest` and `BodyTooLarge`.
 
     A client that polls sends its next POST after the answer to this one, so a full inbox delays the answer.

@@ -8,19 +8,17 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..concurrency.loop import Loop
 from ..errors import RelayError
 from . import protocol
 from .inbox import Inbox
-from .outbox import Outbox
+from .outbox import Outbox, OutboxLimits
 from .protocol import NOOP_PACKET, BadPacket, Codec, Packet
 from .state import CLOSED, CLOSING, LINGERING, OPENING, UPGRADING, End, Event, State, transition
 from .websocket import CloseCode, Cut
 from .websocket_connection import CLIENT_CLOSED, Connection, Owner
-
-if TYPE_CHECKING:
-    from .server import Engine
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +27,42 @@ class SessionClosed(Exception):
     """The session has ended: nothing was queued."""
 
 
+class Server(Protocol):
+    """What a session asks of the server that it belongs to."""
+
+    loop: Loop
+    outbox_limits: OutboxLimits
+
+    def schedule(self, session: "Session") -> None:
+        """Have the application handle what is in a session's inbox."""
+
+    def on_ping(self, session: "Session") -> None:
+        """Answer a client's ping."""
+
+    def on_pong(self, session: "Session") -> None:
+        """Record a client's pong."""
+
+    def expect_reading(self, session: "Session", is_expected: bool) -> None:
+        """Begin the time anew in which a client has to read some of what was written, or end it."""
+
+    def expect_end(self, session: "Session") -> None:
+        """Begin the time in which a client has to close its connection."""
+
+    def note(self, error: RelayError) -> None:
+        """Note that a limit was reached where no request is answered."""
+
+    def forget(self, session: "Session") -> None:
+        """Drop a session: its id means nothing any more."""
+
+    def release(self, address: str) -> None:
+        """Count a session no more. Called once for each."""
+
+
 @dataclass(slots=True, eq=False)
 class Session(Owner):
     """A client's session, from its handshake until it is closed. `state.py` has the table of its states."""
 
-    _engine: "Engine"
+    _server: Server
     id: str
     address: str  # the one that it counts for
     codec: Codec = protocol
@@ -49,8 +78,8 @@ class Session(Owner):
     _is_flush_due: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.lock = self._engine.loop.lock()
-        self.outbox = Outbox(self._engine.outbox_limits, self.address, self.codec, self.lock)
+        self.lock = self._server.loop.lock()
+        self.outbox = Outbox(self._server.outbox_limits, self.address, self.codec, self.lock)
 
     # To the client
 
@@ -79,7 +108,7 @@ class Session(Owner):
             if self._is_flush_due:
                 return
             self._is_flush_due = True
-        self._engine.loop.call_soon(self._flush_due)
+        self._server.loop.call_soon(self._flush_due)
 
     def _flush_due(self) -> None:
         with self.lock:
@@ -133,8 +162,8 @@ class Session(Owner):
             self.outbox.connection = connection
             connection.transfer_to(self)
             if self.state is LINGERING:
-                self._engine.forget(self)
-                self._engine.deadlines.ends.add(self)
+                self._server.forget(self)
+                self._server.expect_end(self)
                 self.outbox.close(CloseCode.NORMAL)
                 return
             self.outbox.flush()
@@ -167,9 +196,9 @@ class Session(Owner):
                 else:
                     self._start_inbox(packet)
         elif kind == protocol.PONG and not self.codec.clients_ping:
-            self._engine.heartbeats.on_pong(self)
+            self._server.on_pong(self)
         elif kind == protocol.PING and self.codec.clients_ping:
-            self._engine.heartbeats.on_ping(self)
+            self._server.on_ping(self)
         elif kind == protocol.CLOSE:
             self.abort(CLIENT_CLOSED, End.CLIENT, last=NOOP_PACKET)
         else:
@@ -177,14 +206,14 @@ class Session(Owner):
 
     def _start_inbox(self, packet: Packet | None) -> None:
         self.inbox = Inbox(self.lock, self.outbox, deque((packet,)))
-        self._engine.dispatcher.schedule(self)
+        self._server.schedule(self)
 
     def end_inbox(self) -> None:
         """Drop the inbox: all of it was handled."""
         with self.lock:
             self.inbox = None
             if self.state is CLOSED:
-                self._engine.admission.release(self.address)
+                self._server.release(self.address)
 
     # The events of its connection
 
@@ -201,10 +230,10 @@ class Session(Owner):
         """Give the client, while something waits for it, time anew to read some of it."""
         self.outbox.count()
         if self.state.is_open:
-            self._engine.deadlines.expect_reading(self, self.outbox.unsent_bytes > 0)
+            self._server.expect_reading(self, self.outbox.unsent_bytes > 0)
 
     def on_limit(self, error: RelayError) -> None:
-        self._engine.note(error)
+        self._server.note(error)
 
     def on_closing(self, reason: str) -> None:
         with self.lock:
@@ -250,9 +279,9 @@ class Session(Owner):
             self.outbox.abort()
             if is_polled and last is not None:
                 self.outbox.add_control(last)
-            self._engine.forget(self)
+            self._server.forget(self)
             if self.inbox is None:  # else it counts until what has arrived is handled
-                self._engine.admission.release(self.address)
+                self._server.release(self.address)
 
     def _close(self, reason: str, end: End) -> bool:
         """Fire `CLOSED_GENTLY`. Return whether the session was open."""
@@ -263,8 +292,8 @@ class Session(Owner):
         self._leave_open(reason, end)
         self.state = transition(self.state, Event.CLOSED_GENTLY)
         if self.state is LINGERING:
-            self._engine.forget(self)  # its id means nothing any more; one that polls needs it for its last polls
-        self._engine.deadlines.ends.add(self)
+            self._server.forget(self)  # its id means nothing any more; one that polls needs it for its last polls
+        self._server.expect_end(self)
         return True
 
     def _leave_open(self, reason: str, end: End) -> None:
