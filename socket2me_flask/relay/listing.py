@@ -4,8 +4,8 @@ from typing import Any
 
 from ..storage import Position, TokenRecord
 from .delivery import Client
+from .positions import position_id
 from .relay import Relay
-from .sources import position_id
 
 
 def listeners_of(relay: Relay, record: TokenRecord) -> list[dict[str, Any]]:

@@ -14,17 +14,16 @@ from ..http.answers import Answer
 from ..storage import MAX_LISTENERS_PER_TOKEN, MailboxStore
 from .call import Call, process_of, this_process
 from .delivery import Client, PendingAck, mode_for
-from .outlet import RETRY_SECONDS, BackedOff, Outlet, Sent
-from .outlets import Outlets, PositionOutlets, ShareOutlets
+from .outlet import Attempts, Outlet
+from .outlets import Outlets
+from .positions import PositionOutlets, position_id
 from .recent_events import RecentEvents
 from .recorder import Recorder
 from .replies import kept
-from .sources import Source, position_id
+from .shares import ShareOutlets
+from .sources import Source
 
 log = logging.getLogger(__name__)
-
-# The limits at which an event becomes a dead letter.
-DEAD_LETTER_LIMITS = ("SOCKET2ME_MAX_ATTEMPTS", "CLIENT_QUEUE_LIMIT_BYTES")
 
 
 class Mailboxes:
@@ -49,18 +48,13 @@ class Mailboxes:
         self.store = store
         self.recorder = recorder
         self._send_outcome = send_outcome
-        self.max_attempts = max_attempts
         self.spawn = spawn
-        self.overdue = new_timer(redeliver_seconds, Sent.give_up)
-        self.retries = new_timer(redeliver_seconds, Outlet.notify)
-        self.back_offs = [new_timer(seconds, BackedOff.end) for seconds in RETRY_SECONDS]
+        self.attempts = Attempts(new_timer, most=max_attempts, redeliver_seconds=redeliver_seconds)
         self.recent = RecentEvents()
         self._outlets: dict[str, Outlet | Outlets] = {}  # by token
         self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
         self.listeners_forgotten = 0  # how many were away for too long
-        self.redelivered = 0  # how many events were sent again
         self.aged_out = 0  # how many were dropped since they were too old
-        self.dead_lettered = dict.fromkeys(DEAD_LETTER_LIMITS, 0)  # how many became dead letters, by limit
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
         """Keep a call, and return the answer for its caller: what its client said in time, or that it is kept.
@@ -113,7 +107,9 @@ class Mailboxes:
         """Deliver to `client`, and no longer to the one before."""
         self.close(token)
         recorder = self.recorder if is_inspected else None
-        outlet = self._outlets[token] = Outlet(self, token, client, recorder, Source(self, token, client))
+        outlet = self._outlets[token] = Outlet(
+            self, token, client, recorder, Source(self.store, token, client, self.resolve)
+        )
         outlet.notify()
 
     def register(self, token: str, client: Client) -> int:

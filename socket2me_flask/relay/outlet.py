@@ -8,27 +8,40 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..concurrency.timeout_queue import TimeoutQueue
+from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, Rejected, RelayError
-from ..storage import StoredEvent
+from ..http.answers import Answer
+from ..storage import MailboxStore, StoredEvent
+from .back_off import MAX_BACKED_OFF, RETRY_SECONDS, BackedOff, HasBackedOff
 from .delivery import Client, mode_for, outcome_of
+from .recent_events import RecentEvents
 from .recorder import Recorder
-from .sources import MAX_BACKED_OFF, Source
-
-if TYPE_CHECKING:
-    from .mailbox import Mailboxes
+from .sources import Source
 
 log = logging.getLogger(__name__)
 
-# How long an event waits that was rejected or not acknowledged, before each further attempt: twice as long each
-# time, up to five minutes. With the default
-# SOCKET2ME_MAX_ATTEMPTS an event outlives a client that fails for eight hours.
-RETRY_SECONDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
-
 # Of how many dead letters an acknowledgement still counts while their client is connected.
 MAX_DEAD = 64
+
+# The limits at which an event becomes a dead letter.
+DEAD_LETTER_LIMITS = ("SOCKET2ME_MAX_ATTEMPTS", "CLIENT_QUEUE_LIMIT_BYTES")
+
+
+class Mailboxes(Protocol):
+    """What outlets ask of the mailboxes of all tokens."""
+
+    store: MailboxStore
+    recent: RecentEvents
+    attempts: "Attempts"
+    spawn: Callable[[Callable[[], None]], object]
+
+    def resolve(self, token: str, event_id: str, outcome: Answer | RelayError) -> None:
+        """Answer the caller, if it still waits, with the outcome of its event."""
+
+    def close(self, token: str, client: Client | None = None) -> None:
+        """Deliver no more to a client."""
 
 
 @dataclass(eq=False, slots=True)
@@ -44,52 +57,11 @@ class Sent:
         self.outlet.back_off(self, is_overdue=True)
 
 
-@dataclass(eq=False, slots=True)
-class BackedOff:
-    """An event that waits for its next attempt, who has it then, and the timer that ends that."""
-
-    owner: "HasBackedOff"
-    event_id: str
-    timer: TimeoutQueue
-
-    def end(self) -> None:
-        """Send the event again."""
-        if self.owner.backed_off.pop(self.event_id, None) is self:
-            self.owner.retry(self.event_id)
-
-
-class HasBackedOff:
-    """Has events that wait for another attempt."""
-
-    def __init__(self) -> None:
-        self.backed_off: dict[str, BackedOff] = {}  # by event; these are not on their way
-
-    def wait(self, event_id: str, timer: TimeoutQueue) -> None:
-        """Have an event wait for its next attempt, until the timer ends that."""
-        self.backed_off[event_id] = backed_off = BackedOff(self, event_id, timer)
-        timer.add(backed_off)
-        if len(self.backed_off) == MAX_BACKED_OFF:
-            log.warning(
-                "%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF
-            )
-
-    def end_wait(self, event_id: str) -> bool:
-        """Let an event wait no more. Return whether it did."""
-        backed_off = self.backed_off.pop(event_id, None)
-        if backed_off is not None:
-            backed_off.timer.discard(backed_off)
-        return backed_off is not None
-
-    def retry(self, event_id: str) -> None:
-        """An event is due for its next attempt."""
-        raise NotImplementedError
-
-
 class Outlet(HasBackedOff):
     """From a source to one client."""
 
     def __init__(
-        self, mailboxes: "Mailboxes", token: str, client: Client, recorder: Recorder | None, source: Source
+        self, mailboxes: Mailboxes, token: str, client: Client, recorder: Recorder | None, source: Source
     ) -> None:
         super().__init__()
         self.client = client
@@ -104,6 +76,7 @@ class Outlet(HasBackedOff):
         # What is not to be sent any more, and what the store was asked to do with it. It may fail at that.
         self._finished: dict[str, Callable[[str], None]] = {}
         self._mailboxes = mailboxes
+        self._all_attempts = mailboxes.attempts
         self._token = token
         self._is_open = True
         self._is_running = False
@@ -171,7 +144,7 @@ class Outlet(HasBackedOff):
     def _end_attempt(self, event_id: str) -> None:
         sent = self.sent.pop(event_id, None)
         if sent is not None:
-            self._mailboxes.overdue.discard(sent)
+            self._all_attempts.overdue.discard(sent)
         self.end_wait(event_id)
 
     def back_off(self, sent: Sent, *, is_overdue: bool = False) -> None:
@@ -182,14 +155,21 @@ class Outlet(HasBackedOff):
         event_id = sent.event_id
         if self.sent.get(event_id) is not sent:
             return
-        if sent.attempt >= self._mailboxes.max_attempts:
+        if sent.attempt >= self._all_attempts.most:
             self._dead_letter_exhausted(event_id, sent.attempt)
             self.notify()
             return
         del self.sent[event_id]
-        self._mailboxes.overdue.discard(sent)
-        timer = self._mailboxes.back_offs[min(sent.attempt, len(RETRY_SECONDS)) - 1]
-        self.source.back_off(self, event_id, timer, is_overdue=is_overdue)
+        self._all_attempts.overdue.discard(sent)
+        timer = self._all_attempts.back_offs[min(sent.attempt, len(RETRY_SECONDS)) - 1]
+        shared = self.source.shared
+        if shared is None:
+            self.wait(event_id, timer)
+        else:  # another may have it next
+            if is_overdue:
+                self.client.tell_dropped(event_id)
+            self.drop(event_id)
+            shared.wait(event_id, timer)
         self.notify()
 
     def _run(self) -> None:
@@ -201,10 +181,10 @@ class Outlet(HasBackedOff):
             except NoRoom:
                 pass  # the next acknowledgement makes some
             except RelayError:
-                self._mailboxes.retries.add(self)
+                self._all_attempts.retries.add(self)
             except Exception:
                 log.exception("a mailbox was not delivered")
-                self._mailboxes.retries.add(self)
+                self._all_attempts.retries.add(self)
 
     def _may_run(self) -> bool:
         with self._lock:
@@ -229,7 +209,7 @@ class Outlet(HasBackedOff):
         for event_id in finished:
             if event_id in waiting:
                 self._finished[event_id](event_id)
-                self._mailboxes.retries.add(self)
+                self._all_attempts.retries.add(self)
             else:
                 self._finished.pop(event_id, None)
         for event in events:
@@ -242,7 +222,7 @@ class Outlet(HasBackedOff):
     def _send(self, event: StoredEvent) -> None:
         event_id = event.call.id
         attempts = max(event.attempts, self._attempts.get(event_id, 0))
-        if attempts >= self._mailboxes.max_attempts:
+        if attempts >= self._all_attempts.most:
             self._dead_letter_exhausted(event_id, attempts)
             return
         sent = self.sent[event_id] = Sent(self, event_id, attempts + 1)
@@ -251,7 +231,7 @@ class Outlet(HasBackedOff):
             encoded = None if attempts else self.source.encoded(event_id)
             ack_id = self.client.send(event.call, on_ack, attempts + 1, encoded)
         except EventTooLarge:
-            self._mailboxes.dead_lettered["CLIENT_QUEUE_LIMIT_BYTES"] += 1
+            self._all_attempts.dead_lettered["CLIENT_QUEUE_LIMIT_BYTES"] += 1
             self._finish(event_id, self.source.dead_letter)
             self._record(event_id, "dead_lettered", "too large for its client", "dead_lettered")
             log.warning("CLIENT_QUEUE_LIMIT_BYTES reached: an event is too large for it, and is a dead letter now")
@@ -262,19 +242,19 @@ class Outlet(HasBackedOff):
             raise
         ack_ids = self._ack_ids.setdefault(event_id, [])
         ack_ids.append(ack_id)
-        if len(ack_ids) > self._mailboxes.max_attempts:  # it was sent again on request
+        if len(ack_ids) > self._all_attempts.most:  # it was sent again on request
             self.client.forget(ack_ids.pop(0))
         self._attempts[event_id] = attempts + 1
-        self._mailboxes.redelivered += attempts > 0
+        self._all_attempts.redelivered += attempts > 0
         self.source.attempted(event_id)
         if not self.client.is_silent:
-            self._mailboxes.overdue.add(sent)
+            self._all_attempts.overdue.add(sent)
         self._record(event_id, "redelivered" if attempts else "sent", f"attempt {attempts + 1}")
         self.client.flush()
 
     def _dead_letter_exhausted(self, event_id: str, attempts: int) -> None:
         """Make an event a dead letter after its last attempt. A late acknowledgement still counts."""
-        self._mailboxes.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] += 1
+        self._all_attempts.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] += 1
         log.warning(
             "SOCKET2ME_MAX_ATTEMPTS reached: an event was sent %d times, and is a dead letter now", attempts
         )
@@ -314,3 +294,20 @@ class Outlet(HasBackedOff):
     def _record(self, event_id: str, what: str, detail: str = "", outcome: str | None = None) -> None:
         if self._recorder is not None:
             self._recorder.note(self._token, event_id, what, detail, outcome)
+
+
+class Attempts:
+    """The attempts at the events of all mailboxes: how many each has at most, their timers and their counts.
+
+    overdue: attempts, until their clients have to acknowledge them.
+    back_offs: failed events, until their next attempt, by the number of attempts before.
+    retries: outlets whose store failed.
+    """
+
+    def __init__(self, new_timer: NewTimer, *, most: int, redeliver_seconds: float) -> None:
+        self.most = most
+        self.overdue = new_timer(redeliver_seconds, Sent.give_up)
+        self.retries = new_timer(redeliver_seconds, Outlet.notify)
+        self.back_offs = [new_timer(seconds, BackedOff.end) for seconds in RETRY_SECONDS]
+        self.redelivered = 0  # how many events were sent again
+        self.dead_lettered = dict.fromkeys(DEAD_LETTER_LIMITS, 0)  # how many became dead letters, by limit

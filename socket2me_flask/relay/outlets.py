@@ -1,23 +1,16 @@
 """The outlets of the listeners of a token, which are one outlet to `mailbox.py`."""
 
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from .back_off import HasBackedOff
 from .delivery import Client
 from .listeners import common_mode
-from .outlet import HasBackedOff, Outlet
+from .outlet import Mailboxes, Outlet
 from .recorder import Recorder
-from .sources import Cursor, Share
-
-if TYPE_CHECKING:
-    from .mailbox import Mailboxes
 
 
 class Outlets(HasBackedOff):
     """An outlet for each listener of a token that is attached to this process."""
 
-    def __init__(self, mailboxes: "Mailboxes", token: str) -> None:
+    def __init__(self, mailboxes: Mailboxes, token: str) -> None:
         super().__init__()
         self._mailboxes = mailboxes
         self._token = token
@@ -86,76 +79,3 @@ class Outlets(HasBackedOff):
 
     def _new(self, client: Client, recorder: Recorder | None, position: int) -> Outlet:
         raise NotImplementedError
-
-
-class PositionOutlets(Outlets):
-    """The outlets of listeners each of which receives all events."""
-
-    def positions(self) -> dict[str, int]:
-        """Return up to which event each listener has all of them."""
-        cursors = (outlet.source for outlet in self._all())
-        return {cursor.id: cursor.position for cursor in cursors if isinstance(cursor, Cursor)}
-
-    def _new(self, client: Client, recorder: Recorder | None, position: int) -> Outlet:
-        source = Cursor(self._mailboxes, self._token, client, position, self)
-        return Outlet(self._mailboxes, self._token, client, recorder, source)
-
-
-class ShareOutlets(Outlets):
-    """The outlets of listeners one of which receives each event. `lock` is held while one claims an event."""
-
-    def __init__(self, mailboxes: "Mailboxes", token: str) -> None:
-        super().__init__(mailboxes, token)
-        self.lock = threading.Lock()
-        self._shares: dict[Outlet, Share] = {}
-        # What is not to be sent any more, and what the store was asked to do with it.
-        self.finished: dict[str, Callable[[str, str], None]] = {}
-
-    def remove(self, client: Client) -> list[str]:
-        outlet = self._outlets.get(client)
-        unfinished = super().remove(client)
-        if outlet is not None:
-            del self._shares[outlet]
-        self._notify_all()
-        return unfinished
-
-    def claimed(self, *, without: Share) -> set[str]:
-        """Return the events that others have claimed."""
-        return {event_id for share in self._shares.values() if share is not without for event_id in share.claimed}
-
-    def notify(self) -> None:
-        self.notify_next()
-
-    def notify_next(self, without: Share | None = None) -> None:
-        """Have one listener claim an event: of those with room in their windows, the one that has claimed least."""
-        free = [
-            (len(share.claimed), number, outlet)
-            for number, (outlet, share) in enumerate(self._shares.items())
-            if share is not without and len(share.claimed) < outlet.client.window
-        ]
-        if free:
-            min(free)[2].notify()
-
-    def retry(self, event_id: str) -> None:
-        self._mailboxes.store.release(self._token, event_id)
-        self._notify_all()
-
-    def start_again(self, event_id: str) -> None:
-        self.end_wait(event_id)
-        for outlet, share in list(self._shares.items()):
-            outlet.tell_dropped(event_id)  # another may have it next
-            outlet.forget(event_id)
-            share.claimed.discard(event_id)
-        self.finished.pop(event_id, None)
-        self._mailboxes.store.release(self._token, event_id)
-
-    def _notify_all(self) -> None:
-        # Each may have to look at what another had: its filter may be the only one that holds.
-        for outlet in self._all():
-            outlet.notify()
-
-    def _new(self, client: Client, recorder: Recorder | None, position: int) -> Outlet:
-        share = Share(self._mailboxes, self._token, client, self)
-        outlet = Outlet(self._mailboxes, self._token, client, recorder, share)
-        self._shares[outlet] = share
-        return outlet

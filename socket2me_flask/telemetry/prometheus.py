@@ -73,8 +73,9 @@ class _Collector:
         limits.update(services.answers.limits_reached)
         redelivered = dead_lettered = 0
         if relay.mailboxes is not None:
-            redelivered, dead_lettered = relay.mailboxes.redelivered, sum(relay.mailboxes.dead_lettered.values())
-            limits.update(relay.mailboxes.dead_lettered)
+            attempts = relay.mailboxes.attempts
+            redelivered, dead_lettered = attempts.redelivered, sum(attempts.dead_lettered.values())
+            limits.update(attempts.dead_lettered)
             limits["MAILBOX_MAX_AGE_SECONDS"] += relay.mailboxes.aged_out
             limits["SOCKET2ME_LISTENER_TTL_SECONDS"] += relay.mailboxes.listeners_forgotten
         yield _counter("redelivered", "Events of mailboxes that were sent again.", {(): redelivered})

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from socket2me import __version__
-from socket2me_flask.relay.outlet import RETRY_SECONDS
+from socket2me_flask.relay.back_off import RETRY_SECONDS
 from tests.support.delivery import Acknowledging, Caller, bearer, error_code, events
 from tests.support.redis_server import Redis
 from tests.support.servers import (

@@ -113,55 +113,13 @@ def test_the_library_imports_nothing_of_the_relay():
 
 @pytest.mark.parametrize("folder", [RELAY, LIBRARY])
 def test_modules_do_not_import_each_other_in_a_circle(folder):
-    """When they are loaded: each can be read after those that it imports."""
+    """In no way: neither when they are loaded, nor in functions, nor for type checkers."""
     known = dict(modules(folder))
     graph = {}
     for name, path in known.items():
-        found = {each if each in known else each.rpartition(".")[0] for each in imports(name, path, at_load=True)}
+        found = {each if each in known else each.rpartition(".")[0] for each in imports(name, path)}
         graph[name] = found & known.keys() - {name}
     TopologicalSorter(graph).prepare()  # raises `CycleError`
-
-
-# Modules that lead to each other by imports for type checkers or in functions. Each circle has its reason.
-CIRCLES = {
-    RELAY: [
-        # Mailboxes, and what delivers from one and calls them back.
-        "relay.mailbox relay.outlet relay.outlets relay.sources",
-    ],
-    LIBRARY: [],
-}
-
-
-def circles(folder: str) -> list[set[str]]:
-    """Return the groups of modules each of which leads to all others of its group by imports of any kind."""
-    known = dict(modules(folder))
-    graph = {
-        name: {each if each in known else each.rpartition(".")[0] for each in imports(name, path)} & known.keys()
-        for name, path in known.items()
-    }
-
-    def reached(name: str) -> set[str]:
-        found, waiting = set(), [name]
-        while waiting:
-            new = graph[waiting.pop()] - found
-            found |= new
-            waiting += new
-        return found
-
-    all_reached = {name: reached(name) for name in graph}
-    groups = {
-        frozenset(other for other in all_reached[name] if name in all_reached[other])
-        for name in graph
-        if name in all_reached[name]
-    }
-    return sorted((set(group) for group in groups), key=sorted)
-
-
-@pytest.mark.parametrize("folder", [RELAY, LIBRARY])
-def test_which_modules_name_each_other(folder):
-    """Circles of imports of any kind are those that are listed with a reason, and no more."""
-    listed = [{f"{folder}.{name}".rstrip(".") for name in names.split(" ")} for names in CIRCLES[folder]]
-    assert circles(folder) == sorted(listed, key=sorted)
 
 
 def test_the_master_of_gunicorn_imports_no_eventlet():

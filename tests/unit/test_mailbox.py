@@ -51,7 +51,7 @@ def test_nothing_is_left_when_all_have_gone(relay, record):
     relay.presence.detach(record.token, client)
     mailboxes = relay.mailboxes
     assert not mailboxes.notify(record.token)
-    assert len(mailboxes.overdue) == len(mailboxes.retries) == 0
+    assert len(mailboxes.attempts.overdue) == len(mailboxes.attempts.retries) == 0
     assert client.forgotten == [1]
 
 
@@ -87,9 +87,9 @@ def test_what_is_known_of_dead_letters_has_a_bound(store, record):
     for number in range(MAX_DEAD + 2):
         mailboxes.store.put(call_for(record.token, f"/{number}"))
         mailboxes.notify(record.token)
-        wait_until(lambda: len(mailboxes.overdue) == 1, "it is sent")
-        mailboxes.overdue.run(lambda: None)
-    assert mailboxes.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] == MAX_DEAD + 2
+        wait_until(lambda: len(mailboxes.attempts.overdue) == 1, "it is sent")
+        mailboxes.attempts.overdue.run(lambda: None)
+    assert mailboxes.attempts.dead_lettered["SOCKET2ME_MAX_ATTEMPTS"] == MAX_DEAD + 2
     assert client.forgotten == [1, 2]
 
 
@@ -102,6 +102,6 @@ def test_an_event_that_is_retried_for_ever_has_a_bound(relay, record):
     for number in range(1, 9):
         relay.mailboxes.notify(record.token)
         wait_until(lambda n=number: len(client.calls) == n, "it is sent")
-        wait_until(lambda: len(relay.mailboxes.overdue) == 1, "its acknowledgement is waited for")
+        wait_until(lambda: len(relay.mailboxes.attempts.overdue) == 1, "its acknowledgement is waited for")
         relay.mailboxes.redeliver(record.token, call.id)
     assert client.forgotten == [1, 2, 3]
