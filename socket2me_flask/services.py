@@ -1,8 +1,8 @@
 """The one typed way from a Flask application to what it was built with."""
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from flask import Flask, current_app
 
@@ -24,9 +24,6 @@ from .smee.streams import Streams
 from .sockets.server import Sockets
 from .storage import TokenStore
 
-if TYPE_CHECKING:
-    from .api.hooks import Hooks  # whose package imports this module
-
 _KEY = "socket2me"
 
 # What was built in this process and is still in use.
@@ -35,7 +32,10 @@ _built: "weakref.WeakSet[Services]" = weakref.WeakSet()
 
 @dataclass(frozen=True, eq=False)
 class Services:
-    """What `create_app` built."""
+    """What `create_app` built.
+
+    hooks_want_calls: returns whether a hook of the application, beyond the relay's own, wants to see calls.
+    """
 
     settings: Settings
     store: TokenStore
@@ -49,7 +49,7 @@ class Services:
     inspector: Inspector
     verification: Verification
     forwarder: Forwarder
-    hooks: "Hooks"
+    hooks_want_calls: Callable[[], bool]
     hosts: Hosts
     bodies: BodyReader
     answers: ErrorAnswers

@@ -15,7 +15,7 @@ class Accelerator:
     """Forwards the calls of one relay."""
 
     def __init__(self, services: Services) -> None:
-        self._hooks = services.hooks
+        self._hooks_want_calls = services.hooks_want_calls
         self._hosts = services.hosts
         self._lifecycle = services.lifecycle
         self._scheduler = services.scheduler
@@ -30,7 +30,7 @@ class Accelerator:
         target = parse_target(request.uri)
         if self._hosts.is_limited and not self._hosts.allow(_header(request, "HOST")):
             return None
-        if target is None or (target.is_legacy and not self._serves_legacy) or self._hooks.want_calls():
+        if target is None or (target.is_legacy and not self._serves_legacy) or self._hooks_want_calls():
             return None
         scheduler, lifecycle = self._scheduler, self._lifecycle
         yields_before = scheduler.count
