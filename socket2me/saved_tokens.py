@@ -2,13 +2,17 @@
 
 import json
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from platformdirs import user_state_path
 
 from .exceptions import ClientError
 from .http_api import is_name
+
+_ANOTHER_FOLDER = "" if sys.platform in ("win32", "darwin") else " XDG_STATE_HOME may name another folder."
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,25 @@ class SavedToken:
 
 
 class SavedTokens:
-    """The file that they are in, in the user's folder for such things; only its owner may read it."""
+    """The file that they are in, in the user's folder for such things; only its owner may read it.
+
+    Raises `ClientError` if the user has no home, and no variable names the folder.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._path = (folder or user_state_path("socket2me", appauthor=False)) / "tokens.json"
+        try:
+            self._path = (folder or user_state_path("socket2me", appauthor=False)) / "tokens.json"
+        except RuntimeError:
+            raise ClientError(f"URLs are kept in the home folder, and there is none.{_ANOTHER_FOLDER}") from None
+
+    def prepare(self) -> None:
+        """Make the folder, so that a token can be kept. Raises `ClientError` if it cannot be written."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._path.parent):
+                pass
+        except OSError as error:
+            raise self._not_kept(error) from None
 
     def all(self) -> list[SavedToken]:
         """Return all of them. Raises `ClientError` if the file is damaged."""
@@ -45,7 +64,8 @@ class SavedTokens:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
-            raise ClientError(f"{self._path} cannot be read; move it away to begin anew: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ClientError(f"{self._path} cannot be read; move it away to begin anew: {why}") from None
 
     def find(self, server: str, target: str) -> SavedToken | None:
         """Return the token that is kept for an app at a relay."""
@@ -67,14 +87,18 @@ class SavedTokens:
             or (is_name(kept.token) and kept.secret is not None and kept.token != new.token)
         ]
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.prepare()
             # Written whole, then put in place: neither a crash nor a second listener leaves half of it.
             draft = self._path.with_suffix(f".{os.getpid()}")
             draft.touch(mode=0o600)
             draft.write_text(json.dumps(list(map(_members, [new, *others])), indent=1))
             draft.replace(self._path)
         except OSError as error:
-            raise ClientError(f"The token cannot be kept in {self._path.parent}: {error}") from None
+            raise self._not_kept(error) from None
+
+    def _not_kept(self, error: OSError) -> ClientError:
+        why = error.strerror or error
+        return ClientError(f"URLs cannot be kept in {self._path.parent}: {why}.{_ANOTHER_FOLDER}")
 
 
 def _members(kept: SavedToken) -> dict[str, str | None]:

@@ -325,6 +325,7 @@ def listen(
             secret = None
         kept = None
 
+    kept_tokens.prepare()
     told: list[Terms] = []
 
     def show(notice: Notice) -> None:

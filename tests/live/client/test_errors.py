@@ -12,7 +12,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from socket2me import Client, NotHandled, RelayUnavailable
+from socket2me import Client, NotHandled, RelayUnavailable, saved_tokens
 from socket2me.cli import main
 from socket2me.exceptions import BadArgument
 from socket2me.http_api import RelayApi, Token
@@ -196,6 +196,29 @@ def test_a_folder_for_requests_that_is_none(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/folder"):
         line = fails(tmp_path, "listen", "3000", "--server", "http://x", "--save", str(folder), status=2)
         assert f"nothing can be written to {folder}: " in line
+
+
+def test_a_home_that_cannot_be_written(tmp_path, monkeypatch):
+    """`listen` says so, and what helps, before it asks the relay for a URL that nobody would know the next time."""
+    (tmp_path / "file").write_text("no folder")
+    line = fails(tmp_path / "file", "listen", "3000", "--server", "http://127.0.0.1:1")
+    folder = tmp_path / "file" / "socket2me"
+    assert line == f"{folder / 'tokens.json'} cannot be read; move it away to begin anew: Not a directory"
+    line = fails("/proc/none", "listen", "3000", "--server", "http://127.0.0.1:1")
+    assert line == (
+        "URLs cannot be kept in /proc/none/socket2me: No such file or directory."
+        " XDG_STATE_HOME may name another folder."
+    )
+
+    def no_home(*arguments, **options):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(saved_tokens, "user_state_path", no_home)
+    result = CliRunner().invoke(main, ["status"])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: URLs are kept in the home folder, and there is none. XDG_STATE_HOME may name another folder.\n",
+    )
 
 
 def test_a_secret_that_is_none():
