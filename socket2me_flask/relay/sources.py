@@ -1,8 +1,11 @@
-"""Where an outlet has its events from, and what is left of them: a mailbox of one client, of all listeners, of one.
+"""The source of an outlet: which events of a mailbox its client is to receive, and when the store may drop one.
 
-A mailbox of one client loses an event when that has acknowledged it. A mailbox of all listeners has the position of
-each, which is the number of the event up to which it has acknowledged all; the store drops what all have passed. Of
-the events of a mailbox for any one listener, each is claimed by one outlet at a time.
+There are three, by the `listeners` of the token:
+
+- `Source`, for `newest`: the client receives every event, and its acknowledgement drops the event.
+- `Cursor`, for `all`: each listener has a position, the number of the event up to which it has acknowledged all.
+  The store drops what all listeners have passed.
+- `Share`, for `one`: a listener claims an event before it is sent it, so that no other receives it meanwhile.
 """
 
 from collections.abc import Collection
