@@ -492,10 +492,10 @@ class Settings(LimitSettings, SignatureSettings):
         "How many clients may be connected at once from one address. Not set: 1,000, or half of MAX_CONNECTIONS if that is less. 0: no limit.",
     )
     ping_interval_seconds: int = _setting(
-        25, _whole_number(1, 3600), "How often a client is asked whether it is still there."
+        25, _whole_number(1, 3600), "The time between two pings of the heartbeat of a client."
     )
     ping_timeout_seconds: int = _setting(
-        20, _whole_number(1, 3600), "How long its answer may take before it counts as gone."
+        20, _whole_number(1, 3600), "How long the pong may take; then the client is disconnected."
     )
 
     @property

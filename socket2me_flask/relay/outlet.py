@@ -1,6 +1,7 @@
-"""From a mailbox to one client: what is on its way to it, what waits for another attempt, what it has acknowledged.
+"""An outlet sends the events of a mailbox to one client, and repeats those that the client does not acknowledge.
 
-Which events those are, and what is left of them then, its source knows (`sources.py`).
+Knows attempts, back-offs and dead letters. Which events the client is to receive, and what the store does with one
+that is acknowledged, is known to the source of the outlet (`sources.py`).
 """
 
 import logging

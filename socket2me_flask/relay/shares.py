@@ -1,6 +1,6 @@
 """The events of a mailbox each of which one of the listeners of its token receives.
 
-Each event is claimed by one outlet at a time.
+An outlet claims an event before it sends it, so that no other listener receives it meanwhile.
 """
 
 import threading

@@ -1,7 +1,7 @@
-"""Where an outlet has its events from, and what is left of them.
+"""The source of an outlet: which events of a mailbox its client is to receive, and when the store may drop one.
 
-A mailbox of one client loses an event when that has acknowledged it. Those of several listeners have other sources:
-`positions.py` and `shares.py`.
+`Source`, for `newest`: the client receives every event, and its acknowledgement drops the event. `positions.py` has
+the one for `all`, `shares.py` the one for `one`.
 """
 
 from collections.abc import Callable, Collection

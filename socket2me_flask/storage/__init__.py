@@ -1,6 +1,6 @@
 """Where tokens and mailboxes are kept. The contracts are `TokenStore` and `MailboxStore`.
 
-A store is a module with a function `open_store` like the one here, and a line in `config.STORES`.
+A store is a module with the functions `open_store` and `release_name` of those here, and a line in `config.STORES`.
 
 A store knows nothing of callers or sockets, and of a client only its id. Every method costs the same however many
 tokens there are, but for `pop_expired`, whose cost follows what expired.

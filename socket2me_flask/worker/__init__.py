@@ -4,9 +4,9 @@ gunicorn 26 removed its eventlet worker. This one serves any WSGI application, a
 without WSGI (`accelerator.py`). `gunicorn_conf.py` names it `eventlet`, so that `gunicorn -k eventlet wsgi:app`
 finds it; without that configuration it is `gunicorn -k socket2me_flask.worker.EventletWorker wsgi:app`.
 
-gunicorn's master imports `worker.py`, and nothing else of this package: eventlet is first imported, and patches
-the standard library, in the worker, after the fork. A master whose locks are green dies of a signal that arrives
-at the wrong moment.
+gunicorn's master imports `eventlet_worker.py`, and nothing else of this package: eventlet is first imported, and
+patches the standard library, in the worker, after the fork. A master whose locks are green dies of a signal that
+arrives at the wrong moment.
 """
 
 from .eventlet_worker import EventletWorker

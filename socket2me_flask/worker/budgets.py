@@ -1,4 +1,4 @@
-"""What the connections of callers may take in all: bytes of heads that are read, and of responses that are not."""
+"""The memory that all connections of callers share: incomplete heads, and responses that callers have not read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

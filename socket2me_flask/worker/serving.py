@@ -1,4 +1,8 @@
-"""The connections of callers: which are accepted, and how requests are served on each until either side closes."""
+"""Serves the requests of a connection, one after the other, until either side closes it.
+
+A request is a call that `accelerator.py` forwards, or goes to the WSGI application. When there is no room for one
+more connection, this module decides which is closed.
+"""
 
 import logging
 import ssl

@@ -62,7 +62,7 @@ def test_what_follows_an_item_is_indented_by_four():
 
 
 # What CONTRIBUTING.md has a reader add, and a variable of `--exec`, whose names the code puts together.
-EXAMPLES = {"socket2me_flask/storage/mystore.py", "SOCKET2ME_QUEUE_SECONDS", "SOCKET2ME_ID"}
+EXAMPLES = {"socket2me_flask/storage/mystore.py", "SOCKET2ME_DRAIN_SECONDS", "SOCKET2ME_ID"}
 
 
 def test_what_pages_name_exists():

@@ -2,16 +2,21 @@
 
 import re
 import subprocess
+from functools import cache
 
 import pytest
 
 from tests.support.servers import ROOT, clean_environment, variables
 
+# What Heroku sets, and a cap on clients.
+HEROKU = {"PORT": "9000", "DYNO": "web.1", "WEB_CONCURRENCY": "4", "MAX_CONNECTIONS": "100"}
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def config():
     """Return gunicorn's own view of its settings, as text, for an environment."""
 
+    @cache  # each starts Python and loads the application
     def config(**environment):
         shown = subprocess.run(
             ["gunicorn", "-k", "eventlet", "wsgi:app", "--print-config"],
@@ -30,19 +35,18 @@ def config():
 def test_where_it_listens(config):
     """On this machine only, unless BIND or a platform says otherwise."""
     assert config()["bind"] == "['127.0.0.1:8000']"
-    assert config(PORT="9000")["bind"] == "['127.0.0.1:9000']"
-    assert config(PORT="9000", DYNO="web.1")["bind"] == "['0.0.0.0:9000']"
-    assert config(BIND="::1")["bind"] == "['[::1]:8000']"
+    assert config(BIND="::1", PORT="9000")["bind"] == "['[::1]:9000']"
+    assert config(**HEROKU)["bind"] == "['0.0.0.0:9000']"
 
 
 def test_one_process_whatever_the_platform_says(config):
     """The memory store serves one process; Heroku sets WEB_CONCURRENCY to more."""
-    assert config(WEB_CONCURRENCY="4")["workers"] == "1"
+    assert config(**HEROKU)["workers"] == "1"
 
 
 def test_gunicorn_has_room_above_the_cap_on_clients(config):
     """Callers find a place when all clients are connected."""
-    assert int(config(MAX_CONNECTIONS="100")["worker_connections"]) > 1000
+    assert int(config(**HEROKU)["worker_connections"]) > 1000
 
 
 def test_the_control_socket_is_off(config):
