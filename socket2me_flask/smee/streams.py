@@ -157,12 +157,17 @@ class Streams:
                 else:
                     self._resuming.discard((token, found.listener))
                     stream.listener = own
-        if found.after is not None:
-            if found.listener is not None:
-                store.advance(token, found.listener, found.after)
-            else:
-                stream.listener = new_listener(stream.sid, found.after, time.time())
-                store.register(token, stream.listener, found.after)
+        if found.listener is not None and found.is_ahead:
+            stream.listener = new_listener(stream.sid, predecessor_of(found.listener))
+            store.register(token, stream.listener, found.after)
+            store.unregister(token, found.listener)
+            self._resuming.discard((token, found.listener))
+            self._store.leave(token, found.listener)
+        elif found.listener is not None and found.after is not None:
+            store.advance(token, found.listener, found.after)
+        elif found.after is not None:
+            stream.listener = new_listener(stream.sid, Predecessor(found.at_most, time.time()))
+            store.register(token, stream.listener, found.after)
         stream.predecessor = predecessor_of(stream.listener)
 
     def _connected(self, token: str, without: str | None = None) -> set[str]:
@@ -246,7 +251,8 @@ class Streams:
             return
         token, store = stream.token, self._mailboxes.store
         try:
-            listener = predecessor.find(store.positions(token), self._connected(token))
+            positions, connected = store.positions(token), self._connected(token)
+            listener = predecessor.find(positions, connected, self._settled_seconds)
             if listener is not None:
                 store.unregister(token, listener)
                 stream.predecessor = predecessor_of(listener)  # which had one as well

@@ -38,16 +38,16 @@ class Acknowledgements:
         match = _ACK(data)
         if match is None:
             return
-        ack_id = int(match["id"])
-        client = self._awaiting(transport_id, match)
+        kind, attachments, namespace, number, args = match.groups()
+        ack_id = int(number)
+        client = self._awaiting(transport_id, namespace, ack_id)
         if client is None:
             return  # it came late, or was never asked for
-        attachments = int(match["attachments"] or 0)
-        if match["kind"] == "3" or not attachments:
-            client.acknowledge(ack_id, _arguments(match["args"]))
-        elif attachments <= MAX_ATTACHMENTS:
+        if kind == "3" or not int(attachments or 0):
+            client.acknowledge(ack_id, _arguments(args))
+        elif int(attachments) <= MAX_ATTACHMENTS:
             self._incomplete[transport_id] = incomplete = _Incomplete(
-                client, ack_id, match["args"], attachments, client.address
+                client, ack_id, args, int(attachments), client.address
             )
             self._hold(transport_id, incomplete, len(data))
         else:
@@ -93,14 +93,15 @@ class Acknowledgements:
         match = _ACK(data)
         if match is None:
             raise ValueError("a packet that is too large")
-        client = self._awaiting(transport_id, match)
+        ack_id = int(match["id"])
+        client = self._awaiting(transport_id, match["namespace"], ack_id)
         if client is not None:
-            client.acknowledge(int(match["id"]), [TOO_LARGE])
+            client.acknowledge(ack_id, [TOO_LARGE])
 
-    def _awaiting(self, transport_id: str, match: re.Match[str]) -> SocketClient | None:
+    def _awaiting(self, transport_id: str, namespace: str, ack_id: int) -> SocketClient | None:
         """Return the client whose acknowledgement this is, if it is awaited."""
         for client in self._register.on_transport(transport_id):
-            if client.namespace == match["namespace"] and client.awaits(int(match["id"])):
+            if client.namespace == namespace and client.awaits(ack_id):
                 return client
         return None
 
@@ -123,6 +124,8 @@ class _Incomplete:
 
 def _arguments(text: str) -> list[Any]:
     """Return the arguments of an acknowledgement. Raises `ValueError`."""
+    if text == "[]":  # as most are
+        return []
     args = json.loads(text)
     if not isinstance(args, list):
         raise ValueError("no arguments of an acknowledgement")

@@ -439,7 +439,7 @@ def test_each_client_has_its_own_position(keeping):
             assert messages(back, 2) == ["2", "3"]
             keep(keeping, channel, "4")
             assert (messages(there, 1), messages(back, 1)) == (["4"], ["4"])
-            assert len(channel.listeners(keeping)) == 2
+            wait_until(lambda: len(channel.listeners(keeping)) == 2, "nobody else has a position")
 
 
 def test_a_mailbox_does_not_fill_under_a_client_that_reads(keeping):

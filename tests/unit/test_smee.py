@@ -407,16 +407,24 @@ class Positions:
         (Positions(1, smee_a=2, smee_b=5), "e4", set(), ("smee:a", 4)),  # `b` is of a client that has more
         (Positions(1, smee_a=2, smee_b=5), "e1", set(), (None, 1)),
         (Positions(1, smee_a=2), "e4", {"smee:a"}, (None, 4)),  # the end of the connection is not found yet
+        (Positions(1, smee_a=2, smee_b=5), "e6", {"smee:a"}, ("smee:b", 6)),
+        (Positions(1, smee_a=5, smee_b=5), "e6", {"smee:a"}, ("smee:b", 6)),
+        (Positions(1, smee_a=2, smee_b=5), "e6", {"smee:b"}, (None, 6)),  # `b` may be its own, and `a` another's
+        (Positions(1, smee_a=2, smee_b=5), "e4", {"smee:b"}, ("smee:a", 4)),
         (Positions(1, ann=2), "e4", set(), (None, 4)),  # of a client that has chosen its id
         (Positions(4, smee_a=5, smee_b=7), "e3", {"smee:a", "smee:b"}, (None, 5)),  # all have passed it
-        (Positions(4, smee_a=5, smee_b=7), "e3", {"smee:a"}, ("smee:b", None)),
+        (Positions(4, smee_a=5, smee_b=7), "e3", {"smee:a"}, ("smee:b", 5)),  # it may be `a`: `b` is moved back
+        (Positions(4, smee_a=5, smee_b=7), "e3", {"smee:b"}, (None, 5)),
+        (Positions(4, smee_a=5, smee_b=7), "e3", set(), ("smee:b", 5)),
+        (Positions(4, smee_a=5), "e3", set(), ("smee:a", 5)),
         (Positions(4), "e3", set(), (None, None)),
     ],
 )
 def test_where_a_stream_goes_on(positions, last_event_id, connected, expected):
-    """At the position of a client that is away and has no more than this one; else at one of its own."""
+    """At the farthest position that may be its client's, if the client is away; else at one of its own."""
     found = find_position(positions, "t", last_event_id, connected)
     assert (found.listener, found.after) == expected
+    assert found.is_ahead == (last_event_id == "e3" and found.listener == "smee:b")
 
 
 def test_a_stream_that_is_found_dead_late_leaves_no_position(tmp_path):
@@ -520,9 +528,9 @@ def test_a_position_that_another_process_claims_is_left_to_it(durable, monkeypat
 
 
 def test_a_new_position_says_that_it_has_a_predecessor():
-    """To whoever takes it over: the farthest position of those that are nobody's, and had no contact since."""
+    """To whoever takes it over: the farthest of those that are nobody's, and had contact last just before."""
     assert predecessor_of(new_listener("a-_1")) is None
-    predecessor = predecessor_of(new_listener("a-_1", 7, 1000.5))
+    predecessor = predecessor_of(new_listener("a-_1", Predecessor(7, 1000.5)))
     assert predecessor == Predecessor(7, 1000.5)
     positions = [
         Position("smee:a", 3, 999.0, 0),
@@ -530,7 +538,109 @@ def test_a_new_position_says_that_it_has_a_predecessor():
         Position("smee:c", 7, 999.0, 0),  # connected
         Position("smee:d", 8, 999.0, 0),  # its client had more
         Position("smee:e", 7, 1001.0, 0),  # it was there later
+        Position("smee:f", 7, 990.0, 0),  # it was away for long when the client came again
         Position("ann", 7, 999.0, 0),
     ]
-    assert predecessor.find(positions, {"smee:c"}) == "smee:b"
-    assert predecessor.find(positions[:1], {"smee:a"}) is None
+    assert predecessor.find(positions, {"smee:c"}, 10) == "smee:b"
+    assert predecessor.find(positions[:1], {"smee:a"}, 10) is None
+    assert predecessor.find(positions, {"smee:c"}, 11) == "smee:f"
+
+
+class KeptChannel:
+    """A channel with a mailbox, its streams, and what each has acknowledged."""
+
+    def __init__(self, app):
+        self._app, self._services = app, get_services(app)
+        self._path = new_channel(app.test_client())
+        self._token = self._path[6:30]
+        self._store = self._services.store.mailboxes
+
+    def call(self):
+        return self._app.test_client().post(f"/v1/go/{self._token}").json["id"]
+
+    def listeners(self):
+        return {each.listener for each in self._services.relay.presence.attached.of(self._token)}
+
+    def positions(self):
+        return {each.listener: each.number for each in self._store.positions(self._token)}
+
+    def connect(self, last_event_id=None):
+        """Return a stream that has begun, its events, and its listener."""
+        before = self.listeners()
+        headers = LISTENS | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+        response = self._app.test_client().get(self._path, headers=headers)
+        events = iter(response.response)
+        assert next(events) == READY
+        [listener] = self.listeners() - before
+        return response, events, listener
+
+    def acknowledge(self, listener, event_id):
+        """Acknowledge all up to an event, as a connection does that has had it for a while."""
+        self._store.advance(self._token, listener, self._store.number_of(self._token, event_id))
+
+    def end(self, stream):
+        """Have the end of a connection be found."""
+        response, _, listener = stream
+        response.close()
+        wait_until(lambda: listener not in self.listeners(), "its end is found")
+
+
+def ids_of(stream, count):
+    """Return the ids of the next events of a stream, so many at least."""
+    received = ""
+    while received.count("id: ") < count:
+        received += next(stream[1]).decode()
+    return [line[4:] for line in received.splitlines() if line.startswith("id: ")]
+
+
+@pytest.fixture
+def channel(tmp_path):
+    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
+    get_services(app).lifecycle.start()
+    yield KeptChannel(app)
+    get_services(app).lifecycle.stop()
+
+
+def test_two_clients_that_are_cut_off_at_once_miss_nothing(channel):
+    """One comes again before the end of its own connection is found, and after that of the other's: it leaves the
+    position of the other, which had less, to it."""
+    ann, bob = channel.connect(), channel.connect()
+    ids = [channel.call() for _ in range(3)]
+    assert ids_of(ann, 3) == ids
+    assert ids_of(bob, 1)[0] == ids[0]  # its client does not have what was sent after that
+    channel.acknowledge(ann[2], ids[1])
+    channel.end(bob)
+    ann_again = channel.connect(ids[2])
+    channel.end(ann)
+    bob_again = channel.connect(ids[0])
+    ids.append(channel.call())
+    assert (ids_of(bob_again, 3), ids_of(ann_again, 1)) == (ids[1:], ids[3:])
+    for stream in (ann_again, bob_again):
+        channel.end(stream)
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_a_client_that_others_have_passed_misses_nothing(channel, is_found):
+    """The last event that it had is not kept any more, since it and all others have acknowledged it. It receives
+    what came since, also if another client that had more is away, and the end of its connection is not found."""
+    ann, bob = channel.connect(), channel.connect()
+    ids = [channel.call()]
+    assert ids_of(ann, 1) == ids
+    channel.acknowledge(ann[2], ids[0])
+    ids += [channel.call(), channel.call()]
+    assert ids_of(bob, 3) == ids
+    channel.acknowledge(bob[2], ids[2])
+    channel.end(bob)
+    if is_found:
+        channel.end(ann)
+    ann_again = channel.connect(ids[0])
+    assert ids_of(ann_again, 2) == ids[1:]
+    if not is_found:
+        channel.end(ann)
+    assert len(channel.positions()) == 2
+    bob_again = channel.connect(ids[2])
+    ids.append(channel.call())
+    assert (ids_of(bob_again, 1), ids_of(ann_again, 1)) == (ids[3:], ids[3:])
+    assert channel.positions().keys() == channel.listeners()
+    for stream in (ann_again, bob_again):
+        channel.end(stream)
