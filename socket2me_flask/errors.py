@@ -1,4 +1,4 @@
-"""What can go wrong, who is at fault, and what the caller receives.
+"""What can go wrong, which side is at fault, and what the caller receives.
 
 Knows nothing of Flask or Socket.IO: `answers.py` turns a `RelayError` into an answer. The caller is at fault for
 a status in the 400s, the relay or its client for one in the 500s.
@@ -104,7 +104,7 @@ class Unauthorized(RelayError):
 
 
 class BadSignature(RelayError):
-    """The provider of the token has not signed the call. The log and a counter say why, the caller is not told."""
+    """The provider of the token has not signed the call. The log and a counter say why, the response does not."""
 
     status = 401
     code = "bad_signature"
@@ -138,7 +138,7 @@ class UnknownToken(RelayError):
 
 
 class BadName(BadRequest):
-    """A name is asked for that is none, or that nobody may have. The text says which."""
+    """A name is asked for that is none, or that no one may have. The text says which."""
 
     code = "bad_name"
     message = "This is no name."

@@ -1,7 +1,7 @@
 """`/smee`: channels for the clients of smee.io and of gosmee, unmodified.
 
 Any status but 200 ends a stock client for good, so what is temporary is answered by a stream that ends at once and
-says when to connect again.
+states when to reconnect.
 """
 
 import html

@@ -1,6 +1,6 @@
 """From a mailbox to one client: what is on its way to it, what waits for another attempt, what it has acknowledged.
 
-Which events those are, and what is left of them then, its source knows (`sources.py`).
+Its source has these events, and what is left of them then (`sources.py`).
 """
 
 import logging
@@ -46,7 +46,7 @@ class Sent:
 
 @dataclass(eq=False, slots=True)
 class BackedOff:
-    """An event that waits for its next attempt, who has it then, and the timer that ends that."""
+    """An event that waits for its next attempt, the listener that has it then, and the timer that ends that."""
 
     owner: "HasBackedOff"
     event_id: str
@@ -97,7 +97,7 @@ class Outlet(HasBackedOff):
         self._recorder = recorder
         self.sent: dict[str, Sent] = {}  # by event
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
-        self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may not know yet
+        self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may be behind
         self._dead: dict[
             str, None
         ] = {}  # those of them that became dead letters after their last attempt, oldest first
@@ -128,7 +128,7 @@ class Outlet(HasBackedOff):
         self._mailboxes.spawn(self._run)
 
     def close(self) -> list[str]:
-        """Send no more. What is on its way counts as not delivered, whatever its client says from now on.
+        """Send no more. What is on its way counts as not delivered, whatever its client sends from now on.
 
         Return the ids of that.
         """
@@ -145,10 +145,10 @@ class Outlet(HasBackedOff):
         """Say whether the client has an event that it did not acknowledge."""
         return event_id in self._ack_ids
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         """Send `dropped` to the client if it has an event that it did not acknowledge."""
         if self.awaits(event_id):
-            self.client.tell_dropped(event_id)
+            self.client.send_dropped(event_id)
 
     def drop(self, event_id: str) -> None:
         """Know nothing of an event any more: it was dropped."""
@@ -156,7 +156,7 @@ class Outlet(HasBackedOff):
         self.source.forget(event_id)
 
     def forget(self, event_id: str) -> None:
-        """Wait no more for an acknowledgement of an event, and know nothing of it."""
+        """Wait no more for an acknowledgement of an event, and forget the event."""
         self.start_again(event_id)
         for ack_id in self._ack_ids.pop(event_id, ()):
             self.client.forget(ack_id)

@@ -65,10 +65,10 @@ class Outlets(HasBackedOff):
         for outlet in self._all():
             outlet.notify()
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         """Send `dropped` to the listeners that have an event which they did not acknowledge."""
         for outlet in self._all():
-            outlet.tell_dropped(event_id)
+            outlet.send_dropped(event_id)
 
     def drop(self, event_id: str) -> None:
         """Know nothing of an event any more: it was dropped."""
@@ -143,7 +143,7 @@ class ShareOutlets(Outlets):
     def start_again(self, event_id: str) -> None:
         self.end_wait(event_id)
         for outlet, share in list(self._shares.items()):
-            outlet.tell_dropped(event_id)  # another may have it next
+            outlet.send_dropped(event_id)  # another may have it next
             outlet.forget(event_id)
             share.claimed.discard(event_id)
         self.finished.pop(event_id, None)

@@ -26,10 +26,10 @@ MAX_BACKED_OFF = 64
 
 
 def position_id(client: Client) -> str:
-    """Return the id by which a store knows the position of a listener.
+    """Return the id of a listener's position in a store.
 
     One that has not chosen an id has a position while it is connected. Its process is in this id, so that the
-    position is found to be nobody's if that process has ended.
+    position has no owner if that process has ended.
     """
     name = client.listener
     return f"~{this_process()}.{name[1:]}" if name.startswith("~") else name
@@ -201,7 +201,7 @@ class Share(Source):
     def _claim(self, known: Collection[str]) -> tuple[StoredEvent | None, bool]:
         """Claim the oldest event that is free. Return it; and if it is not wanted, whether there may be another."""
         outlets = self._outlets
-        with outlets.lock:  # nobody else claims what is being read
+        with outlets.lock:  # no other outlet claims what is being read
             if len(outlets.backed_off) >= MAX_BACKED_OFF:
                 return None, False
             finished = set(outlets.finished)
@@ -244,7 +244,7 @@ class Share(Source):
 
     def back_off(self, outlet: "Outlet", event_id: str, timer: TimeoutQueue, *, is_overdue: bool) -> None:
         if is_overdue:
-            self._client.tell_dropped(event_id)  # another may have it next
+            self._client.send_dropped(event_id)  # another may have it next
         outlet.forget(event_id)
         self.claimed.discard(event_id)
         self._outlets.wait(event_id, timer)

@@ -20,7 +20,7 @@ _WITH_PREDECESSOR = re.compile(rf"{LISTENER_PREFIX}[\w-]+\.(\d+)\.(\d+)").fullma
 class Predecessor:
     """The connection that a client had before, whose end was not found yet when the client connected again.
 
-    It has a position of its own, which is nobody's once its end is found.
+    It has a position of its own, which has no owner once its end is found.
 
     after: the number of the event that the client had last. The position is no farther than that.
     before: when the client connected again, in seconds since the epoch. The connection had no contact later.
@@ -41,7 +41,7 @@ class Predecessor:
 
 
 def new_listener(sid: str, after: int | None = None, now: float = 0) -> str:
-    """Return the id of a new position. With `after` it tells all who take it over that there is a predecessor."""
+    """Return the id of a new position. With `after`, it names a predecessor to each client that takes it over."""
     return LISTENER_PREFIX + (sid if after is None else f"{sid}.{after}.{round(now * 1000)}")
 
 

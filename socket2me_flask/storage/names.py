@@ -1,4 +1,4 @@
-"""Who has which name, and until when: the rules, and the names in memory.
+"""Which owner has which name, and until when: the rules, and the names in memory.
 
 A name is a token that its owner chose. It is held for its owner as long as its token lives, and for a grace after
 that. The owner is the program that has its secret. Redis has the same rules in `cluster/redis.lua`.
@@ -14,7 +14,7 @@ from threading import RLock
 from ..errors import NameTaken, TooManyNames, TooManyTokens
 
 # How many names one key may hold, or one address where names are open: more than a team has apps, and few enough
-# that nobody takes all good ones.
+# that no owner takes all good ones.
 MAX_NAMES_PER_OWNER = 100
 
 # How many entries of names that are not held any more the heap may have, beyond as many as there are names.
@@ -37,7 +37,7 @@ class Claim:
 
 @dataclass(slots=True)
 class Hold:
-    """A name that is somebody's. `held_until` is when it is free, in seconds since the epoch."""
+    """A name that has an owner. `held_until` is when it is free, in seconds since the epoch."""
 
     name: str
     secret_hash: bytes
