@@ -87,7 +87,7 @@ class MalformedRequest(RelayError):
 
 
 class BadAuth(RelayError):
-    """The `auth` of a connect holds what the relay does not know."""
+    """The `auth` of a connect has an unknown option, or a value that is not allowed."""
 
     status = 400
     code = "bad_auth"
@@ -149,9 +149,7 @@ class NameTaken(RelayError):
 
     status = 409
     code = "name_taken"
-    message = (
-        "This name is taken. Who has its secret gives that as Authorization: Bearer; others choose another name."
-    )
+    message = "This name is taken. Its owner sends the secret as Authorization: Bearer; others choose another name."
 
 
 class NameDiffers(RelayError):
@@ -168,7 +166,7 @@ class TooManyNames(RelayError):
 
     status = 403
     code = "too_many_names"
-    message = "You have as many names as one may have. DELETE /v1/tokens/<name> lets one go."
+    message = "You have as many names as one may have. DELETE /v1/tokens/<name> releases one."
     setting = "MAX_NAMES_PER_OWNER"
 
 

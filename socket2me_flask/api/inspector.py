@@ -84,7 +84,7 @@ class Replays:
 
         def forward() -> None:
             request_id.begin()
-            call.request_id = request_id.settle(call.id)
+            call.request_id = request_id.resolve(call.id)
             try:
                 with contextlib.suppress(RelayError):  # the history says what became of it
                     self._forwarder.replay(call, record)

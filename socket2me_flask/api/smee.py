@@ -213,6 +213,6 @@ def _page(key: ChannelKey) -> str:
     who = (
         "Anyone who knows it can listen as well."
         if key.secret is None
-        else "Who knows it can send, and cannot listen."
+        else "Anyone who knows it can send, and cannot listen."
     )
     return _PAGE.format(who=who, posting=html.escape(_posting_url(key)), listening=html.escape(listening))

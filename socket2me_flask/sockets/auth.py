@@ -1,4 +1,4 @@
-"""What a client may say in the `auth` of its connect. Pure."""
+"""The options in the `auth` of a client's connect. Pure."""
 
 import re
 from collections.abc import Mapping

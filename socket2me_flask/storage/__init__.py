@@ -177,9 +177,9 @@ class TokenStore(Protocol):
         """
 
     def release(self, name: str, secret_hash: bytes | None = None) -> bool:
-        """Let a name go that is held, and end its token, if it has that secret or none is given.
+        """Release a name that is held, and end its token, if it has that secret or none is given.
 
-        Return False otherwise. `remove` lets a name go, too; when a token expires, its name is held for the grace.
+        Return False otherwise. `remove` releases a name, too; when a token expires, its name is held for the grace.
         """
 
     def get(self, token: str) -> TokenRecord | None:

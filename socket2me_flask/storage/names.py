@@ -116,7 +116,7 @@ class Names:
             hold.held_until = expires_at + self._grace_seconds
 
     def release(self, name: str) -> bool:
-        """Let a name go. Return False if it was not held."""
+        """Release a name. Return False if it was not held."""
         hold = self._holds.pop(name, None)
         if hold is None:
             return False
@@ -126,7 +126,7 @@ class Names:
         return self._clock() < hold.held_until
 
     def _sweep(self) -> None:
-        """Let those go whose time is over."""
+        """Release the names whose time is over."""
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
             _, name = heapq.heappop(self._ends)

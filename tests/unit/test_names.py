@@ -117,7 +117,7 @@ def test_a_refreshed_name_is_held_for_longer(store, clock):
 
 
 def test_a_removed_name_is_free_at_once(store):
-    """Its owner has let it go."""
+    """Its owner has released it."""
     store.claim("acme", 60, ANN)
     assert store.remove("acme")
     assert store.claim("acme", 60, BOB)[0].secret_hash == b"bob"

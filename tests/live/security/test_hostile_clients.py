@@ -266,7 +266,7 @@ def test_a_websocket_that_is_being_tried_ends_with_its_session(relay):
 
 
 def test_clients_that_come_do_not_delay_the_pings_of_those_who_are_there():
-    """A client that receives nothing for interval and timeout gives up."""
+    """A client that receives nothing for interval and timeout disconnects."""
     with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1) as server, contextlib.ExitStack() as stack:
         websocket = stack.enter_context(RawWebSocket(server.port))
         websocket.join(server.new())
