@@ -1,6 +1,6 @@
 """A copy of the file of a relay with `SOCKET2ME_STORE_URL=sqlite:///...`, while that relay runs or not.
 
-Knows of the file what it needs to tell it from another: `socket2me_flask/storage/sqlite_file.py` has the rest.
+Knows of the file what distinguishes it from another: `socket2me_flask/storage/sqlite_file.py` has the rest.
 """
 
 import os

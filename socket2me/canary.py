@@ -1,7 +1,7 @@
 """One call through a relay and back, step by step: what `socket2me check` does.
 
 A relay that is frozen accepts connections and answers nothing, and looks like one that has nothing to do. A call
-that arrives tells the two apart.
+that arrives distinguishes the two.
 """
 
 import os

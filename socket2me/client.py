@@ -151,7 +151,7 @@ class Client:
 
     @property
     def caller_seconds(self) -> float | None:
-        """How long a caller waits for the handler. None if it does not, or the relay does not tell.
+        """How long a caller waits for the handler. None if it does not, or the relay does not state it.
 
         Then it receives `202` if there is a mailbox. Otherwise the handler's time is over a little before.
         """
@@ -163,7 +163,7 @@ class Client:
         """How long the handler may take, so that its answer comes first.
 
         That is before the relay answers the caller itself, or sends an event of a mailbox again. None if no caller
-        waits, or the relay does not tell.
+        waits, or the relay does not state it.
         """
         options, caller = self._options, self.caller_seconds
         if options is None or caller is None:
@@ -305,7 +305,7 @@ def _connect_with_window(connect: Callable[..., Connection], auth: dict[str, Any
     except RelayRefused as error:
         if error.code != "bad_auth":
             raise
-    # Its MAX_WINDOW is less, which it tells a client that asks for none.
+    # Its MAX_WINDOW is less, which it states to a client that asks for none.
     connection = connect(auth=auth)
     if connection.options is None or connection.options.max_window >= window:
         return connection

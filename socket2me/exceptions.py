@@ -53,7 +53,7 @@ class NotHandled(Exception):
     """Raised by a handler: the delivery is rejected.
 
     From a mailbox, the request comes again after a while. Otherwise its caller receives `status`, which is 502, 503
-    or 504, and the text, which should say nothing that a stranger must not read. `detail` is for the user only.
+    or 504, and the text, which should hold nothing that callers must not read. `detail` is for the user only.
     """
 
     status = 503

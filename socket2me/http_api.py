@@ -203,7 +203,7 @@ class RelayApi:
         return RelayRefused(f"{error} {self.age()}".rstrip(), code=error.code, status=error.status)
 
     def refresh(self, token: Token) -> Life | None:
-        """Let a token live for its whole time again. For one without a secret the relay does not tell how long."""
+        """Let a token live for its whole time again. For one without a secret the relay does not state how long."""
         self._call("GET", f"/v1/refresh/{token.token}", token.secret)
         if token.secret is None:
             return None
@@ -292,7 +292,7 @@ class RelayApi:
                 json=json,
                 data=body,
                 auth=_Bearer(bearer) if bearer is not None else None,
-                # Errors are JSON for who asks for that, and so would be the one token that is text.
+                # Errors are JSON if `Accept` asks for that, and so would be the one token that is text.
                 headers={"Accept": "text/plain" if (method, path) == ("GET", "/v1/new") else "application/json"},
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,

@@ -20,7 +20,7 @@ READ_BYTES = 65_536
 # How many headers an answer of the usual form has: as many as `http.client` takes.
 _MAX_HEADERS = 100
 
-# How many digits of a length are read: as many as tell that it is more than anything that is wanted.
+# How many digits of a length are read: as many as show that it is more than anything that is wanted.
 _MAX_DIGITS = 18
 
 # Headers that say how an answer ends. It is of the usual form without them.

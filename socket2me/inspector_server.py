@@ -181,7 +181,7 @@ class InspectorServer(ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection. What is answered, `Inspector` decides; here is who may ask, and the files."""
+    """One connection. `Inspector` decides what is answered; here are the checks of key and host, and the files."""
 
     server: InspectorServer
     protocol_version = "HTTP/1.1"

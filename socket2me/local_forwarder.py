@@ -1,4 +1,4 @@
-"""What `socket2me listen` does with each request: choose, save, forward, tell, and answer its caller."""
+"""What `socket2me listen` does with each request: choose, save, forward, report, and answer its caller."""
 
 import sys
 import time
@@ -92,21 +92,21 @@ class Forwarder:
             return self._refuse(request, f"not forwarded: {error}")
         except Dropped as error:
             why = "Dropped: the app is not waited for."
-            self._tell_refused(request, error.status, time.perf_counter() - started, why)
+            self._report_refused(request, error.status, time.perf_counter() - started, why)
             raise
         except AnswerRefused as error:
             is_passed_on = request.attempt is None and self._is_replying()
             remark = "" if is_passed_on else f"Rejected. {_fate(request, error)}"
-            self._tell_answered(request, error.answer, time.perf_counter() - started, remark)
+            self._report_answered(request, error.answer, time.perf_counter() - started, remark)
             if is_passed_on:  # no mailbox has it, and its caller can see what the app said
                 return _reply(error.answer)
             raise
         except NotHandled as error:
             seconds = time.perf_counter() - started
             where = f"{self._receiver.name}: " if isinstance(error, TargetDown | TargetSlow) else ""
-            self._tell_refused(request, error.status, seconds, f"{where}{error.in_words} {_fate(request, error)}")
+            self._report_refused(request, error.status, seconds, f"{where}{error.in_words} {_fate(request, error)}")
             raise
-        self._tell_answered(request, answer, time.perf_counter() - started, "")
+        self._report_answered(request, answer, time.perf_counter() - started, "")
         return _reply(answer) if self._is_replying() else None
 
     def _perform(self, exchange: Exchange) -> Answer:
@@ -123,15 +123,15 @@ class Forwarder:
     def _refuse(self, request: Request, why: str) -> Reply | None:
         """Take a request without forwarding it: it would be no better the next time."""
         reply = Reply(404, "The app behind this relay does not take this request.\n")
-        self._tell_refused(request, reply.status, 0, why)
+        self._report_refused(request, reply.status, 0, why)
         return reply if self._is_replying() else None
 
-    def _tell_answered(self, request: Request, answer: Answer, seconds: float, remark: str) -> None:
+    def _report_answered(self, request: Request, answer: Answer, seconds: float, remark: str) -> None:
         self._report.request(request, Outcome(answer.status, seconds, remark, answer=answer))
         if self._recorder is not None:
             self._recorder.answered(request, answer, seconds)
 
-    def _tell_refused(self, request: Request, status: int, seconds: float, why: str) -> None:
+    def _report_refused(self, request: Request, status: int, seconds: float, why: str) -> None:
         self._report.request(request, Outcome(None, seconds, why))
         if self._recorder is not None:
             self._recorder.refused(request, status, seconds, why)
@@ -146,7 +146,7 @@ def is_meant(request: Request, only: Sequence[Filter]) -> bool:
 
 
 def _fate(request: Request, error: NotHandled) -> str:
-    """Say what becomes of a request that was not handled, and what its caller receives."""
+    """Return what becomes of a request that was not handled, and what its caller receives."""
     if request.is_last_attempt:
         return f"It was the last attempt. `socket2me events retry {request.id}` has it sent again."
     if request.attempt is not None:

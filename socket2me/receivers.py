@@ -79,10 +79,10 @@ class Fanout:
     Parameters:
         receivers: at least one.
         required: those after the first whose failure rejects the request too, as that of the first does. That of
-            any other is told, and does not reject the request.
+            any other is reported, and does not reject the request.
         parallel: how many requests each of the others may have at once. `MAX_WAITING` more wait for that.
         is_ordered: whether all have to answer before the request is acknowledged, and the next one begins.
-        report: is told of the others.
+        report: shows what the others answered.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Fanout:
                 self._handled.popitem(last=False)
 
     def run(self, sending: "_Sending") -> None:
-        """Send a request to one of the others, and tell what it answered."""
+        """Send a request to one of the others, and report what it answered."""
         other, request = sending.other, sending.request
         started = time.perf_counter()
         status, remark = None, ""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what these import makes the start of any command slower
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for a connection. Times are in seconds, None where the relay does not tell.
+    """What holds for a connection. Times are in seconds, None where the relay does not state them.
 
     expires_at: when the URL ends, since the epoch.
     timeout_seconds: how long the local app may take, by `--timeout`.
@@ -90,7 +90,7 @@ class Report(Protocol):
 
 
 class _Output:
-    """Standard output. Where nothing can be written to it, requests go on, and stderr tells once of lost lines."""
+    """Standard output. If it cannot be written, requests go on, and stderr has one line about the lost lines."""
 
     def __init__(self) -> None:
         self._is_lost = False
@@ -184,7 +184,7 @@ _SAID = {
 
 
 class TextReport:
-    """Lines for people. What strangers sent is printed without its control characters."""
+    """Lines for people. What callers sent is printed without its control characters."""
 
     def __init__(self) -> None:
         from rich.console import Console

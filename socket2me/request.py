@@ -13,7 +13,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 
 
 class Cancellation:
-    """Whether the event of a request was dropped from its mailbox, and what is to be done then."""
+    """Whether the event of a request was dropped from its mailbox, and what to do then."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -67,8 +67,8 @@ class Request:
         verified: the provider that has signed it, as the relay found; None if it verifies nothing for this URL.
         attempt: how often it was sent from a mailbox, this time included; None if it was in none.
         deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
-            a mailbox, for it not to be sent again. None if the relay does not tell.
-        max_attempts: how often an event of a mailbox is sent. None if the relay does not tell.
+            a mailbox, for it not to be sent again. None if the relay does not state it.
+        max_attempts: how often an event of a mailbox is sent. None if the relay does not state it.
         cancellation: whether the event was dropped from its mailbox meanwhile.
     """
 
@@ -116,7 +116,7 @@ class Request:
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether the relay does not send it again by itself, as far as it tells."""
+        """Whether the relay does not send it again by itself, as far as it states."""
         return self.attempt is not None and self.max_attempts is not None and self.attempt >= self.max_attempts
 
     @property

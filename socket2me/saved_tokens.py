@@ -78,7 +78,7 @@ class SavedTokens:
     def keep(self, new: SavedToken) -> None:
         """Keep a token, in place of the one before. Raises `ClientError` if it cannot be written.
 
-        Names stay, after what is for the same app now: without its secret, nobody could take one again.
+        Names stay, after what is for the same app now: without its secret, a name could not be claimed again.
         """
         others = [
             replace(kept, secret=new.secret) if (kept.server, kept.token) == (new.server, new.token) else kept

@@ -74,7 +74,7 @@ class View:
     Fields:
         url, targets: of `listen`; inspector: the URL of its page, if there is one.
         state: of the connection, and `is_well` whether that is as it should be.
-        message: the last that was told.
+        message: the last one.
         detail: the request that is shown whole, if one is.
     """
 

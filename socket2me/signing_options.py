@@ -65,9 +65,9 @@ def parse_secret(text: str) -> tuple[str, str]:
 
 
 def fingerprint(verify: dict[str, Any] | None, secret: str | None) -> str | None:
-    """Return what tells whether a token was asked for with this `verify`; None if with none.
+    """Return a mark by which a token that was asked for with this `verify` is recognized; None for none.
 
-    It is keyed with the token's own secret, so that nobody can search for the provider's by it.
+    It is keyed with the token's own secret, so that the provider's cannot be searched for by it.
     """
     if verify is None or secret is None:
         return None

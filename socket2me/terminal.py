@@ -26,7 +26,7 @@ def size_of(count: int) -> str:
 
 
 def is_read(output: TextIO) -> bool:
-    """Return whether a line can be written without waiting, as far as the system tells."""
+    """Return whether a line can be written without waiting, as far as the system reports."""
     try:
         poll = _poll(output.fileno())
     except (AttributeError, OSError, ValueError):  # a system without `poll`, or no file

@@ -423,7 +423,7 @@ class Settings(LimitSettings, SignatureSettings):
         "Whether anyone may claim a name, on a relay that has no SOCKET2ME_API_KEYS. Otherwise that takes a key.",
     )
     banned_names: tuple[str, ...] = _setting(
-        (), _NAMES, "Names that nobody may claim, separated by commas, beside those that the relay reserves."
+        (), _NAMES, "Names that no one may claim, separated by commas, beside those that the relay reserves."
     )
     name_grace_seconds: float = _setting(
         2_592_000.0,

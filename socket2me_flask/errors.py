@@ -1,4 +1,4 @@
-"""What can go wrong, who is at fault, and what the caller receives.
+"""What can go wrong, which side is at fault, and what the caller receives.
 
 Knows nothing of Flask or Socket.IO: `answers.py` turns a `RelayError` into an answer. The caller is at fault for
 a status in the 400s, the relay or its client for one in the 500s.
@@ -87,7 +87,7 @@ class MalformedRequest(RelayError):
 
 
 class BadAuth(RelayError):
-    """The `auth` of a connect holds what the relay does not know."""
+    """The `auth` of a connect has an unknown option, or a value that is not allowed."""
 
     status = 400
     code = "bad_auth"
@@ -104,7 +104,7 @@ class Unauthorized(RelayError):
 
 
 class BadSignature(RelayError):
-    """The provider of the token has not signed the call. The log and a counter say why, the caller is not told."""
+    """The provider of the token has not signed the call. The log and a counter say why, the response does not."""
 
     status = 401
     code = "bad_signature"
@@ -138,7 +138,7 @@ class UnknownToken(RelayError):
 
 
 class BadName(BadRequest):
-    """A name is asked for that is none, or that nobody may have. The text says which."""
+    """A name is asked for that is none, or that no one may have. The text says which."""
 
     code = "bad_name"
     message = "This is no name."
@@ -149,9 +149,7 @@ class NameTaken(RelayError):
 
     status = 409
     code = "name_taken"
-    message = (
-        "This name is taken. Who has its secret gives that as Authorization: Bearer; others choose another name."
-    )
+    message = "This name is taken. Its owner sends the secret as Authorization: Bearer; others choose another name."
 
 
 class NameDiffers(RelayError):
@@ -168,7 +166,7 @@ class TooManyNames(RelayError):
 
     status = 403
     code = "too_many_names"
-    message = "You have as many names as one may have. DELETE /v1/tokens/<name> lets one go."
+    message = "You have as many names as one may have. DELETE /v1/tokens/<name> releases one."
     setting = "MAX_NAMES_PER_OWNER"
 
 

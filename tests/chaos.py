@@ -84,7 +84,7 @@ LONGEST_CALL_SECONDS = 20
 # Within this time a connection is closed that its client does not use: longer than nginx's `keepalive_timeout`.
 IDLE_SECONDS = 20
 
-# Within this time the mailboxes are empty when nobody calls any more.
+# Within this time the mailboxes are empty when no caller calls any more.
 EMPTY_SECONDS = 20
 
 # What a log says of a fault in the relay's own code. eventlet writes the latter without a traceback.
@@ -471,7 +471,7 @@ class Chaos:
             (self.lost, "were accepted and not delivered"),
             (self.disordered, "came out of order"),
             (len(self.deaf), "clients were deaf"),
-            (self.replaced, "clients were replaced by nobody"),
+            (self.replaced, "clients were wrongly replaced"),
             (self.kept, "are kept that were delivered"),
             (self.left_over, "connections are left over"),
             (self.traces, "tracebacks are in the log"),
@@ -491,7 +491,7 @@ class Chaos:
                     print(relay.log[max(0, at - 200) : at + 3000])
 
     def _count_kept(self) -> int:
-        """Return how many events are in the mailboxes, when nobody has called for a while."""
+        """Return how many events are in the mailboxes, when no caller has called for a while."""
         front = self._nginx or self.relays[0]
         ends_at = time.monotonic() + EMPTY_SECONDS
         kept = 0

@@ -31,7 +31,7 @@ PREVIOUS = "10046b2"
 
 
 class Clock:
-    """A clock that moves when it is told to. `followers` are told by how many seconds."""
+    """A clock that a test moves. `followers` are called with how many seconds."""
 
     def __init__(self) -> None:
         self._now = 1_000_000.0

@@ -37,7 +37,7 @@ SETTINGS = {
 
 CALL_PAUSE_SECONDS = 0.02
 
-# Within this time everything has arrived when nobody calls any more, and is acknowledged.
+# Within this time everything has arrived when no caller calls any more, and is acknowledged.
 END_SECONDS = 30
 
 

@@ -47,8 +47,7 @@ SETTINGS: dict[str, object] = {
     "MAX_CONNECTIONS_PER_ADDRESS": 0,
 }
 
-# Within this time all have all when nobody calls any more: longer than the longest back-off that a stopped client
-# comes to.
+# Within this time all have all after the last call: longer than the longest back-off of a client that is stopped.
 EMPTY_SECONDS = 90
 
 # How much later than the relay a client, on a busy machine, may write down that its connection has ended.

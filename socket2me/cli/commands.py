@@ -170,7 +170,7 @@ class _OneLine(logging.Formatter):
 
 
 def set_up_output() -> None:
-    """Let nothing that a stranger sends, and no defect in a thread, print more than a line."""
+    """Let nothing that a peer sends, and no defect in a thread, print more than a line."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     if not DEBUG:
         for handler in logging.getLogger().handlers:

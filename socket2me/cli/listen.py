@@ -34,7 +34,6 @@ from .kept_tokens import secret_of
 from .options import (
     api_key,
     bad_parameter,
-    check_key,
     check_relay,
     check_target,
     check_url,
@@ -43,12 +42,13 @@ from .options import (
     only,
     request_filter,
     resign,
+    secret,
     timeout,
 )
 from .receiving import Receivers
 
 # What `listen` ends with when another client took the stream.
-DISPLACED_STATUS = 3
+REPLACED_STATUS = 3
 
 # How long the client may take to finish, to leave, and to renew its URL, after Ctrl-C.
 CLOSE_SECONDS = 5
@@ -125,13 +125,7 @@ def _prepare_folder(context: click.Context, option: click.Parameter, folder: Pat
     callback=check_url,
     help="Take requests to this URL, which the relay's page or an API call made. Its secret is asked for.",
 )
-@click.option(
-    "--secret",
-    envvar="SOCKET2ME_SECRET",
-    show_envvar=True,
-    callback=check_key,
-    help="The secret of --url. Other users see what is in a command line: rather set the variable.",
-)
+@secret
 @api_key
 @click.option("--reply", is_flag=True, help="Answer callers with what the app answers. Without: 200, once it has.")
 @click.option(
@@ -401,7 +395,7 @@ def listen(
     except Replaced as error:
         report.close()
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
-        raise SystemExit(DISPLACED_STATUS) from None
+        raise SystemExit(REPLACED_STATUS) from None
     finally:
         close(KILL_SECONDS)
     if isinstance(receiver, Fanout) and (missing := receiver.close(CLOSE_SECONDS)):

@@ -122,12 +122,21 @@ api_key = click.option(
 )
 
 
+secret = click.option(
+    "--secret",
+    envvar="SOCKET2ME_SECRET",
+    show_envvar=True,
+    callback=check_key,
+    help="The secret of --url. Other users see what is in a command line: rather set the variable.",
+)
+
+
 listener = click.option(
     "--as",
     "listener",
     metavar="ID",
     callback=_checked("listener"),
-    help="By which name the relay knows this client among several: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
+    help="The id of this client among several: up to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
 )
 
 

@@ -30,10 +30,10 @@ PROFILES = "profiles"
 # Options that a file does not have.
 _NO_KEYS = ("help", "profile", "version")
 
-# Options whose values are shown to nobody.
+# Options whose values are never shown.
 SECRETS = {"api-key", "header-add", "resign", "secret", "signing-secret", "store", "verify"}
 
-# What the file in the current folder may not have: a folder that somebody else made would run programs.
+# What the file in the current folder may not have: a folder of another user would run programs.
 NOT_IN_A_FOLDER = {"exec"}
 
 # What of an option it may not have either: `--verify` sends the relay, which the same file may name, what is in a

@@ -18,7 +18,7 @@ from ..target import Target
 from ..terminal import printable, size_of
 from .commands import Command
 from .kept_tokens import secret_of
-from .options import bad_parameter, check_key, check_target_url, check_url, insecure, only, resign, timeout
+from .options import bad_parameter, check_target_url, check_url, insecure, only, resign, secret, timeout
 from .sending import send
 
 
@@ -47,13 +47,7 @@ def _parse_speed(context: click.Context, option: click.Parameter, text: str | No
     callback=check_url,
     help="Send requests of the relay's history of this URL. Its secret is that which is kept, or is asked for.",
 )
-@click.option(
-    "--secret",
-    envvar="SOCKET2ME_SECRET",
-    show_envvar=True,
-    callback=check_key,
-    help="The secret of --url. Other users see what is in a command line: rather set the variable.",
-)
+@secret
 @click.option(
     "--since",
     callback=_parse_moment,

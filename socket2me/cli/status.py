@@ -38,7 +38,7 @@ def status(server: str | None) -> None:
 
 def _state(api: RelayApi, token: Token) -> str:
     if token.secret is None:
-        return "a URL without a secret: the relay does not tell"
+        return "a URL without a secret: the relay does not state it"
     try:
         seen = api.inspect(token)
     except TokenGone:

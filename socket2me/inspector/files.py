@@ -1,4 +1,4 @@
-"""The page: its files with the headers that go with them, and what it is told of the server."""
+"""The page: its files with the headers that go with them, and what it receives about the server."""
 
 import hashlib
 import json

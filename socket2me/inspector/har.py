@@ -17,7 +17,7 @@ _SECRET_WORDS = ("signature", "secret", "token", "api-key", "apikey", "hmac")
 
 
 def is_secret(name: str) -> bool:
-    """Say whether the value of a header is left out unless somebody asks for it."""
+    """Say whether the value of a header is left out unless it is asked for."""
     name = name.lower()
     return name in _SECRET or any(word in name for word in _SECRET_WORDS)
 

@@ -89,7 +89,7 @@ class Watches:
         return token in self._of_token
 
     def tokens(self) -> list[str]:
-        """Return the tokens that somebody watches."""
+        """Return the tokens that are watched."""
         return list(self._of_token)
 
     def watch(self, token: str) -> Watch:

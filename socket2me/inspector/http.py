@@ -34,7 +34,7 @@ MAX_CHANGES_BYTES = 131_072
 
 @dataclass
 class Question:
-    """A call to the inspector, by somebody who may see the history of `token`.
+    """A call to the inspector, with the right to see the history of `token`.
 
     Fields:
         request_id: of the URL, if there is one in it.
@@ -71,7 +71,7 @@ class Reply:
 class Inspector:
     """Answers questions about `history`.
 
-    replay: sends a request again for a token and somebody's address, and returns its new id; None if that cannot be
+    replay: sends a request again for a token and a caller's address, and returns its new id; None if that cannot be
         done from here.
     pause: lets others have their turn.
     max_body_bytes: of a replay.

@@ -95,7 +95,7 @@ def zoom(request: Received, context: Context) -> HandshakeAnswer | None:
 def x(request: Received, context: Context) -> HandshakeAnswer | None:
     """Sign `crc_token` with the secret. https://docs.x.com/x-api/webhooks/quickstart
 
-    A token of other characters than a challenge has is not signed: everybody may ask, and the answer would sign an
+    A token of other characters than a challenge has is not signed: anyone may ask, and the answer would sign an
     event with this body.
     """
     token = _query(request).get("crc_token")

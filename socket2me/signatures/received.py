@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# Why a request is not verified. The caller is told none of them.
+# Why a request is not verified. The response has none of them.
 #   missing     a header that the scheme needs is not there
 #   malformed   a header, or what is signed, has a form that the provider never sends
 #   repeated    a header came more than once

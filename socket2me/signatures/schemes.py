@@ -366,7 +366,7 @@ class SendGridScheme:
 class XScheme(HmacScheme):
     """The HMAC of the body. X has the same key answer challenges, so only a JSON object counts as a body.
 
-    Anybody may ask for the answer to a challenge, which has no `{`: `handshakes.x`.
+    Anyone may ask for the answer to a challenge, which has no `{`: `handshakes.x`.
     https://docs.x.com/x-api/webhooks/quickstart
     """
 

@@ -41,7 +41,7 @@ def forward_call(target: Target) -> Response:
 
 
 def _raw_target(environ: Mapping[str, Any]) -> str:
-    """Return the target as it was sent, one character a byte. Servers that do not tell it lose some encoding."""
+    """Return the target as it was sent, one character a byte. Servers that do not provide it lose some encoding."""
     target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target is None:
         path, query = environ["PATH_INFO"].encode("latin-1"), environ.get("QUERY_STRING", "")

@@ -1,6 +1,6 @@
 """`/v1/tokens/<token>/requests` and below it: the history of a token with `inspect`, live, and sent again.
 
-What is answered, `socket2me.inspector.http` decides; here are its routes, who may ask, and how a replay is sent.
+`socket2me.inspector.http` decides what is answered; here are the routes, their authorization, and replays.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class Replays:
 
         def forward() -> None:
             request_id.begin()
-            call.request_id = request_id.settle(call.id)
+            call.request_id = request_id.resolve(call.id)
             try:
                 with contextlib.suppress(RelayError):  # the history says what became of it
                     self._forwarder.replay(call, record)
@@ -136,7 +136,7 @@ def _view(answer: Callable[[Inspector, Question], Reply], token: str, request_id
 
 
 def _until_hangup(reply: Reply) -> Iterator[bytes]:
-    """Return the pieces of a stream, which ends when its peer leaves, where the server tells at once."""
+    """Return the pieces of a stream, which ends when its peer leaves, where the server reports that at once."""
     loop, environ = get_services().sockets.engine.loop, request.environ
 
     def pieces() -> Iterator[bytes]:

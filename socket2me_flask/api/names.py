@@ -1,4 +1,4 @@
-"""Names that `POST /v1/new` asks for: which there may be, who may claim one, and how the operator releases one."""
+"""Names that `POST /v1/new` asks for: which are valid, who may claim one, how the operator releases one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from ..storage import release_name as release_in_store
 
 ASKS_FOR_KEY = "This relay asks for a key: Authorization: Bearer <key>."
 
-# Nobody may claim these: they are parts of the relay's own URLs, or would pass for something of the operator's.
+# No one may claim these: they are parts of the relay's own URLs, or would pass for something of the operator's.
 RESERVED_NAMES = (
     *("events", "favicon", "go", "healthz", "inspector", "metrics", "new", "openapi", "readyz", "refresh"),
     *("requests", "robots", "smee", "socket-io", "static", "tokens", "well-known"),
@@ -67,10 +67,10 @@ def claim(
     verify: Callable[[str], str] | None,
     **delivery: Any,
 ) -> tuple[TokenRecord, str]:
-    """Return the token of a name and its secret, for who has the secret `given`, or for an `owner` if it is free.
+    """Return the token of a name and its secret, to the owner of the secret `given`, or to an `owner` if free.
 
     One that lives is refreshed, and keeps the options that it has. Raises `NameDiffers` if `options` has others,
-    what `TokenStore.claim` raises, and `Unauthorized` or `Forbidden` for who may not claim a name.
+    what `TokenStore.claim` raises, and `Unauthorized` or `Forbidden` to a caller that may not claim a name.
     """
     services = get_services()
     if owner is None and not has_form_of_secret(given or ""):
@@ -93,7 +93,7 @@ def claim(
 
 
 def release_expired(name: str, given: str | None) -> None:
-    """Let a name go that has expired and is held for its owner. Raises `UnknownToken` for who is not that."""
+    """Release a name that has expired and is held for its owner. Raises `UnknownToken` for another secret."""
     services = get_services()
     if given is None or not services.store.release(name, hash_of(given)):
         raise UnknownToken
@@ -129,5 +129,5 @@ def release_name(name: str) -> None:
     except (ConfigError, RelayError) as error:
         raise click.ClickException(str(error)) from None
     if not is_released:
-        raise click.ClickException(f"Nobody holds the name {name}.")
+        raise click.ClickException(f"No one holds the name {name}.")
     click.echo(f"{name} is released.")

@@ -306,7 +306,7 @@ def _verify_schema() -> Json:
     options = {option: text for provider in PROVIDERS.values() for option in provider.options}
     return {
         "type": "object",
-        "description": "Who signs the calls: others are answered `401`. signatures.md has the providers.",
+        "description": "The provider that signs: others are answered `401`. signatures.md has the providers.",
         "additionalProperties": False,
         "required": ["provider"],
         "properties": {
@@ -578,7 +578,7 @@ def _call_paths(prefix: str, name: str, summary: str) -> Json:
 def _channel_paths() -> Json:
     stream: Json = {"text/event-stream": {"schema": {"type": "string"}}}
     page: Json = {"text/html": {"schema": {"type": "string"}}}
-    later = "What is temporary is answered by a stream that ends at once, and says when to connect again."
+    later = "What is temporary is answered by a stream that ends at once, and states when to reconnect."
     return {
         "/smee/new": {
             "get": _operation(
@@ -658,7 +658,7 @@ def _other_paths() -> Json:
             "get": _operation(
                 "describeInspector",
                 "operations",
-                "What the page of the inspector needs to know of who serves it.",
+                "Which program serves the page of the inspector.",
                 "",
                 {200: {"description": "`kind`, `version`, `replay`.", "content": _OBJECT}},
                 "Any",

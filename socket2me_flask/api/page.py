@@ -33,7 +33,7 @@ def index() -> Response:
 
 @blueprint.get("/inspector.json")
 def describe() -> Response:
-    """Return what the page needs to know: which program serves it, and where a replay goes."""
+    """Return which program serves the page, and where a replay goes."""
     return Response(files.describe("relay"), mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 

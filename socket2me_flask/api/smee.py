@@ -1,7 +1,7 @@
 """`/smee`: channels for the clients of smee.io and of gosmee, unmodified.
 
 Any status but 200 ends a stock client for good, so what is temporary is answered by a stream that ends at once and
-says when to connect again.
+states when to reconnect.
 """
 
 import html
@@ -213,6 +213,6 @@ def _page(key: ChannelKey) -> str:
     who = (
         "Anyone who knows it can listen as well."
         if key.secret is None
-        else "Who knows it can send, and cannot listen."
+        else "Anyone who knows it can send, and cannot listen."
     )
     return _PAGE.format(who=who, posting=html.escape(_posting_url(key)), listening=html.escape(listening))

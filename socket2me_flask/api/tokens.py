@@ -30,7 +30,7 @@ MAX_OPTIONS_BYTES = 4096
 
 @blueprint.get("/new")
 def new() -> Response:
-    """Issue a token that anyone who knows it may use: plain text, or a JSON string if the caller prefers it."""
+    """Issue a token without a secret: plain text, or a JSON string if the caller prefers it."""
     services = get_services()
     if services.settings.require_secret:
         raise Forbidden("This relay issues tokens with a secret only: POST /v1/new.")

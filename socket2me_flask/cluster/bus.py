@@ -1,7 +1,7 @@
 """Messages between processes over Redis Pub/Sub, and the lease that shows that a process is alive.
 
 Each process has a channel. A message is published on the channel of one process, so its cost does not grow with the
-number of processes. Redis returns how many received it: the sender knows at once if a process was killed. A process
+number of processes. Redis returns how many received it: the sender sees at once if a process was killed. A process
 that is cut off or hangs loses its lease after `lease_seconds`.
 
 A process also sends heartbeats to itself. While the latest is younger than the lease, the process is in sync: what

@@ -170,7 +170,7 @@ class Handlers(Listener):
 
     def _on_listener_replaced(self, token: str, listener: str) -> None:
         if self._store.has_listener(token, listener):
-            return  # it has come back here since
+            return  # it has reconnected here since
         for client in self._presence.attached.of(token):
             if client.listener == listener:
                 self._presence.detach(token, client)

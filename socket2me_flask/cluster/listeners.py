@@ -147,7 +147,7 @@ class ListenersElsewhere:
         self._turns = count()
 
     def deliver(self, call: Call, listeners: str, presence: Presence) -> Delivery | None:
-        """Deliver a call. Return None if nobody could be sent it at once.
+        """Deliver a call. Return None if no listener could be sent it at once.
 
         Raises `NoListener`, `PeerSilent`, and what another process answers.
         """
@@ -236,7 +236,7 @@ class ListenersElsewhere:
         return delivery
 
     def _raise_one(self, errors: Sequence[Exception]) -> None:
-        """Raise the error that says most, if one says that the call need not wait for a listener."""
+        """Raise the most specific error, if one means that the call need not wait for a listener."""
         relevant = [error for error in errors if isinstance(error, RelayError)]
         for kind in (NoListener, PeerSilent, StoreUnavailable, RelayError):
             for error in relevant:

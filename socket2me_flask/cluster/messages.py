@@ -5,7 +5,7 @@ kinds that it does not know, so a later version may add both. The release before
 value...]`: such messages are read, and written to its processes, so that both versions run side by side during a
 rolling upgrade. The name of a process shows which form it reads (`READS_NAMES`).
 
-Python and `redis.lua` use the same table. Kinds and fields keep the names that earlier versions know.
+Python and `redis.lua` use the same table. Kinds and fields keep the names of earlier versions.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {"call": call.DEFAULTS}
 # How many fields the release before has of a kind, if this one has more: the first ones.
 FORMER_LENGTH = {"call": 11}
 
-# The kinds that the release before knows by another name, and that name.
+# The kinds that have another name in the release before, and that name.
 FORMER = {"deleted": "dropped", "retried": "dropped"}
 
 _GET = {kind: itemgetter(*names) for kind, names in FIELDS.items()}

@@ -1,7 +1,7 @@
 -- Scripts: what must be atomic in Redis, called as `EVALSHA sha 0 script argument...`.
 --
 -- Of each token:
---   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox, verify, listeners; process, client, client_mode: who has its client;
+--   s2m:token:T    hash    ttl, expires_at, secret, mode, mailbox, verify, listeners; process, client, client_mode: the process that has its client;
 --                          forwarded, refused, last: what was counted. Redis lets it expire.
 --   s2m:waiting:T  set     processes that hold calls for it until its client comes
 --   s2m:groups:T   hash    process -> mode, of the processes that have listeners of a token that may have several
@@ -9,7 +9,7 @@
 -- and, if it is a name:
 --   s2m:name:T     hash    secret, owner, grace_ms: how long it is held after its end. Redis lets it expire then.
 -- and of its mailbox:
---   s2m:callers:T  set     processes whose callers wait for what its client says
+--   s2m:callers:T  set     processes whose callers wait for an acknowledgement
 --   s2m:events:T   stream  the calls, by number
 --   s2m:box:T      hash    id of an event -> its number, size, attempts, whether it is a dead letter, when it was received
 --   s2m:bytes:T    number  the sum of the sizes
@@ -484,7 +484,7 @@ end
 
 -- Events
 
--- Keep an event whose caller waits so long for what its client says.
+-- Keep an event whose caller waits so long for an acknowledgement.
 function scripts.put(token, process, wait_ms, id, received_at, size, content, body, more, max_events, max_bytes,
     total_bytes, small_bytes)
   local found = record(token)

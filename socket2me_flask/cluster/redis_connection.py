@@ -52,7 +52,7 @@ class RedisConnection:
         parts = urlsplit(url)
         self.address = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"  # without a password
         options: dict[str, Any] = {} if verify_tls or parts.scheme != "rediss" else {"ssl_cert_reqs": "none"}
-        options["retry"] = Retry(NoBackoff(), 0)  # who has to wait before the next try is decided here
+        options["retry"] = Retry(NoBackoff(), 0)  # this class decides on the pause before the next try
         self.pool = redis.BlockingConnectionPool.from_url(
             url,
             protocol=2,
@@ -91,7 +91,7 @@ class RedisConnection:
             self._jobs.append(job)
             self._is_wanted.set()
             if not self.is_up:
-                self._fail_waiting()  # it has gone away just now
+                self._fail_waiting()  # it was lost just now
         else:
             _fail([job])
         return job

@@ -77,7 +77,7 @@ class Routes:
         if record is not None:
             return record
         route = self._remote.get(token)
-        # An event for a mailbox is kept by this process, which has to know that the token lives.
+        # An event for a mailbox is kept by this process, which must be sure that the token lives.
         if route is None or route.record.mailbox or self._clock() >= route.record.expires_at:
             return None
         return route.record

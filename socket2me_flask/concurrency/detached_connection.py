@@ -1,4 +1,4 @@
-"""A socket that was taken out of its HTTP server: writes as fast as the peer reads, and tells what becomes of it.
+"""A socket that was taken out of its HTTP server: writes as fast as the peer reads, and reports what becomes of it.
 
 Never blocks. Knows sockets, not what goes over them: `engineio/websocket_connection.py` speaks WebSocket, and
 `smee/stream_connection.py` sends events.
@@ -49,7 +49,7 @@ class DetachedConnection(Generic[OwnerT]):
     )
 
     # The owner of a closed connection, which ignores everything.
-    _nobody: OwnerT
+    _no_owner: OwnerT
 
     def __init__(self, sock: socket.socket, loop: Loop, lock: AbstractContextManager[Any], owner: OwnerT) -> None:
         """`lock` keeps threads apart, where there are any."""
@@ -118,7 +118,7 @@ class DetachedConnection(Generic[OwnerT]):
                 self.socket.shutdown(socket.SHUT_RDWR)  # Werkzeug has this socket too, and closes it late
             self.socket.close()
             # The owner refers to this connection: the cycle would keep memory until the garbage collector runs.
-            owner, self._owner = self._owner, self._nobody
+            owner, self._owner = self._owner, self._no_owner
             owner.on_closed(reason)
 
     def is_owned_by(self, owner: OwnerT) -> bool:

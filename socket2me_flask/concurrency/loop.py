@@ -32,7 +32,7 @@ class Reader(Protocol):
 
     @property
     def has_pending(self) -> bool:
-        """Whether something was read from the socket, by TLS, of which the socket says nothing any more."""
+        """Whether something was read from the socket, by TLS, for which the socket is not readable any more."""
 
     def on_readable(self, events: int = 0) -> None:
         """Read what is there. Does not block."""

@@ -159,7 +159,7 @@ class HubWatch:
     def __init__(self, kind: str, fileno: int, callback: Callable[[int], None]) -> None:
         self._hub = hubs.get_hub()
         self._listener = self._hub.add(kind, fileno, callback, _ignore, None)
-        # A listener remembers who made it, which would keep a green thread in memory that has ended.
+        # A listener refers to the green thread that added it, and would keep one in memory that has ended.
         self._listener.greenlet = self._hub.greenlet
 
     def cancel(self) -> None:

@@ -2,7 +2,7 @@
 
 `Engine` takes the place of python-engineio's server. It speaks the same protocol (4) to the same clients, over
 long-polling and WebSocket. What is different: an idle client costs a watched socket and no green thread; one
-timer pings them all; what waits for a client has a bound; and nothing a peer sends is trusted.
+timer pings them all; what waits for a client has a bound; and everything that a peer sends is checked.
 """
 
 from .outbox import EngineFull, MessageTooLarge, OutboxFull

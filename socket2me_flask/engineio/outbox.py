@@ -81,7 +81,7 @@ class Outbox:
         return self.connection.unsent_bytes if self.connection is not None else 0
 
     def add(self, packets: Sequence[Packet]) -> int:
-        """Queue the packets of one event. Return the number by which `has_lost` knows it.
+        """Queue the packets of one event. Return its number, for `has_lost`.
 
         Raises `MessageTooLarge`, `OutboxFull` or `EngineFull`.
         """

@@ -84,7 +84,7 @@ class Session(Owner):
     # To the client
 
     def send(self, packets: Sequence[Packet]) -> int:
-        """Queue an event; `flush` sends it. Return the number by which `outbox.has_lost` knows it.
+        """Queue an event; `flush` sends it. Return its number, for `outbox.has_lost`.
 
         Raises `SessionClosed`, and what `Outbox.add` raises.
         """
@@ -303,7 +303,7 @@ class Session(Owner):
         self.end = end
         log.debug("a session ended: %s", reason)
         self.outbox.release_poll()
-        if self.state is OPENING:  # of which the application does not know
+        if self.state is OPENING:  # which the application has not received
             return
         if self.inbox is not None:
             self.inbox.add_end()

@@ -64,7 +64,7 @@ class Connection(DetachedConnection[Owner]):
         *("_pong_due", "_reader", "_receive_limits"),
     )
 
-    _nobody = Owner()
+    _no_owner = Owner()
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Fetches a small document over https: in bounded time, of bounded size, and without following redirects.
 
-It blocks its green thread only, as all I/O does under the relay's worker. Its user says which URLs may be fetched.
+It blocks its green thread only, as all I/O does under the relay's worker. Its caller checks the URLs.
 """
 
 import http.client

@@ -25,7 +25,7 @@ class BodySource(Protocol):
 
     content_length: the value of `Content-Length`, if there is one.
     is_chunked: whether the body comes in chunks.
-    address: who is connected to the relay, a caller or a proxy.
+    address: that of the peer, a caller or a proxy.
     """
 
     content_length: str | None
@@ -45,7 +45,7 @@ class BodySource(Protocol):
 class EnvironBody:
     """The body of a request to any WSGI server (PEP 3333).
 
-    Two servers tell more than WSGI does: the relay's own worker by `socket2me.connection`, which can close a
+    Two servers provide more than WSGI does: the relay's own worker by `socket2me.connection`, which can close a
     connection and end a read, and Werkzeug's by `werkzeug.socket`.
     """
 

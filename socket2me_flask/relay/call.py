@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # names were hexadecimal.
 READS_NAMES = "v"
 
-# An id has to be unique, not secret: the name of the process, and a number. So it says who accepted the event.
+# An id has to be unique, not secret: the name of the process that accepted the event, and a number.
 _process: str
 _next_id: Callable[[], str]
 
@@ -63,9 +63,9 @@ class Call:
         received_at: seconds since the epoch.
         is_legacy: it came to `/go/<token>`, whose clients expect what the later originals sent.
         remote_addr: the caller's address, as far as the proxies in front are trusted; `""` if it is not known.
-        request_id: the id by which logs and callers know it: the caller's `X-Request-Id`, else that of the call.
+        request_id: the id of the call in logs and responses: the caller's `X-Request-Id`, else that of the call.
         replay_of: the id of the call that this one repeats; `""` if none.
-        verified: `{"provider": ...}`, who has signed it; None if the token has no `verify`.
+        verified: `{"provider": ...}`, the signer; None if the token has no `verify`.
         trace: records what becomes of it, if its token is inspected. Not carried anywhere.
     """
 

@@ -84,7 +84,7 @@ class Client(Protocol):
     def has_lost(self, number: int) -> bool:
         """Say of a client that left whether it was not sent a call. Otherwise it may have received it."""
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         """Send the client a `dropped` event: an acknowledgement of this event is not awaited any more."""
 
     def disconnect(self, final_event: str | None = None) -> None:

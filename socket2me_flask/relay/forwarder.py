@@ -149,7 +149,7 @@ class Forwarder:
             is_legacy=target.is_legacy,
             remote_addr=caller_address(sent_headers, address, self._trusted_proxy_hops),
         )
-        call.request_id = request_id.settle(call.id)
+        call.request_id = request_id.resolve(call.id)
         if record.verify is not None:
             try:
                 answer = self._verification.check(call, target.path, target.query, record.verify)

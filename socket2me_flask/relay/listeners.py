@@ -39,7 +39,7 @@ def subject_of(call: Call) -> Subject:
 
 
 def common_mode(clients: Iterable[Client]) -> str:
-    """Return the mode of the callers of listeners with several modes: who acknowledges nothing does not count."""
+    """Return the mode of the callers of listeners with several modes: those in mode `notify` do not count."""
     modes = {client.mode for client in clients}
     return next((mode for mode in ("reply", "ack") if mode in modes), "notify")
 
@@ -143,9 +143,9 @@ class ListenerGroup:
     def has_lost(self, number: int) -> bool:
         return False
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         for member in self:
-            member.tell_dropped(event_id)
+            member.send_dropped(event_id)
 
     def disconnect(self, final_event: str | None = None) -> None:
         for member in self:

@@ -1,6 +1,6 @@
 """Mailboxes: an event stays until its client acknowledged it, and is sent again until it does.
 
-At least once, in order for each token. Knows stores and clients; which client is attached, `presence.py` knows.
+At least once, in order for each token. Knows stores and clients; `presence.py` has the attached clients.
 """
 
 import logging
@@ -148,7 +148,7 @@ class Mailboxes:
             if isinstance(outlets, PositionOutlets):
                 self.store.touch(token, outlets.positions())
             elif isinstance(outlets, ShareOutlets):
-                outlets.notify()  # of what a process has claimed that was killed, nobody is notified
+                outlets.notify()  # nothing notifies of what a killed process had claimed
         forgotten = self.store.drop_absent(time.time() - listener_ttl_seconds)
         if forgotten:
             self.listeners_forgotten += forgotten
@@ -205,7 +205,7 @@ class Mailboxes:
         """Forget an event that was dropped from the store, and send `dropped` to a client that has it."""
         outlet = self._outlets.get(token)
         if outlet is not None:
-            outlet.tell_dropped(event_id)
+            outlet.send_dropped(event_id)
         self.forget(token, event_id)
 
     def forget(self, token: str, event_id: str) -> None:

@@ -70,7 +70,7 @@ class Outlet(HasBackedOff):
         self._recorder = recorder
         self.sent: dict[str, Sent] = {}  # by event
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
-        self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may not know yet
+        self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may be behind
         self._dead: dict[
             str, None
         ] = {}  # those of them that became dead letters after their last attempt, oldest first
@@ -102,7 +102,7 @@ class Outlet(HasBackedOff):
         self._mailboxes.spawn(self._run)
 
     def close(self) -> list[str]:
-        """Send no more. What is on its way counts as not delivered, whatever its client says from now on.
+        """Send no more. What is on its way counts as not delivered, whatever its client sends from now on.
 
         Return the ids of that.
         """
@@ -119,10 +119,10 @@ class Outlet(HasBackedOff):
         """Say whether the client has an event that it did not acknowledge."""
         return event_id in self._ack_ids
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         """Send `dropped` to the client if it has an event that it did not acknowledge."""
         if self.awaits(event_id):
-            self.client.tell_dropped(event_id)
+            self.client.send_dropped(event_id)
 
     def drop(self, event_id: str) -> None:
         """Know nothing of an event any more: it was dropped."""
@@ -130,7 +130,7 @@ class Outlet(HasBackedOff):
         self.source.forget(event_id)
 
     def forget(self, event_id: str) -> None:
-        """Wait no more for an acknowledgement of an event, and know nothing of it."""
+        """Wait no more for an acknowledgement of an event, and forget the event."""
         self.start_again(event_id)
         for ack_id in self._ack_ids.pop(event_id, ()):
             self.client.forget(ack_id)
@@ -168,7 +168,7 @@ class Outlet(HasBackedOff):
             self.wait(event_id, timer)
         else:  # another may have it next
             if is_overdue:
-                self.client.tell_dropped(event_id)
+                self.client.send_dropped(event_id)
             self.drop(event_id)
             shared.wait(event_id, timer)
         self.notify()

@@ -58,10 +58,10 @@ class Outlets(HasBackedOff):
         for outlet in self._all():
             outlet.notify()
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         """Send `dropped` to the listeners that have an event which they did not acknowledge."""
         for outlet in self._all():
-            outlet.tell_dropped(event_id)
+            outlet.send_dropped(event_id)
 
     def drop(self, event_id: str) -> None:
         """Know nothing of an event any more: it was dropped."""

@@ -1,4 +1,4 @@
-"""The reaper: removes what expired, again and again. Nothing else depends on when it last did."""
+"""The reaper: removes what expired, at an interval. Nothing else depends on the time of its last run."""
 
 import logging
 from collections.abc import Callable

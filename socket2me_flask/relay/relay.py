@@ -282,7 +282,7 @@ class Relay:
             self.token_counts.add(token, counts)
 
     def _may_live(self, token: str) -> bool:
-        """Say whether a token lives, as far as the store can tell: what became of a call does not depend on it."""
+        """Say whether a token lives, if the store answers: what became of a call does not depend on it."""
         try:
             return self._store.get_cached(token) is not None
         except StoreUnavailable:

@@ -127,7 +127,7 @@ class ShareOutlets(Outlets):
     def start_again(self, event_id: str) -> None:
         self.end_wait(event_id)
         for outlet, share in list(self._shares.items()):
-            outlet.tell_dropped(event_id)  # another may have it next
+            outlet.send_dropped(event_id)  # another may have it next
             outlet.forget(event_id)
             share.claimed.discard(event_id)
         self.finished.pop(event_id, None)

@@ -1,4 +1,4 @@
-"""What the relay asks of other processes, where there are none."""
+"""The peers of a relay that is a single process: there are none."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tokens, names and secrets: how one is made, what one looks like, what is kept of it. Where, `storage/` knows."""
+"""Tokens, names and secrets: how one is made, what one looks like, and what is kept of it (where: `storage/`)."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ SECRET = "s2m_[A-Za-z0-9_-]{43}"
 _LETTERS = string.ascii_lowercase
 _ALPHABET = string.ascii_lowercase + string.digits
 _is_made = re.compile(TOKEN).fullmatch
-_is_token = re.compile(f"{TOKEN}|{NAME}").fullmatch  # most are no names: those are told by the first half
+_is_token = re.compile(f"{TOKEN}|{NAME}").fullmatch  # most are no names: the first half is enough for those
 _is_secret = re.compile(SECRET).fullmatch
 
 
@@ -28,7 +28,7 @@ def new_token() -> str:
 
 
 def is_token(text: str) -> bool:
-    """Say whether `text` has the form of a token, made or a name. Whether it lives, only the store knows."""
+    """Say whether `text` has the form of a token, made or a name. Whether it lives, the store decides."""
     return _is_token(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""The keys of channels: who has one may listen. Pure."""
+"""The keys of channels: the owner of one may listen. Pure."""
 
 import re
 from typing import NamedTuple

@@ -15,7 +15,7 @@ import msgspec
 from ..relay.call import Call
 from ..sockets.request_event import collect_pairs, parse_body, with_attachments
 
-# How soon a client that lost its stream connects again. It keeps the time that it was told last.
+# How soon a client that lost its stream reconnects. It keeps the time that it received last.
 RETRY_MS = 1000
 
 # Neither has an `id`: the client would give it back as the last event that it has.
@@ -42,7 +42,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def retry(seconds: float) -> bytes:
-    """Return what says when to connect again."""
+    """Return the line that states when to reconnect."""
     return b"retry: %d\n\n" % (seconds * 1000)
 
 

@@ -1,6 +1,6 @@
 """Which events of a mailbox a client has, as far as its connection shows. Pure.
 
-A client of an event stream never says what it has, until it connects again. So an event counts as acknowledged when
+A client of an event stream acknowledges nothing until it reconnects. So an event counts as acknowledged when
 the peer's kernel has acknowledged its bytes, which leave the send queue then, and the connection has lived for a
 while after that: a client that was killed, or a network that was cut, is found in that time.
 """
@@ -26,7 +26,7 @@ class Receipts:
     __slots__ = ("_last_id", "_marks", "_pending")
 
     def __init__(self) -> None:
-        self._pending: dict[int, tuple[int, OnAck]] = {}  # the number of each, and who waits, by an id
+        self._pending: dict[int, tuple[int, OnAck]] = {}  # the number of each, and its callback, by an id
         self._marks: list[_Mark] = []
         self._last_id = 0
 

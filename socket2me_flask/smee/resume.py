@@ -20,7 +20,7 @@ _WITH_PREDECESSOR = re.compile(rf"{LISTENER_PREFIX}[\w-]+\.(\d+)\.(\d+)").fullma
 class Predecessor:
     """The connection that a client had before, whose end was not found yet when the client connected again.
 
-    It has a position of its own, which is nobody's once its end is found.
+    It has a position of its own, which has no owner once its end is found.
 
     at_most: the number of an event. The position is no farther than that.
     before: when the client connected again, in seconds since the epoch. The connection had no contact later.

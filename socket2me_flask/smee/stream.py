@@ -1,4 +1,4 @@
-"""One stream, as `relay/` knows a client: it accepts calls. It never says what it has."""
+"""One stream, by the client interface of `relay/`: it accepts calls, and acknowledges none by itself."""
 
 import secrets
 import threading
@@ -183,7 +183,7 @@ class Stream(ConnectionOwner):
     def has_lost(self, number: int) -> bool:
         return self._outbox.has_lost(number)
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         pass
 
     def disconnect(self, final_event: str | None = None) -> None:

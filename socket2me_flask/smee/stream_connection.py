@@ -29,7 +29,7 @@ class StreamCodec(Protocol):
 
 
 class Chunks:
-    """In chunks (RFC 9112, section 7.1), by which a client knows an event that was cut off."""
+    """In chunks (RFC 9112, section 7.1), by which a client recognizes an event that was cut off."""
 
     last = b"0\r\n\r\n"
 
@@ -52,7 +52,7 @@ class StreamConnection(DetachedConnection[ConnectionOwner]):
 
     __slots__ = ("codec", "written_bytes")
 
-    _nobody = ConnectionOwner()
+    _no_owner = ConnectionOwner()
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Acknowledgements that clients send: whole, in pieces, or cut off because they are too large.
 
-Knows Socket.IO packets and who waits for which id; what an acknowledgement means is decided in `relay/`.
+Knows Socket.IO packets and which id has a callback; what an acknowledgement means is decided in `relay/`.
 """
 
 import json

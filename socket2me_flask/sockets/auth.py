@@ -1,4 +1,4 @@
-"""What a client may say in the `auth` of its connect. Pure."""
+"""The options in the `auth` of a client's connect. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ OPTION_NAMES = (*AUTH_VALUES, "window")
 
 
 def parse_auth(auth: Any, max_window: int) -> dict[str, Any]:
-    """Return the options of a connect's `auth`, the filter parsed. Refuses what it does not know, never guesses.
+    """Return the options of a connect's `auth`, the filter parsed. Refuses unknown options.
 
     Raises `BadAuth`.
     """

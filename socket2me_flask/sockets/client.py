@@ -1,4 +1,4 @@
-"""A client on a namespace, as `relay/` knows it: it accepts calls, and may acknowledge them."""
+"""A client on a namespace, by the interface of `relay/`: it accepts calls, and may acknowledge them."""
 
 import json
 import time
@@ -64,10 +64,10 @@ class SocketClient(NamespaceClient):
         self.answering: Answering | None = None
         self.window = 1
         self.bounds_calls = False
-        self._acks: dict[int, tuple[OnAck, float]] | None = None  # who waits for which, and since when
+        self._acks: dict[int, tuple[OnAck, float]] | None = None  # what waits for each id, and since when
         self._last_ack_id = 0
         self._has_left = False
-        self.end = "client"  # why it is disconnected, once it is: it says so itself unless something else is known
+        self.end = "client"  # why it is disconnected, once it is: by itself unless another cause is noted
         self._carrier: Session | None = None  # what carried the last call
         self.number = 0
         self.listeners = "newest"
@@ -204,7 +204,7 @@ class SocketClient(NamespaceClient):
     def has_lost(self, number: int) -> bool:
         return self._carrier is None or self._carrier.outbox.has_lost(number)
 
-    def tell_dropped(self, event_id: str) -> None:
+    def send_dropped(self, event_id: str) -> None:
         self._say("dropped", event_id)
 
     def disconnect(self, final_event: str | None = None) -> None:

@@ -27,7 +27,7 @@ class NamespaceClient:
 
 
 class ClientManager(socketio.Manager, Generic[M]):  # type: ignore[misc]  # python-socketio carries no types
-    """Who is in which namespace.
+    """Which clients are in which namespace.
 
     `new_member` makes a member of a sid, a transport and a namespace; `on_accepted` is called with one whose
     CONNECT was answered.

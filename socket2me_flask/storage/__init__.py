@@ -2,8 +2,8 @@
 
 A store is a module with the functions `open_store` and `release_name` of those here, and a line in `config.STORES`.
 
-A store knows nothing of callers or sockets, and of a client only its id. Every method costs the same however many
-tokens there are, but for `pop_expired`, whose cost follows what expired.
+A store has no reference to callers or sockets, and only the ids of clients. No method costs more if there are more
+tokens, but for `pop_expired`, whose cost follows what expired.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -177,16 +177,16 @@ class TokenStore(Protocol):
         """
 
     def release(self, name: str, secret_hash: bytes | None = None) -> bool:
-        """Let a name go that is held, and end its token, if it has that secret or none is given.
+        """Release a name that is held, and end its token, if it has that secret or none is given.
 
-        Return False otherwise. `remove` lets a name go, too; when a token expires, its name is held for the grace.
+        Return False otherwise. `remove` releases a name, too; when a token expires, its name is held for the grace.
         """
 
     def get(self, token: str) -> TokenRecord | None:
         """Return a token that lives. One that has expired by now does not, whether or not it was swept."""
 
     def get_cached(self, token: str) -> TokenRecord | None:
-        """As `get`, for a call. The process that has the client may know better: it says so when it is called."""
+        """As `get`, for a call. The answer may be stale: then the process that has the client answers `gone`."""
 
     def refresh(self, token: str) -> TokenRecord | None:
         """Let a live token live for its whole time again. Return None if it does not live."""
@@ -231,7 +231,7 @@ class TokenStore(Protocol):
         """Return what the store holds, for the metrics."""
 
     def close(self) -> None:
-        """Write what is to be written. Nothing may be asked of the store any more."""
+        """Write what is pending. The store may not be used after this."""
 
 
 def open_store(settings: Settings, clock: Callable[[], float]) -> TokenStore:
@@ -241,7 +241,7 @@ def open_store(settings: Settings, clock: Callable[[], float]) -> TokenStore:
 
 
 def release_name(settings: Settings, name: str) -> bool:
-    """Release a name for the operator, from outside the relay. Return False if nobody holds it.
+    """Release a name for the operator, from outside the relay. Return False if it is not held.
 
     Raises `ConfigError` if the store cannot be reached from outside, or `StoreUnavailable`.
     """

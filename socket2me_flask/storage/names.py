@@ -1,4 +1,4 @@
-"""Who has which name, and until when: the rules, and the names in memory.
+"""Which owner has which name, and until when: the rules, and the names in memory.
 
 A name is a token that its owner chose. It is held for its owner as long as its token lives, and for a grace after
 that. The owner is the program that has its secret. Redis has the same rules in `cluster/redis.lua`.
@@ -14,7 +14,7 @@ from threading import RLock
 from ..errors import NameTaken, TooManyNames, TooManyTokens
 
 # How many names one key may hold, or one address where names are open: more than a team has apps, and few enough
-# that nobody takes all good ones.
+# that no owner takes all good ones.
 MAX_NAMES_PER_OWNER = 100
 
 # How many entries of names that are not held any more the heap may have, beyond as many as there are names.
@@ -37,7 +37,7 @@ class Claim:
 
 @dataclass(slots=True)
 class Hold:
-    """A name that is somebody's. `held_until` is when it is free, in seconds since the epoch."""
+    """A name that has an owner. `held_until` is when it is free, in seconds since the epoch."""
 
     name: str
     secret_hash: bytes
@@ -116,7 +116,7 @@ class Names:
             hold.held_until = expires_at + self._grace_seconds
 
     def release(self, name: str) -> bool:
-        """Let a name go. Return False if it was not held."""
+        """Release a name. Return False if it was not held."""
         hold = self._holds.pop(name, None)
         if hold is None:
             return False
@@ -126,7 +126,7 @@ class Names:
         return self._clock() < hold.held_until
 
     def _sweep(self) -> None:
-        """Let those go whose time is over."""
+        """Release the names whose time is over."""
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
             _, name = heapq.heappop(self._ends)

@@ -178,7 +178,7 @@ class RedisStore:
                     self.connection.run_script("purge", token)
                     expired.append(token)
                 elif is_name(token) and not self.routes.has(token):
-                    expired.append(token)  # it was taken again meanwhile, which the client here does not know
+                    expired.append(token)  # it was taken again meanwhile, and the client here is of before
                 self._expired.pop()
             while swept := self.connection.run_script("expired", MOST_DROPPED):
                 for token in map(bytes.decode, swept):
@@ -263,7 +263,7 @@ class RedisStore:
         self._find("detach", token, process, "", 1)
 
     def refresh_route(self, token: str, route: Route, *, unless_alive: bool) -> TokenRecord | None:
-        """Look a client up that is not where `route` says. Return None if the token has ended.
+        """Look up a client that is not where `route` points. Return None if the token has ended.
 
         With `unless_alive` it is still there if its process can be reached by now.
         """
@@ -317,7 +317,7 @@ def open_store(settings: Settings, clock: Callable[[], float]) -> RedisStore:
 
 
 def release_name(settings: Settings, name: str) -> bool:
-    """Release a name, at once. Return False if nobody holds it. Raises `StoreUnavailable`."""
+    """Release a name, at once. Return False if it is not held. Raises `StoreUnavailable`."""
     connection = RedisConnection(
         settings.store_url,
         timeout_seconds=settings.store_timeout_seconds,

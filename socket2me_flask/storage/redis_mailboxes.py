@@ -19,7 +19,7 @@ from .record import (
     call_without_content,
 )
 
-# No caller waits longer than this for what the client of a mailbox says.
+# No caller waits longer than this for the acknowledgement of a mailbox's client.
 CALLER_WAITS_SECONDS = 3600
 
 # How many tokens or events one script may drop: Redis does nothing else meanwhile.

@@ -203,7 +203,7 @@ def open_store(settings: Settings, clock: Callable[[], float]) -> SQLiteStore:
 
 
 def release_name(settings: Settings, name: str) -> bool:
-    """Have the relay that has the file release a name with its next sweep. Return False if nobody holds it."""
+    """Have the relay that has the file release a name with its next sweep. Return False if it is not held."""
     return mark_released(_path(settings), name)
 
 

@@ -1,6 +1,6 @@
 """Transactions on the file of the SQLite store: group commit, and what happens while the file cannot be written.
 
-Knows neither tokens nor mailboxes. How the file is opened, `sqlite_file.py` says.
+Knows neither tokens nor mailboxes. `sqlite_file.py` opens the file.
 """
 
 import logging

@@ -45,7 +45,7 @@ class SQLiteNames:
 
 
 def mark_released(path: str, name: str) -> bool:
-    """Have the relay that serves a file, or the next one, release a name. Return False if nobody holds it.
+    """Have the relay that serves a file, or the next one, release a name. Return False if it is not held.
 
     Not to be called in a relay. Raises `ConfigError` if the file is none of this version's.
     """

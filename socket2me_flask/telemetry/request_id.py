@@ -27,7 +27,7 @@ def begin(sent: str = "") -> None:
     _current.set(sent if sent and _is_request_id(sent) else "")
 
 
-def settle(default: str) -> str:
+def resolve(default: str) -> str:
     """Return the id of this request, which is `default` from now on if it has none."""
     request_id = _current.get()
     if not request_id:
@@ -40,7 +40,7 @@ def current() -> str:
     """Return the id of this request, made if it has none; `""` outside of a request."""
     request_id = _current.get()
     if request_id == "":
-        return settle(secrets.token_hex(8))
+        return resolve(secrets.token_hex(8))
     return request_id or ""
 
 

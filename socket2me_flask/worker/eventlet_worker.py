@@ -54,7 +54,7 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # By default a peer on this machine may set the scheme, SCRIPT_NAME and PATH_INFO by header. No peer may; so
-        # gunicorn need not look, for each request, whether the peer is one of those who could.
+        # gunicorn need not look, for each request, whether the peer is one that could.
         self.cfg.set("secure_scheme_headers", {})
         self.cfg.set("forwarder_headers", "")
         self.cfg.set("forwarded_allow_ips", "*")

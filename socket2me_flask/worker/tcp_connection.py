@@ -17,7 +17,7 @@ from .budgets import MAX_HEAD_BYTES, SMALL_HEAD_BYTES, SMALL_UNREAD_BYTES, Budge
 
 _RawSocket = original("socket").socket
 
-# What gunicorn asks for where it does not know how much is to come.
+# What gunicorn asks for where the length is unknown.
 UNSIZED_READ_BYTES = 8192
 
 # gunicorn reads up to 1 MB of a body ahead, and copies what is left of that for each piece that is asked for.

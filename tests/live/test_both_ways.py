@@ -210,7 +210,7 @@ def test_calls_are_verified_alike_on_both_ways(both):
 
 
 def test_handshakes_are_answered_alike_on_both_ways(both):
-    """With nobody connected: a challenge is echoed, with headers under which it is no page."""
+    """With no client connected: a challenge is echoed, with headers under which it is no page."""
     answers = []
     for server in both:
         made = server.new_with_secret(verify={"provider": "dropbox", "secrets": ["s"]})

@@ -293,7 +293,7 @@ def test_the_start_says_where_tokens_are_kept():
             assert server.new()
 
 
-def test_a_redis_that_dies_and_comes_back(faulty):
+def test_a_redis_that_dies_and_is_started_again(faulty):
     """503 meanwhile, whichever process has the client; then all is as it was, and clients did not even notice."""
     token, mine = faulty.new(), faulty.new()
     with PythonListener(faulty, token) as client, PythonListener(faulty, mine) as neighbour:
@@ -327,7 +327,7 @@ def test_a_redis_that_dies_and_comes_back(faulty):
 
 
 def test_a_redis_that_stands_still(faulty):
-    """Nobody waits longer than it takes to give up, and no caller receives a false answer."""
+    """No call waits longer than the timeout, and no caller receives a false answer."""
     token = faulty.new()
     with PythonListener(faulty, token) as client:
         client.expect("connect")
@@ -435,7 +435,7 @@ def test_a_client_of_python_that_comes_while_redis_is_full_comes_again(faulty):
         wait_until(lambda: faulty.go(token).status_code == 200, "it is served")
 
 
-def test_a_client_that_left_before_it_was_attached_replaces_nobody(faulty):
+def test_a_client_that_left_before_it_was_attached_replaces_no_client(faulty):
     """The relay waited for Redis meanwhile. The client may be the same one, which has connected again elsewhere."""
     token = faulty.new()
     with PythonListener(faulty.other, token) as client:
@@ -513,7 +513,7 @@ def test_events_are_known_while_their_process_is_dead(faulty):
         assert (caller.answer.status_code, caller.seconds < 1) == (202, True)
 
 
-def test_an_event_that_nobody_was_told_of_is_delivered_all_the_same(faulty):
+def test_an_event_whose_notification_was_lost_is_delivered(faulty):
     """Its process was cut off for a moment, and looks when it is back."""
     made = faulty.new_with_secret(mailbox=True)
     with Acknowledging(faulty, made["token"], secret=made["secret"]) as client:

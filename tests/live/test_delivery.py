@@ -84,7 +84,7 @@ def test_an_ack_that_stays_out_is_504(server):
 @under_each_server
 @pytest.mark.parametrize("mode", ["ack", "reply"])
 def test_a_client_that_leaves_ends_the_wait_at_once(server, mode):
-    """503 with Retry-After: nobody knows whether it got that far."""
+    """503 with Retry-After: whether it was delivered is unknown."""
     token = server.new()
     with Acknowledging(server, token, mode=mode) as client:
         caller = Caller(server, token)
@@ -94,8 +94,8 @@ def test_a_client_that_leaves_ends_the_wait_at_once(server, mode):
     assert caller.seconds < PATIENCE_SECONDS
 
 
-def test_a_displaced_clients_acknowledgement_changes_nothing(server):
-    """Its callers receive an error; what it says afterwards is nobody's answer."""
+def test_a_replaced_clients_acknowledgement_changes_nothing(server):
+    """Its callers receive an error; what it sends afterwards answers no caller."""
     token = server.new()
     with Acknowledging(server, token, mode="reply") as old:
         caller = Caller(server, token)
@@ -310,7 +310,7 @@ def test_notify_asks_for_no_acknowledgement(server):
 
 
 def test_what_a_client_may_acknowledge_with_has_bounds(server):
-    """What is no acknowledgement ends the session; attachments that do not come wait for nobody."""
+    """What is no acknowledgement ends the session; attachments that do not come delay no other."""
     token = server.new()
     for bad in (f'43/{token},1{{"no":"list"}}', f"43/{token},1[", f"4699-/{token},1[]"):
         with Acknowledging(server, token, mode="ack") as client:
@@ -405,7 +405,7 @@ def test_a_call_that_waits_for_room_follows_to_the_next_client(holding_server):
         first = Caller(holding_server, token, tail="/first")
         client.event()
         second = Caller(holding_server, token, tail="/second")
-        time.sleep(0.3)  # until it waits; if it does not yet, it finds nobody, which is the same to it
+        time.sleep(0.3)  # until it waits; if it does not yet, it finds no client, which is the same to it
     assert error_code(first.answer) == "client_left"
     with Acknowledging(holding_server, token, mode="ack", window=1) as client:
         ack_id, request = client.event()
@@ -434,7 +434,7 @@ def made(server):
 
 @under_each_server
 def test_events_wait_for_their_client(server, made):
-    """202 with an id while nobody is connected; then in order, each with its id and its attempt."""
+    """202 with an id while no client is connected; then in order, each with its id and its attempt."""
     answers = [server.go(made["token"], data={"n": number}) for number in range(3)]
     assert [answer.status_code for answer in answers] == [202] * 3
     ids = [answer.json()["id"] for answer in answers]
@@ -508,7 +508,7 @@ def test_a_late_rejection_does_not_end_a_later_attempt(server, made):
 
 
 def test_after_max_attempts_an_event_becomes_a_dead_letter_and_can_be_sent_again(server, made):
-    """It stands in nobody's way, and is lost to nobody."""
+    """It delays no other event, and is not lost."""
     bad = server.go(made["token"]).json()["id"]
     good = server.go(made["token"]).json()["id"]
     with Acknowledging(server, made["token"], secret=made["secret"]) as client:
@@ -635,7 +635,7 @@ def test_the_server_can_give_every_token_a_mailbox(tmp_path):
         assert server.go(server.new()).status_code == 503
 
 
-def test_a_notify_client_of_another_token_feels_nothing_of_the_database(server):
+def test_a_notify_client_of_another_token_does_not_wait_for_the_database(server):
     """Its calls do not wait for the disk."""
     token = server.new()
     with PythonListener(server, token) as client:
@@ -722,7 +722,7 @@ def test_after_the_last_attempt_there_is_no_back_off(server, made, is_rejected):
 
 
 def test_an_event_that_is_dropped_while_its_caller_waits_is_not_called_kept(server, made):
-    """The caller receives 410: nobody will handle it."""
+    """The caller receives 410: no client will handle it."""
     url = f"{server.url}/v1/tokens/{made['token']}/events"
     with Acknowledging(server, made["token"], secret=made["secret"]) as client, ThreadPoolExecutor(2) as pool:
         callers = [pool.submit(server.go, made["token"]) for _ in range(2)]
@@ -768,7 +768,7 @@ def test_an_acknowledgement_of_an_earlier_attempt_counts_after_a_retry(server, m
         wait_until(lambda: not any(events(server, made).values()), "the mailbox is empty")
 
 
-def test_an_event_that_no_client_could_take_stands_in_nobodys_way(tmp_path):
+def test_an_event_that_no_client_could_take_delays_no_other(tmp_path):
     """It may grow on its way: a control character takes 6 bytes of JSON, a form is there twice."""
     grows = {"data": b"a=" + b"\x01" * 50_000, "headers": {"Content-Type": "application/x-www-form-urlencoded"}}
     with Server(STORE_URL=f"sqlite:///{tmp_path}/relay.db", CLIENT_QUEUE_LIMIT_BYTES=300_000) as server:

@@ -241,7 +241,7 @@ def test_a_full_disk_stops_nothing_for_good(start_on_file):
 
 
 def test_a_stop_answers_those_who_wait_for_a_client(start):
-    """Their events are kept, so their callers receive 202: nobody sends them again."""
+    """Their events are kept, so their callers receive 202, and do not send them again."""
     with start(ACK_TIMEOUT_SECONDS=30) as server:
         made = server.new_with_secret(mailbox=True)
         with Acknowledging(server, made["token"], secret=made["secret"]) as client:

@@ -65,7 +65,7 @@ _IMPORT = f"{sys.executable} -c 'import threading, wsgi; assert threading.active
     [("flask routes", {}), (_IMPORT, {}), (_IMPORT, {"STORE_URL": "redis://127.0.0.1:1/0"})],
     ids=["flask routes", "sqlite", "redis"],
 )
-def test_whoever_only_imports_the_application_opens_no_file(command, environment, path):
+def test_an_import_of_the_application_opens_no_file(command, environment, path):
     """Neither a file nor a thread is there after it, and no connection."""
     ended = run(command, path, RATE_LIMIT_NEW="60/minute", **environment)
     assert ended.returncode == 0, ended.stderr
@@ -230,7 +230,7 @@ def test_a_disk_without_a_free_block(small_disk):
     with start(path) as server:
         assert not is_ready(server)
         assert requests.get(f"{server.url}/v1/new", timeout=5).status_code == 503
-        assert server.go(token).status_code == 503  # nobody is connected
+        assert server.go(token).status_code == 503  # no client is connected
         assert events(server, made)["waiting"] == [kept]
         ballast.unlink()
         wait_until(lambda: is_ready(server), "it is ready")

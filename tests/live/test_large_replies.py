@@ -85,7 +85,7 @@ def test_a_large_reply_in_pieces(server):
 
 @pytest.mark.parametrize("packet", ["42/{},[{}]", "40/{},{}", "2{}{}"])
 def test_any_other_large_packet_ends_the_session(server, packet):
-    """As it always did: only a reply has a caller to be told."""
+    """As it always did: only a reply has a caller that waits."""
     token = server.new()
     with RawWebSocket(server.port) as client:
         client.join(token)
@@ -108,7 +108,7 @@ def test_a_reply_that_is_much_too_large_ends_the_session(server):
 
 
 def test_an_acknowledgement_may_be_large(server):
-    """In mode ack nobody wants what is in it."""
+    """In mode ack its content is not used."""
     token = server.new()
     with NodeListener(server, token, auth={"mode": "ack"}, transports=["websocket"], reply=["x" * LARGE]) as client:
         client.expect("connect")

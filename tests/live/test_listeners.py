@@ -177,7 +177,7 @@ def test_the_newest_with_an_id_replaces_the_one_before(server, join):
 
 
 def test_what_a_listener_may_ask_for(server, join):
-    """A refusal says what is wrong, and where in a filter; nobody is replaced by it."""
+    """A refusal says what is wrong, and where in a filter; it replaces no client."""
     made = server.new_with_secret(listeners="all")
     asked = {
         "listeners": ("one", "This token has listeners: all. A client cannot have another."),
@@ -296,7 +296,7 @@ def test_who_was_away_receives_what_it_has_not_had_in_order(server, join):
 
 
 def test_a_listener_without_an_id_has_no_position_when_it_has_left(server, join):
-    """What it had not acknowledged is kept for nobody else but those who are owed it."""
+    """What it had not acknowledged is kept only for those who are owed it."""
     made = server.new_with_secret(listeners="all", mailbox=True)
     ann, anonymous = join(made, listener="ann"), join(made)
     caller = Caller(server, made["token"], tail="/0")

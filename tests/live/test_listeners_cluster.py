@@ -123,7 +123,7 @@ def test_one_listener_of_all_processes_receives_a_call(server, join):
 
 
 def test_what_a_listener_had_when_it_left_goes_to_another_process(server, join):
-    """Whole, and its answer is the caller's; without any other listener the caller is told."""
+    """Whole, and its answer is the caller's; without any other listener the caller receives an error."""
     made = server.new_with_secret(listeners="one", mode="ack")
     workers = [join(server, made), join(server.other, made)]
     wait_until(lambda: len(listed(server.other, made)) == 2, "both are attached")

@@ -57,7 +57,7 @@ def test_a_name_is_a_url_and_a_namespace(pair, listener):
 
 
 def test_of_many_who_ask_at_once_one_gets_a_name(pair):
-    """At both processes: the others are told that it is taken, and none gets another name."""
+    """At both processes: the others are answered that it is taken, and none gets another name."""
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: claim((pair, pair.other)[number % 2], "contested"), range(16)))
     assert sorted(answer.status_code for answer in answers) == [201, *[409] * 15]
@@ -85,7 +85,7 @@ def test_an_end_at_one_process_disconnects_the_client_of_another(pair):
 
 
 def test_a_name_outlives_a_crash_and_its_end(tmp_path):
-    """In a file: its secret takes it again, and nobody else does, until the operator releases it."""
+    """In a file: its secret takes it again, and no other does, until the operator releases it."""
     store_url = f"sqlite:///{tmp_path}/relay.db"
     settings = {**SETTINGS, "STORE_URL": store_url}
     with Server(**settings) as server:

@@ -9,7 +9,7 @@ from socket2me_flask.relay.forwarder import METHODS
 from tests.support.library import listening, open_on, until_connected
 from tests.support.servers import BIN, Server
 
-# `503` is what the document promises while nobody is connected.
+# `503` is what the document promises while no client is connected.
 CONFIG = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "503"]

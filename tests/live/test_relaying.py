@@ -401,7 +401,7 @@ def test_json_deeper_than_a_client_can_parse_arrives_as_text(server):
 
 
 def test_a_caller_that_leaves_in_the_middle_of_its_body_is_not_forwarded(server):
-    """Half a body reaches nobody."""
+    """Half a body is not delivered."""
     token = server.new()
     with PythonListener(server, token) as client:
         client.expect("connect")

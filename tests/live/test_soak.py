@@ -1,4 +1,4 @@
-"""A few seconds of the soak of listeners: `python -m tests.soak_listeners` does it for as long as it is told to."""
+"""A few seconds of the soak of listeners: `python -m tests.soak_listeners --seconds 300` does it for longer."""
 
 import random
 

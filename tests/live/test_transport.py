@@ -144,7 +144,7 @@ def test_two_megabytes_reach_a_raw_client(either_server):
         assert client.expect("request")["body"] == body
 
 
-def test_events_of_clients_reach_nobody(server):
+def test_events_of_clients_are_not_delivered(server):
     """Not even those that python-socketio would take for its own."""
     token = server.new()
     with WebSocket(server, token) as client:
@@ -165,7 +165,7 @@ def test_an_undecodable_packet_ends_its_session(server):
 
 
 def test_a_second_poll_at_a_time_ends_the_session(server):
-    """As Node's server does it: nobody could tell which poll is to get the packets."""
+    """As Node's server does it: which poll gets the packets would be undefined."""
     url = f"{server.url}/socket.io/?EIO=4&transport=polling"
     sid = json.loads(requests.get(url, timeout=5).text[1:])["sid"]
     with ThreadPoolExecutor(2) as pool:
@@ -352,7 +352,7 @@ def test_a_heartbeat_is_on_time(seconds):
 
 
 def test_what_socket_io_client_adds_to_auth_is_passed_over(server):
-    """After a server with connection state recovery; other members that nobody knows are refused."""
+    """After a server with connection state recovery; other unknown members are refused."""
     made = server.new_with_secret()
     auth = {"secret": made["secret"], "pid": "abc", "offset": "1"}
     with PythonListener(server, made["token"], auth=auth) as client:

@@ -141,7 +141,7 @@ _decode = msgspec.msgpack.decode
 
 
 class NewerPeer:
-    """A process of a later version, with its client, as far as Redis can tell."""
+    """A process of a later version, with its client, as Redis has it."""
 
     def __init__(self, redis, token):
         self.name = "v9" + "0" * 16

@@ -270,7 +270,7 @@ def test_a_stream_over_tls(tls_server, certificate):
     wait_until(lambda: requests.post(url, timeout=20, verify=verify).status_code == 503, "the client is gone")
 
 
-def test_what_is_no_tls_harms_nobody(tls_server):
+def test_what_is_no_tls_harms_no_other(tls_server):
     """Plain HTTP, half a handshake and nothing at all: closed, and nothing of it in the log."""
     for data in (GET_HEALTH, b"\x16\x03\x01\x02\x00\x01", b""):
         with socket.create_connection(("127.0.0.1", tls_server.port), timeout=DEADLINE_SECONDS) as raw:
@@ -344,7 +344,7 @@ def test_a_stop_answers_what_is_in_flight_and_closes_what_is_kept_alive():
 
 
 def test_a_master_that_is_killed_takes_its_worker_with_it():
-    """Within two seconds: nobody would start another, and the port must come free."""
+    """Within two seconds: no master would start another, and the port must come free."""
     with Server() as server, WebSocket(server, server.new()):
         (worker,) = processes_of(server)
         os.kill(server.process.pid, signal.SIGKILL)

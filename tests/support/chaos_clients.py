@@ -76,7 +76,7 @@ Say = Callable[..., None]
 
 
 def run_python(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
-    """Be python-socketio's client, as docs/compatibility.md advises. Return what tells its state."""
+    """Be python-socketio's client, as docs/compatibility.md advises. Return what describes its state."""
     client = socketio.Client()
 
     def run() -> None:
@@ -108,7 +108,7 @@ def run_python(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
 
 
 def run_library(url: str, made: dict[str, Any], say: Say) -> Callable[[], str]:
-    """Be the client of our library, which handles one request at a time. Return what tells its state."""
+    """Be the client of our library, which handles one request at a time. Return what describes its state."""
     from socket2me import Client, Notice, Replaced
 
     notices: list[Notice] = []

@@ -79,7 +79,7 @@ def relay_on(store, *, mailboxes=None, **options):
 
 
 def mailboxes_on(store, *, redeliver_seconds=60, max_attempts=5):
-    """Return mailboxes whose timers nobody runs."""
+    """Return mailboxes whose timers do not run."""
     return Mailboxes(
         store.mailboxes,
         redeliver_seconds=redeliver_seconds,

@@ -57,7 +57,7 @@ _NEXT_PORTS = _ports()
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, and that no other call returned lately."""
+    """Return a port of 127.0.0.1 that is free, and that no other call returned lately."""
     for port in _NEXT_PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -34,7 +34,7 @@ class Wire:
             self._end(pair)
 
     def freeze(self, seconds: float) -> None:
-        """Pass nothing on for a while, not even the end of a connection, and connect nobody."""
+        """Pass nothing on for a while, not even the end of a connection, and accept none."""
         self._flows.clear()
         time.sleep(seconds)
         self._flows.set()

@@ -19,7 +19,7 @@ def recorder(app, http):
 
 
 def test_new_is_plain_text(http):
-    """A token as it is, for nobody's cache."""
+    """A token as it is, for no cache."""
     answer = http.get("/v1/new")
     assert answer.status_code == 200
     assert answer.mimetype == "text/plain"
@@ -64,7 +64,7 @@ def test_refresh(http, clock):
 
 @pytest.mark.parametrize("path", ["/v1/go/{}", "/v1/go/{}/a/b", "/v1/refresh/{}"])
 def test_what_does_not_live_is_one_404(http, clock, path):
-    """Never issued, expired, no token at all: nobody can tell which."""
+    """Never issued, expired, no token at all: the answers are the same."""
     expired = http.get("/v1/new").text
     clock.now += 86_400
     dead = (expired, new_token(), "x", "%00", "", "/x", "A" * 24, "a" * 500, "a%0Ab")
@@ -128,7 +128,7 @@ def test_a_body_over_the_limit(app, http, recorder):
 
 
 def test_a_body_with_a_length_and_in_chunks(http, recorder):
-    """400: nobody can tell where such a body ends."""
+    """400: the end of such a body is undefined."""
     both = {"CONTENT_LENGTH": "3", "HTTP_TRANSFER_ENCODING": "chunked"}
     answer = http.post(f"/v1/go/{recorder.token}", data=b"hello", environ_overrides=both)
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "incomplete_body")
@@ -169,7 +169,7 @@ def test_an_error_is_one_plain_line_for_a_caller_that_wants_text(http):
 
 
 def test_a_surprise_is_a_500_in_the_same_shape(http, app, caplog):
-    """A fault of ours is logged, and tells the caller nothing of our insides."""
+    """An internal error is logged, and the response has no detail of it."""
 
     def fail(*_, **options):
         raise RuntimeError("the secret inside")

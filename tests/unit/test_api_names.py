@@ -127,7 +127,7 @@ def test_banned_names_are_refused(make):
 
 
 def test_a_name_takes_a_key(make):
-    """Without one, 401; where there are no keys, 403, unless names are open to anybody."""
+    """Without one, 401; where there are no keys, 403, unless names are open."""
     http = make(API_KEYS=("one", "two"), OPEN_NAMES=True)
     for bearer in (None, "three", f"s2m_{'a' * 43}"):
         assert code_of(ask(http, "acme", bearer)) == (401, "unauthorized")
@@ -152,7 +152,7 @@ def test_the_secret_takes_a_name_again_and_needs_no_key(make, clock):
 
 
 def test_a_name_that_lives_keeps_its_options(make):
-    """Its owner is told which one differs; options that are the same, or are not given, are fine."""
+    """The response names the one that differs; options that are the same, or are not given, are fine."""
     http = make(OPEN_NAMES=True, ENCRYPTION_KEY=(bytes(32),))
     verify = {"provider": "gitlab", "secrets": ["one"]}
     secret = ask(http, "acme", mode="reply", verify=verify).json["secret"]
@@ -226,7 +226,7 @@ def test_the_command_releases_a_name(tmp_path):
         services.reaper.sweep()
         assert ask(app.test_client(), "acme").status_code == 201
         unknown = runner.invoke(args=["release-name", "nothing"])
-        assert (unknown.exit_code, unknown.output) == (1, "Error: Nobody holds the name nothing.\n")
+        assert (unknown.exit_code, unknown.output) == (1, "Error: No one holds the name nothing.\n")
     finally:
         services.lifecycle.stop()
     refused = create_app({"STORE_URL": "memory://"}).test_cli_runner().invoke(args=["release-name", "acme"])

@@ -197,7 +197,7 @@ def test_the_manual_pages():
 
 @pytest.fixture
 def old_relay():
-    """A relay that answers `POST /v1/new` as it is told to, and `GET /v1/new` with a token."""
+    """A relay that answers `POST /v1/new` as it is set to, and `GET /v1/new` with a token."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):

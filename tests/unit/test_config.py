@@ -88,7 +88,7 @@ def test_a_key_that_encrypts_nothing_is_refused_and_not_shown(text):
 
 
 def test_settings_cannot_be_changed():
-    """Whoever has them can count on them."""
+    """Tests and programs that import the names can rely on them."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         from_env({}).port = 1
 
@@ -209,7 +209,7 @@ def test_the_relay_listens_on_this_machine_unless_told_otherwise(environ, addres
 
 
 def test_what_it_means_to_be_reached_by_others():
-    """The warning names each setting that is missing; there is none where nobody else reaches the relay."""
+    """The warning names each setting that is missing; there is none where only this machine reaches the relay."""
     open_to_all = exposure_warning("0.0.0.0:8000", from_env({}))
     assert "0.0.0.0:8000" in open_to_all
     assert "API_KEYS" in open_to_all

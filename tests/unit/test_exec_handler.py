@@ -53,7 +53,7 @@ def run(text: str, request: Request = REQUEST, seconds: float = 15, variables=()
 
 
 def test_what_a_command_gets(monkeypatch):
-    """The exact body in a file and on stdin, the event as JSON, a few variables; the files are for nobody else."""
+    """The exact body in a file and on stdin, the event as JSON, a few variables; the files are private."""
     monkeypatch.setenv("SOCKET2ME_SECRET", "secret")
     monkeypatch.setenv("PASSED", "yes")
     answer = run(python(SHOW, "$HOME;", "a b"), variables=["PASSED"])

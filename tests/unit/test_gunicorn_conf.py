@@ -50,5 +50,5 @@ def test_gunicorn_has_room_above_the_cap_on_clients(config):
 
 
 def test_the_control_socket_is_off(config):
-    """Nobody administers the relay over a socket in the home folder."""
+    """The relay has no socket for administration in the home folder."""
     assert config()["control_socket_disable"] == "True"

@@ -253,7 +253,7 @@ def test_a_history_ends_with_its_token(store, clock):
         assert list(store.history.records(deleted)) == []
 
 
-def test_a_change_is_told_to_whoever_watches(store, token):
+def test_watchers_are_notified_of_a_change(store, token):
     """Once it is there to be read, and no change of another token."""
     watch = store.history.watches.watch(token)
     other = store.history.watches.watch(token_of(store))
@@ -327,7 +327,7 @@ def test_redis_that_is_away_loses_the_history_and_nothing_else(open_redis):
         store.history.find(token, "v2-1")
 
 
-def test_another_process_is_told_of_a_change(redis, clock):
+def test_another_process_is_notified_of_a_change(redis, clock):
     """A stream at one process shows at once what came to another."""
     stores = [RedisStore(redis.url, clock, process=f"v2{name}") for name in "ab"]
     for store in stores:

@@ -98,7 +98,7 @@ def test_an_answer_is_what_the_standard_library_reads(pair, answer, ends, in_pie
     [(ANSWERS[0], True), (ANSWERS[6], True), (ANSWERS[3], False), (ANSWERS[0] + b"surplus", False)],
 )
 def test_a_connection_is_kept_only_for_a_clean_end(pair, answer, is_kept):
-    """An answer that says `close`, and bytes that nobody asked for, end it."""
+    """An answer that says `close`, and bytes without a request, end it."""
     connection, theirs = pair
     theirs.sendall(answer)
     exchange(connection, "POST", b"request", time.monotonic() + 20, LIMIT)
@@ -144,7 +144,7 @@ def test_a_request_is_not_made_of_what_would_be_two(method, target, header):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="poll")
-def test_output_that_nobody_reads():
+def test_output_that_is_not_read():
     """A pipe is found to be full, and to be read again."""
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as pipe, open(writing, "w") as output:

@@ -241,7 +241,7 @@ def test_a_replay_has_what_was_edited():
     ],
 )
 def test_a_replay_that_makes_no_sense_is_refused(changes):
-    """What HTTP does not allow is sent to nobody."""
+    """What HTTP does not allow is not sent."""
     with pytest.raises(BadQuery):
         draft(record_of(), json.dumps(changes).encode(), max_body_bytes=1000)
 

@@ -49,7 +49,7 @@ class Served:
         return response
 
     def raw(self, data):
-        """Send bytes, and return all that comes back."""
+        """Send bytes, and return the whole response."""
         with socket.create_connection(self.address, SECONDS) as connection:
             connection.sendall(data.replace(b"HOST", b"Host: 127.0.0.1:%d" % self.address[1]))
             return b"".join(iter(lambda: connection.recv(65_536), b""))

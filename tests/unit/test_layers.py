@@ -159,7 +159,7 @@ def test_how_long_a_class_is():
 
 
 def test_no_test_module_imports_another():
-    """What tests share is in `tests/support`, and what pytest finds by itself is imported by nobody."""
+    """What tests share is in `tests/support`, and what pytest finds by itself is not imported."""
     wrong = [
         (name, each)
         for name, path in modules("tests")

@@ -63,7 +63,7 @@ def _unframed(frame):
 
 @given(body=st.binary(max_size=60) | st.text("0123456789:b4é😀\0\1\xff", max_size=20).map(str.encode))
 @PATIENT
-def test_what_anybody_sends_is_packets_or_refused(any_codec, body):
+def test_any_input_is_packets_or_refused(any_codec, body):
     """Nothing else is raised, and what is taken can be written again."""
     try:
         packets = any_codec.decode_payload(body)

@@ -7,7 +7,7 @@ from socket2me_flask.limits import FastRate, Pool
 
 
 def test_a_rate_counts_each_key_in_a_window():
-    """What is over it is told when the window ends."""
+    """A call over it receives the time until the window ends."""
     now = [100.0]
     rate = FastRate(limits.parse("2/minute"), lambda: now[0])
     assert [rate.hit("a"), rate.hit("a"), rate.hit("b")] == [None, None, None]

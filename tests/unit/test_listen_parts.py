@@ -91,7 +91,7 @@ def test_the_last_failure_is_that_of_the_request(no_pauses):
 
 
 def test_no_attempt_begins_after_the_deadline():
-    """The pause would end later: the request is rejected at once, and not in a pause that nobody waits for."""
+    """The pause would end later: the request is rejected at once, and not after a pause in vain."""
     app = Fake("app", Answer(503, [("Retry-After", "20")], b"", False))
     with pytest.raises(AnswerRefused, match="answered 503.$"):
         retrying(app)[0].send(Request("GET", deadline=time.monotonic() + 10))
@@ -99,7 +99,7 @@ def test_no_attempt_begins_after_the_deadline():
 
 
 def test_a_pause_that_an_app_asks_for_is_bounded():
-    """A longer `Retry-After` ends the attempts, and is told, also of a request without a deadline."""
+    """A longer `Retry-After` ends the attempts, and is reported, also for a request without a deadline."""
     app = Fake("app", Answer(429, [("Retry-After", "86400")], b"", False))
     receiver, told = retrying(app, is_closed=lambda: bool(told))
     with pytest.raises(AnswerRefused, match="a pause of 86400 s, over 20 s"):

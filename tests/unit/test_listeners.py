@@ -144,7 +144,7 @@ def test_the_end_of_a_token_disconnects_all_its_listeners(relay):
 
 
 def test_the_newest_with_an_id_replaces_the_one_before(relay):
-    """Alone: the others stay, and its late disconnect detaches nobody."""
+    """Alone: the others stay, and its late disconnect detaches no client."""
     old, new, other = Listener(name="ann"), Listener(name="ann"), Listener(name="bob")
     token = attach(relay, old, other, new)
     assert (old.final_events, other.final_events) == (["replaced"], [])
@@ -237,7 +237,7 @@ def test_one_listener_receives_a_call_the_one_with_the_least_in_flight():
 
 
 def test_listeners_without_acknowledgements_take_turns(relay):
-    """Of listeners in mode notify nobody knows what is in flight."""
+    """For listeners in mode notify nothing counts as in flight."""
     listeners = [Listener("one") for _ in range(3)]
     token = attach(relay, *listeners)
     for number in range(7):
@@ -257,7 +257,7 @@ def test_there_is_room_for_a_call_if_one_that_asks_for_it_has_room():
 
 
 def test_what_a_listener_had_when_it_left_goes_to_another_whole():
-    """Never to two at once, and never again to one that had it; without any other the caller is told."""
+    """Never to two at once, and never again to one that had it; without any other the caller receives an error."""
     first, second = Listener("one", mode="ack"), Listener("one", mode="ack")
     group = group_of(first, second)
     call = call_for("t", body=b"whole")
@@ -292,7 +292,7 @@ def test_the_one_listener_in_mode_notify_has_the_call_as_soon_as_it_is_sent():
 
 @pytest.mark.parametrize("listeners", ["all", "one"])
 def test_a_call_goes_to_those_whose_filters_hold(listeners):
-    """One without a filter receives all; if no filter holds, the caller is told so."""
+    """One without a filter receives all; if no filter holds, the caller receives `no_listener`."""
     first, second = Listener(listeners, asks="GET"), Listener(listeners, asks="body.$.a:1 /x*")
     group = group_of(first, second)
     group.send(Call("t", "POST", "/xy", "", {}, b'{"a": 1}', 0.0))

@@ -62,7 +62,7 @@ def test_texts_that_are_made_up_count_as_one(kept, monkeypatch):
 
 
 def test_debug_records_are_all_kept(kept):
-    """Whoever asks for them wants to see all."""
+    """At this level all are logged."""
     texts, logger = kept
     for _ in range(MAX_SAME_RECORDS + 7):
         logger.debug("this")

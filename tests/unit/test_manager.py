@@ -61,7 +61,7 @@ def test_what_is_left_of_a_transport_can_be_dropped(register):
 
 
 def test_python_socketio_accepts_after_it_answered():
-    """`connect` is called after the handler agreed and CONNECT was sent: before that nobody may be attached."""
+    """`connect` is called after the handler agreed and CONNECT was sent: before that no client may be attached."""
     order = []
     register = served(ClientManager(NamespaceClient, lambda member: order.append(("accepted", len(register.sent)))))
     server = register.server

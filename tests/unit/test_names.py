@@ -70,7 +70,7 @@ def test_the_secret_takes_a_name_again_while_it_lives(store, clock):
 
 @pytest.mark.parametrize("is_swept", [True, False])
 def test_the_secret_takes_a_name_again_after_its_end(store, clock, is_swept):
-    """Until the grace is over, and nobody else does, whether or not it was swept. It has the options of now."""
+    """Until the grace is over, and no other secret does, whether or not it was swept. It has the options of now."""
     store.claim("acme", 60, ANN)
     clock.now += 61
     if is_swept:
@@ -89,8 +89,8 @@ def test_the_secret_takes_a_name_again_after_its_end(store, clock, is_swept):
     assert store.get("acme") == record
 
 
-def test_after_the_grace_a_name_is_anybodys(store, clock):
-    """The one who had it is refused from then on; a secret that nobody has takes a free name as none does."""
+def test_after_the_grace_a_name_is_free(store, clock):
+    """The one who had it is refused from then on; an unknown secret takes a free name as none does."""
     store.claim("acme", 60, ANN)
     clock.now += 60 + GRACE_SECONDS + 1
     assert store.claim("acme", 60, ANN_WITHOUT_KEY) is None
@@ -116,8 +116,8 @@ def test_a_refreshed_name_is_held_for_longer(store, clock):
     assert store.claim("acme", 60, BOB)
 
 
-def test_a_removed_name_is_anybodys_at_once(store):
-    """Its owner has let it go."""
+def test_a_removed_name_is_free_at_once(store):
+    """Its owner has released it."""
     store.claim("acme", 60, ANN)
     assert store.remove("acme")
     assert store.claim("acme", 60, BOB)[0].secret_hash == b"bob"
@@ -205,7 +205,7 @@ def test_a_mailbox_is_not_inherited(reopen, clock):
 
 
 def test_of_two_processes_one_gets_a_name(open_redis):
-    """The script decides: each claims at once, and the other is told that it is taken."""
+    """The script decides: each claims at once, and the other receives `taken`."""
     store = open_redis(name_grace_seconds=GRACE_SECONDS)
     jobs = [
         store.connection.submit_script(
@@ -216,7 +216,7 @@ def test_of_two_processes_one_gets_a_name(open_redis):
     assert [job.wait() for job in jobs] == [b"new", b"taken"]
 
 
-def test_a_client_does_not_come_back_to_a_name_of_another(open_redis):
+def test_a_client_does_not_reconnect_to_a_name_of_another(open_redis):
     """Its process may have missed that the name was let go, and attaches again what it has: that one is refused."""
     store = open_redis(name_grace_seconds=GRACE_SECONDS)
     store.claim("acme", 60, ANN)
@@ -257,7 +257,7 @@ def test_a_name_that_cannot_be_written_is_not_claimed(open_file, clock):
 
 
 def test_the_operator_releases_a_name_in_the_file(open_file, tmp_path):
-    """Beside the relay that serves it, whose next sweep ends the token; a name that nobody has is not found."""
+    """Beside the relay that serves it, whose next sweep ends the token; a name that is not held is not found."""
     store = open_file(name_grace_seconds=GRACE_SECONDS)
     store.claim("acme", 60, ANN)
     path = str(tmp_path / "relay.db")

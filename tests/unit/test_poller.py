@@ -157,7 +157,7 @@ def test_a_hub_watch_calls_back_until_it_is_cancelled():
 
 
 def test_a_report_is_not_brought_to_another_socket_with_the_same_number():
-    """What was reported of a socket that is closed by now concerns nobody."""
+    """What was reported of a socket that is closed by now is dropped."""
     out = run("""
         seen = []
         watcher = poller.Poller()

@@ -89,8 +89,8 @@ def test_an_event_is_dropped_when_all_have_passed_it(box):
     assert ann == bob
 
 
-def test_what_nobody_has_a_position_for_waits(box):
-    """Until somebody has."""
+def test_events_wait_for_the_first_position(box):
+    """Until a listener has."""
     box.events.register(box.token, "ann")
     ids = box.put(2)
     box.events.unregister(box.token, "ann")

@@ -23,7 +23,7 @@ from tests.support.servers import wait_until
 
 @pytest.fixture
 def open_store(open_redis, redis, clock):
-    """Return what opens a store by name, beside others on the same Redis; each has to hear before it gives up."""
+    """Return what opens a store by name, beside others on the same Redis, each with its channel in sync."""
     opened = []
 
     def open_store(name, **options):
@@ -92,7 +92,7 @@ def test_a_detach_that_comes_late_changes_nothing(stores):
 
 
 def test_a_client_whose_process_can_be_reached_again_is_where_it_was(stores):
-    """Its channel was away for a moment: whoever noticed that does not take its client away."""
+    """Its channel was away for a moment: a process that noticed that does not detach its client."""
     here, there, token = stores
     there.get(token)
     route = there.routes.get(token)
@@ -197,7 +197,7 @@ def test_expired_tokens_are_not_forgotten_while_redis_is_away(stores, clock, mon
     assert here.pop_expired() == []
 
 
-def test_whoever_waits_longest_is_told(stores, redis):
+def test_the_process_that_waits_longest_is_notified(stores, redis):
     """A process that waits for a moment does not end the wait of another."""
     here, there, token = stores
     here.detach(token, "c")
@@ -222,7 +222,7 @@ def test_a_message_arrives_whole_and_in_order_however_large(stores):
     assert received[1][2] == b"x" * 100_000
 
 
-def test_whoever_writes_to_nobody_hears_of_it(stores):
+def test_a_message_to_no_process_is_reported_as_lost(stores):
     """At once: there is no such process, or it is gone."""
     here, _, _ = stores
     lost = []
@@ -233,7 +233,7 @@ def test_whoever_writes_to_nobody_hears_of_it(stores):
 
 
 class Side:
-    """A process: a store, a relay and its peers. Its timers run when they are told to."""
+    """A process: a store, a relay and its peers. Its timers run when a test runs them."""
 
     def __init__(self, store, **options):
         self.store = store
@@ -275,7 +275,7 @@ def sides(open_store, request):
     return *sides, sides[0].store.add(new_token(), 60).token
 
 
-def test_nothing_is_left_of_calls_that_nobody_waits_for_any_more(sides):
+def test_nothing_is_left_of_calls_that_no_caller_waits_for(sides):
     """Neither with who asked, nor with who was to answer, nor with the client."""
     here, there, token = sides
     client = AckClient()
@@ -289,7 +289,7 @@ def test_nothing_is_left_of_calls_that_nobody_waits_for_any_more(sides):
 
 
 def test_a_process_that_is_never_told_to_forget_forgets_by_itself(sides, monkeypatch):
-    """Whoever waited may be gone."""
+    """The waiting process may have ended."""
     here, there, token = sides
     client = AckClient()
     here.relay.presence.attach(token, client)
@@ -344,7 +344,7 @@ def test_two_clients_at_once_leave_one(sides):
 
 
 def test_a_call_to_a_token_that_ended_elsewhere_is_404(sides):
-    """Also where somebody remembers its client."""
+    """Also where a process has its client cached."""
     here, there, token = sides
     here.relay.presence.attach(token, FakeClient())
     forward(there.relay, call_for(token))
@@ -395,7 +395,7 @@ def test_of_several_processes_each_fails_once():
 
 
 def test_held_calls_look_again_when_something_may_have_been_missed(open_store, redis):
-    """Their client came to another process, and nobody told."""
+    """Their client connected to another process, and the notification was lost."""
     here, there = (Side(open_store(name), hold_seconds=20) for name in "ab")
     token = here.store.add(new_token(), 60).token
     caller = Caller(there.relay, call_for(token))

@@ -81,7 +81,7 @@ def test_the_newest_client_wins(make_relay, token):
 
 
 def test_a_late_disconnect_leaves_the_successor_attached(make_relay, token):
-    """The replaced client's own disconnect, which comes later, silences nobody."""
+    """The replaced client's own disconnect, which comes later, detaches no other."""
     relay, old, new = make_relay(), FakeClient(), FakeClient()
     relay.presence.attach(token, old)
     relay.presence.attach(token, new)
@@ -252,7 +252,7 @@ def test_a_client_that_leaves_while_it_is_attached_leaves_held_calls_for_the_nex
     assert (caller.outcome, fresh.calls) == ("OK", ["/a"])
 
 
-def test_a_held_call_that_makes_its_client_fail_harms_nobody_else(make_relay, token):
+def test_a_held_call_that_makes_its_client_fail_harms_no_other(make_relay, token):
     """Its own caller receives the error; the client is attached, and the calls behind it arrive."""
 
     class Fussy(FakeClient):
@@ -310,7 +310,7 @@ def test_a_call_gives_way_between_its_place_in_the_queue_and_its_dispatch(make_r
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_call_whose_client_leaves_before_the_dispatch(make_relay, token, is_lost):
-    """If it went out with what another caller flushed, it is delivered, and to nobody else; else to the next."""
+    """If it went out with what another caller flushed, it is delivered, and to no other; else to the next."""
     first, second = FakeClient(), FakeClient()
     relay = make_relay(hold_seconds=LONG, yield_to_others=lambda: leave())
     first.number = 7
@@ -327,7 +327,7 @@ def test_a_call_whose_client_leaves_before_the_dispatch(make_relay, token, is_lo
 
 
 def test_a_call_that_was_sent_to_a_client_that_left_is_not_called_undelivered(make_relay, token):
-    """Its caller receives what the acknowledgement says, here that the client left; nobody waits for another."""
+    """Its caller receives what the acknowledgement says, here that the client left; it waits for no other."""
     relay, client = make_relay(hold_seconds=LONG, yield_to_others=lambda: leave()), FakeClient()
     client.mode = "ack"
     client.has_lost = lambda number: False
@@ -387,7 +387,7 @@ def test_held_calls_of_a_deleted_token_hear_404(make_relay, token):
 
 
 def test_what_was_forwarded_and_refused_is_counted_for_tokens_with_a_secret(make_relay, store):
-    """And for nobody else: nobody else may ask."""
+    """And for no other token."""
     relay = make_relay()
     token, open_token = new_token(), new_token()
     store.add(token, 60, secret_hash=b"x")
@@ -429,7 +429,7 @@ def test_a_token_is_called_as_often_as_it_may_be(make_relay, token, store, clock
 
 
 def test_the_reaper_dismisses_the_client_of_an_expired_token(make_relay, token, store, clock):
-    """A sweep disconnects whose token expired, and nobody else."""
+    """A sweep disconnects the clients whose tokens expired, and no other."""
     relay, client, other_client = make_relay(), FakeClient(), FakeClient()
     other = new_token()
     store.add(other, 1000)

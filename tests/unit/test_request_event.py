@@ -384,7 +384,7 @@ def test_the_beginning_of_a_content_type_is_read():
     )
 
 
-def test_nobody_can_forge_a_placeholder():
+def test_a_placeholder_cannot_be_forged():
     """A query or a form cannot make a client take a field for a place where bytes belong."""
     event = request_event(call(b"\x00", "image/png", query="_placeholder=true&num=0"))
     assert json.loads(event.json)["params"] == {"num": "0", "token": TOKEN}

@@ -139,7 +139,7 @@ def is_same_form(one: bytes, other: bytes) -> bool:
 
 
 def test_why_a_request_is_not_verified():
-    """Headers that are missing, malformed or repeated, another signature, and an old one, are told apart."""
+    """Headers that are missing, malformed or repeated, another signature, and an old one, are distinguished."""
     github, slack, stripe_, standard = SIGNED["github"], SIGNED["slack"], SIGNED["stripe"], SIGNED["standard"]
     cases = [
         (replace(github, headers={}), "missing"),
@@ -434,7 +434,7 @@ def test_zoom_is_answered_with_the_secret_that_it_signed_with():
 
 
 def test_a_challenge_of_x_does_not_sign_an_event():
-    """Anybody may have a challenge signed with the secret; a body for which that is the signature is refused."""
+    """Anyone may have a challenge signed with the secret; a body for which that is the signature is refused."""
     event = '{"for_user_id":"1"}'
     for token in (event, "a" * 257, "a b", "a:b"):
         assert answer("x", Received("GET", {}, b"", f"crc_token={token}")) is None, token

@@ -239,7 +239,7 @@ def test_a_relay_whose_tokens_all_have_secrets_makes_no_open_channel():
 
 
 def test_a_store_that_is_away_ends_no_client(app, http, monkeypatch):
-    """What is temporary is a stream that ends at once, and says when to connect again."""
+    """What is temporary is a stream that ends at once, and states when to reconnect."""
     path = new_channel(http)
 
     def fail(token):
@@ -279,7 +279,7 @@ def test_limits_and_the_end_of_the_process_end_no_client():
         assert answer.status_code == 503
 
 
-def test_a_channel_does_not_expire_while_somebody_listens(app, http, clock):
+def test_a_channel_does_not_expire_while_a_client_listens(app, http, clock):
     """Its token is refreshed when a client connects, if a quarter of its life is over."""
     services = get_services(app)
     ttl = services.settings.max_ttl_seconds
@@ -298,7 +298,7 @@ def test_a_channel_does_not_expire_while_somebody_listens(app, http, clock):
 
 
 def test_another_token_is_no_channel(http):
-    """With listeners: newest, two stock clients would replace each other for ever: a right key is told so."""
+    """With listeners: newest, two stock clients would replace each other for ever: a right key is refused."""
     made = http.post("/v1/new", json={}).json
     answer = http.get(f"/smee/{made['token']}-{made['secret']}", headers=LISTENS)
     assert answer.status_code == 403

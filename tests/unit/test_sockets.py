@@ -40,7 +40,7 @@ def test_what_was_never_issued_is_refused(connect, namespace):
     assert not connect(namespace).is_connected(namespace)
 
 
-def test_the_root_is_accepted_and_attaches_nobody(connect, app):
+def test_the_root_is_accepted_and_attaches_no_client(connect, app):
     """`/` is there for clients that join it first."""
     assert connect("/").is_connected("/")
     assert get_services(app).relay.presence.clients() == []
@@ -86,7 +86,7 @@ def test_an_error_inside_the_handler_refuses(connect, token, app, caplog):
 
 
 def test_a_connect_of_a_session_that_has_ended_is_passed_over(token, app):
-    """It was received before the end and is handled after it: nobody is attached, and nothing is raised."""
+    """It was received before the end and is handled after it: no client is attached, and nothing is raised."""
     services = get_services(app)
     services.sockets.engine.handlers["message"]("a session that has ended", f"0/{token},")
     assert services.relay.presence.clients() == []

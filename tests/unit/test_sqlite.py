@@ -165,7 +165,7 @@ def test_an_id_that_is_there_already_fails_alone(box, monkeypatch):
     assert [event.call.id for event in store.mailboxes.summary(token)] == [call.id, other.id]
 
 
-def test_the_file_is_for_nobody_else_to_read(box, tmp_path):
+def test_no_other_user_can_read_the_file(box, tmp_path):
     """Bodies and headers of callers are in it."""
     store, token = box
     store.mailboxes.put(call_of(token))

@@ -198,7 +198,7 @@ def lines_of(do):
 
 
 def test_refreshing_takes_no_memory(clock):
-    """However often it is done, and however long the tokens live: nobody bounds how often."""
+    """However often it is done, and however long the tokens live: no bound is on how often."""
     store = MemoryStore(clock)
     tokens = [new_token() for _ in range(10)]
     for number, token in enumerate(tokens):
@@ -385,7 +385,7 @@ def test_mailboxes_have_bounds(reopen, bounds, error):
 
 
 def test_large_mailboxes_leave_a_tenth_to_small_ones(reopen):
-    """Nobody fills all of it with a few tokens: one that holds up to 64 KB has room when no other has."""
+    """A few tokens do not fill all of it: one that holds up to 64 KB has room when no other has."""
     store = reopen(total_bytes=10 * SMALL_MAILBOX_BYTES)
     large, small = (store.add(new_token(), 60, mailbox=True).token for _ in range(2))
     with pytest.raises(MailboxesFull):
@@ -448,7 +448,7 @@ def test_old_events_are_dropped(box):
 
 
 def test_an_event_of_a_token_that_ended_is_not_kept(box):
-    """It may have ended while the body came: nobody would ever get it."""
+    """It may have ended while the body came: the event could not be delivered."""
     store, token = box
     store.remove(token)
     with pytest.raises(UnknownToken):

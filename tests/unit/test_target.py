@@ -40,7 +40,7 @@ def test_the_query_is_as_it_was_sent():
 
 @pytest.mark.parametrize("target", [f"/go/{TOKEN}", f"/go/{TOKEN}/v1/go/x", f"/%67o/{TOKEN}"])
 def test_go_without_a_version_is_that_of_the_originals(target):
-    """`/go` is told apart from `/v1/go`."""
+    """`/go` is distinguished from `/v1/go`."""
     parsed = parse_target(target)
     assert (parsed.token, parsed.is_legacy) == (TOKEN, True)
 

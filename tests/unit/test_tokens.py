@@ -15,7 +15,7 @@ def test_a_token_has_24_characters_and_starts_with_a_letter():
 
 
 def test_what_is_no_token():
-    """Anything else is told apart by its form alone."""
+    """Anything else is refused by its form alone."""
     token = new_token()
     for text in ("", "ab", token.upper(), token[:-1] + "é", token + "\n", *NO_NAMES):
         assert not is_token(text)

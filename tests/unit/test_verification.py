@@ -191,7 +191,7 @@ def test_signed_urls_are_those_of_the_public_url(app, http):
     assert [received.query for received in client.received] == ["x=%2F&y"] * 2
 
 
-def test_handshakes_are_answered_with_nobody_connected(http):
+def test_handshakes_are_answered_with_no_client_connected(http):
     """Each for the token's own provider; for others the same request is not verified."""
     plain = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     cases = [

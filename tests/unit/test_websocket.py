@@ -66,7 +66,7 @@ def test_the_example_of_the_rfc():
     [("8", BadVersion), ("13, 8", BadVersion), ("14", BadVersion), ("", BadHandshake), (None, BadHandshake)],
 )
 def test_only_version_13_is_accepted(version, error):
-    """What names another version is told which it may be; what names none is from before the RFC."""
+    """The response to another version names the right one; what names none is from before the RFC."""
     with pytest.raises(BadHandshake) as caught:
         accept(handshake(HTTP_SEC_WEBSOCKET_VERSION=version))
     assert caught.type is error
@@ -153,7 +153,7 @@ def test_what_a_client_must_not_send(data, code):
 
 
 def test_a_length_is_refused_before_its_bytes_come():
-    """Nobody has to send a gigabyte to hear that it is too much."""
+    """A length of a gigabyte is refused before its content is sent."""
     with pytest.raises(ProtocolError):
         read(bytes([0x82, 0xFF]) + (10**9).to_bytes(8, "big"))
 

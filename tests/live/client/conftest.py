@@ -13,7 +13,7 @@ from tests.support.servers import Server
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A relay that keeps mailboxes, and gives names to anybody."""
+    """A relay that keeps mailboxes, and whose names are open."""
     with Server(STORE_URL=f"sqlite:///{tmp_path_factory.mktemp('relay')}/relay.db", OPEN_NAMES=True) as server:
         yield server
 

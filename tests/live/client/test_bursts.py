@@ -60,7 +60,7 @@ def test_a_burst_is_no_failure(any_relay, app, listen, options):
     assert sorted(done) == sorted(answers)
 
 
-def test_nobody_is_told_what_did_not_happen(any_relay, app, listen):
+def test_no_line_reports_what_did_not_happen(any_relay, app, listen):
     """Fifty at once to an app of 1 s: 200 was handled, 202 is handled later, 503 client_busy never came."""
     done = []
     app.answer = slow(1, done)

@@ -118,7 +118,7 @@ def test_https_to_a_relay_of_http(relay, tmp_path):
 
 
 def test_a_name_that_does_not_resolve(monkeypatch):
-    """At the first start it ends; once it was connected, it waits for the name to come back."""
+    """At the first start it ends; once it was connected, it waits until it can have the name again."""
     with Server() as relay:
         notices = []
         client = open_on(relay, on_notice=notices.append)
@@ -222,7 +222,7 @@ def test_a_home_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_a_secret_that_is_none():
-    """In the file of tokens, which anybody may have edited, or in a program."""
+    """In the file of tokens, which may have been edited, or in a program."""
     with pytest.raises(BadArgument):
         RelayApi("http://127.0.0.1:1").refresh(Token("t", "\u65e5"))
 
@@ -299,7 +299,7 @@ def test_only_a_method(relay, listen):
     assert call(relay, command.url, "/any/path", "POST")[0] == 404
 
 
-def test_nobody_reads_what_is_printed(relay, tmp_path):
+def test_output_that_is_closed(relay, tmp_path):
     """`listen | head -1` ends without a word, as after SIGTERM."""
     with App() as app:
         listener = subprocess.Popen(

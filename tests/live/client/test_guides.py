@@ -39,7 +39,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Reader:
-    """Somebody who types what a page shows, with the addresses of this relay and this app.
+    """A user who types what a page shows, with the addresses of this relay and this app.
 
     Commands share a folder and variables. `$URL` is what `listen` printed.
     """

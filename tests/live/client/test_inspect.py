@@ -97,7 +97,7 @@ def whats(record):
 
 
 def test_a_request_and_the_answer_of_the_app(relay, inspected):
-    """The stream tells of a request and of what the app answered; the request shows both whole."""
+    """The stream has an event for a request and for what the app answered; the request shows both whole."""
     inspected.app.answer = TEAPOT
     body = b'{"b": 12345678901234567890}\x00'
     with inspected.stream() as stream:
@@ -212,7 +212,7 @@ def test_requests_are_deleted(relay, inspected):
 
 
 def test_who_may_ask(inspected):
-    """Only somebody with the key, under a name of this machine, and no page of another origin."""
+    """Only with the key, under a name of this machine, and no page of another origin."""
     list_ = "/v1/tokens/local/requests"
     own = f"http://localhost:{inspected.port}"
     cases = [

@@ -237,7 +237,7 @@ def test_an_app_that_breaks_off_or_is_slow(relay, app, listen, answer, remark):
     assert [app.expect().line for _ in range(2)] == ["POST /it HTTP/1.1"] * 2
 
 
-def test_a_caller_hears_of_a_dead_app_where_nothing_is_kept(server, app, listen):
+def test_a_caller_receives_an_error_for_a_dead_app_where_nothing_is_kept(server, app, listen):
     """Without a mailbox, in mode reply, the caller receives 502 or 504, and the client stays connected."""
     command = listen("--reply", "--timeout", "0.3", server=server)
     app.answer = None
@@ -248,7 +248,7 @@ def test_a_caller_hears_of_a_dead_app_where_nothing_is_kept(server, app, listen)
     assert call(server, command.url)[0] == 200
 
 
-def test_the_server_is_gone_and_comes_back(app, listen, tmp_path):
+def test_the_server_is_stopped_and_started_again(app, listen, tmp_path):
     """The client waits for it, with the same token, and what it did not get is delivered."""
     settings = {"port": free_port(), "STORE_URL": f"sqlite:///{tmp_path}/relay.db"}
     with ExitStack() as stack:
@@ -308,7 +308,7 @@ def test_a_machine_that_slept(app, listen, tmp_path):
         command.expect("connected")
 
 
-def test_a_displaced_client(relay, listen):
+def test_a_replaced_client(relay, listen):
     """The second listener takes the stream; the first says so and ends with status 3."""
     first = listen()
     second = listen()
@@ -368,7 +368,7 @@ def test_only_and_header_add(relay, app, listen):
 
 
 def test_save_replay_and_curl(relay, app, listen, tmp_path):
-    """What --save wrote is sent again byte for byte, by `replay` and by curl; nobody else may read it."""
+    """What --save wrote is sent again byte for byte, by `replay` and by curl; no other user may read it."""
     command = listen("--save", str(tmp_path / "saved"), target=f"{app.url}/hooks")
     bodies = [b"\x00\r\n\r\n\xff'", b"", os.urandom(1_500_000)]
     headers = [("Content-Type", "x/y"), ("X-Quote", 'it\'s "$HOME" \xe9'), ("X-Empty", "")]

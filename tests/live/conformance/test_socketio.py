@@ -125,7 +125,7 @@ def test_an_acknowledgement(server, client, arguments, answer):
     "packet", ['42["message",1]', '421["message"]', '42/custom,["message"]', '451-["message",{}]', "42/x?a=b,[1]"]
 )
 def test_events_of_clients_are_passed_over(server, client, packet):
-    """The connection stays; nobody asked for them, and nobody answers."""
+    """The connection stays; they are unsolicited, and get no answer."""
     client.send(packet)
     assert joined(client, f"/{server.new()},")
 
@@ -195,7 +195,7 @@ def test_an_acknowledgement_in_one_payload_with_the_end(either_server, version):
 
 
 def test_what_else_came_before_the_end_is_dropped(server):
-    """A CONNECT that its client did not wait for replaces nobody."""
+    """A CONNECT that its client did not wait for replaces no client."""
     token = server.new()
     with RawWebSocket(server.port) as client, RawWebSocket(server.port) as other:
         client.join(token)

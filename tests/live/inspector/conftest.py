@@ -55,7 +55,7 @@ class Inspected:
         self.root = f"{relay.url}/v1/tokens/{self.token}"
 
     def link(self, base: str | None = None, **more: str) -> str:
-        """The page of the token, with the secret, as somebody is given it."""
+        """The page of the token, with the secret, as an owner gives it."""
         place = "&".join(
             f"{name}={value}" for name, value in {"token": self.token, "secret": self.secret, **more}.items()
         )

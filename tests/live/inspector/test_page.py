@@ -427,7 +427,7 @@ def test_a_relay_that_is_away_and_a_token_without_history(tab, relay, wire):
 
 
 def test_a_notification_is_opt_in(browser, inspected):
-    """Nothing is asked before the user wants it; then a notification tells of what arrives while nobody looks."""
+    """Nothing is asked before the user wants it; then a notification shows what arrives on a hidden page."""
     token = inspected()
     with Tab(browser) as tab:
         tab.page.context.grant_permissions(["notifications"])

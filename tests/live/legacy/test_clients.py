@@ -116,7 +116,7 @@ def test_heartbeats_keep_clients_and_find_a_dead_server():
             wait_until(lambda token=token: server.go(token).status_code == 503, "the client has left")
 
 
-def test_clients_come_back_when_the_server_starts_again():
+def test_clients_reconnect_when_the_server_starts_again():
     """On the same port. It has forgotten their tokens, and refuses them."""
     port = free_port()
     with Server(port=port) as server:

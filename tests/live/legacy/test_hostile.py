@@ -90,7 +90,7 @@ def test_many_packets_in_a_post_are_all_handled(relay):
 
 
 def test_a_payload_of_bytes_is_taken_and_answered(relay):
-    """From browsers with socket.io-client 1.x, which do not say b64=1: their connect tells them from 2.x."""
+    """From browsers with socket.io-client 1.x, which do not say b64=1: their connect shows their version."""
     token = relay.new()
     url = f"{relay.url}/socket.io/?transport=polling"
     opened = requests.get(url, timeout=5)
@@ -137,7 +137,7 @@ def test_a_client_that_takes_text_only_gets_text_over_a_websocket(relay):
 
 
 def test_pings_are_answered_and_what_is_in_them_is_not_sent_back(relay):
-    """Nobody fills a queue with pings: one answer waits for a client that does not read, however many it owes."""
+    """Pings do not fill a queue: one answer waits for a client that does not read, however many it owes."""
     with client(relay) as (websocket, _):
         websocket.send_frame(b"2" + b"x" * 60_000)
         assert websocket.receive_frame() == (1, b"3")
@@ -213,7 +213,7 @@ def test_one_connection_cannot_try_tokens_for_ever(relay):
 
 
 def test_an_event_is_no_connect_and_no_disconnect(relay):
-    """What clients send reaches nobody."""
+    """What clients send is not delivered."""
     with client(relay) as (websocket, token):
         for event in ('42["connect"]', f'42/{token},["disconnect","x"]', f"43/{token},0[]", "41"):
             websocket.send_frame(event.encode())
@@ -255,7 +255,7 @@ def test_a_page_that_may_connect_may_do_so_as_they_do(relay):
 
 @pytest.mark.parametrize("query", ["a=b&" * 101, "a=" + "x" * 8192])
 def test_a_query_that_is_too_long_ends_the_session(relay, query):
-    """It is longer than the URL that it comes from may be, or has more parameters than anybody needs."""
+    """It is longer than the URL that it comes from may be, or has more parameters than the bound."""
     token = relay.new()
     with LegacyWebSocket(relay.port) as websocket:
         assert websocket.receive().startswith("0{")

@@ -156,7 +156,7 @@ def test_a_client_that_wants_raw_bodies_gets_bytes_or_none(server):
         assert "body" not in client.expect("request")
 
 
-def test_nobody_can_forge_a_placeholder(impatient):
+def test_a_placeholder_cannot_be_forged(impatient):
     """A client would take it for the place where the bytes belong, also further in."""
     token = impatient.new()
     with WebSocket(impatient, token) as client:

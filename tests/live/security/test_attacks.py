@@ -238,7 +238,7 @@ def let_events_wait(port, clients, kind, seconds):
 
 
 @pytest.mark.parametrize(("kind", "setting"), [("websocket", "MAX_QUEUED_BYTES"), ("polling", "MAX_UNREAD_BYTES")])
-def test_events_that_nobody_reads(relay, kind, setting):
+def test_events_that_are_not_read(relay, kind, setting):
     """40 of nearly 10 MB each, within default limits: those of one address have a share of the memory, wherever
     they wait; the log says that it is used up."""
     assert_harmless(relay, let_events_wait, 40, kind, 1)

@@ -216,7 +216,7 @@ CHUNKS = {
 
 @pytest.mark.parametrize("name", CHUNKS)
 def test_malformed_chunks_are_answered_400_and_the_connection_closed(server, token, name):
-    """And nobody receives half a body."""
+    """And no client receives half a body."""
     with Raw(server.port) as raw:
         raw.send(head(f"POST /v1/go/{token}", "Transfer-Encoding: chunked") + CHUNKS[name])
         raw.socket.shutdown(socket.SHUT_WR)

@@ -123,7 +123,7 @@ def test_endless_fragments_end(peer):
 
 
 def test_a_large_frame_is_refused_by_its_head(peer):
-    """Nobody unmasks a megabyte for a client that has nothing to say: two bytes show that it is no reply."""
+    """A megabyte is not unmasked if it cannot be a reply: two bytes show that it is no reply."""
     with peer.client() as (websocket, _):
         websocket.send_frame(b"42", length=990_000)
         opcode, payload = websocket.receive_frame()
@@ -140,7 +140,7 @@ def test_attachments_are_not_waited_for(peer):
         assert websocket.receive().startswith(f"40/{other},")
 
 
-def test_an_acknowledgement_of_id_0_harms_nobody(peer):
+def test_an_acknowledgement_of_id_0_harms_no_other(peer):
     """It deletes the stock stack's counter: the next event with a callback fails."""
     with peer.client() as (websocket, token):
         websocket.send_frame(f"43/{token},0[]".encode())
@@ -193,7 +193,7 @@ def test_a_client_that_never_reads_is_cut_off(peer):
 
 
 def test_an_event_named_connect_is_no_connect(server):
-    """Events of clients reach nobody, the stock stack's own handlers least of all."""
+    """Events of clients are not delivered, and not to the stock stack's own handlers."""
     with client(server) as (websocket, token):
         before = requests.get(f"{server.url}/connects", timeout=5).text
         websocket.send_frame(f'42/{token},["connect"]'.encode())
@@ -266,7 +266,7 @@ def test_a_websocket_that_is_being_tried_ends_with_its_session(relay):
 
 
 def test_clients_that_come_do_not_delay_the_pings_of_those_who_are_there():
-    """A client that receives nothing for interval and timeout gives up."""
+    """A client that receives nothing for interval and timeout disconnects."""
     with Server(PING_INTERVAL_SECONDS=1, PING_TIMEOUT_SECONDS=1) as server, contextlib.ExitStack() as stack:
         websocket = stack.enter_context(RawWebSocket(server.port))
         websocket.join(server.new())

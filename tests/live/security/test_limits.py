@@ -55,7 +55,7 @@ def test_a_forged_forwarded_for_moves_nothing(hops, counted_together):
 
 @pytest.mark.parametrize(("hops", "url"), [(0, "http://127.0.0.1"), (1, "https://relay.example/v1/go/")])
 def test_the_url_of_a_token_is_that_of_the_trusted_proxy(hops, url):
-    """Nobody else can have a URL made that leads elsewhere."""
+    """No client can have a URL made that leads elsewhere."""
     with Server(TRUSTED_PROXY_HOPS=hops) as server:
         forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "relay.example"}
         made = requests.post(f"{server.url}/v1/new", headers=forwarded, timeout=5).json()

@@ -1,4 +1,4 @@
-"""A secret apart from the URL: who has it may listen, refresh, inspect and delete, and nobody else."""
+"""A secret apart from the URL: only its owner may listen, refresh, inspect and delete."""
 
 import time
 
@@ -104,7 +104,7 @@ def test_refresh_adds_the_time_that_was_asked_for(server):
 
 
 def test_inspect_tells_what_happened(server, made):
-    """Until when, whether somebody listens, what was forwarded and what refused, and when the last was."""
+    """Until when, whether a client is connected, what was forwarded and what refused, and when the last was."""
     path = f"tokens/{made['token']}"
     at_first = call(server, "GET", path, made["secret"])
     assert at_first.headers["Cache-Control"] == "no-store"

@@ -127,7 +127,7 @@ def read_and_forget(sock):
     ("content_type", "kind"), [("application/json", "deep"), ("application/x-www-form-urlencoded", "escapes")]
 )
 def test_bodies_that_are_dear_to_parse(content_type, kind):
-    """JSON nested as deep as may be, and a form of as many escapes as may be, keep nobody waiting for long."""
+    """JSON nested as deep as may be, and a form of as many escapes as may be, delay no other call for long."""
     with Server() as relay, RawWebSocket(relay.port) as client:
         token = relay.new()
         client.join(token)

@@ -1,4 +1,4 @@
-"""The worst inputs that `fuzz.py` has found: each costs the relay's process little, and nobody waits for it.
+"""The worst inputs that `fuzz.py` has found: each costs the relay's process little, and delays no other call.
 
 They are given as `fuzz.py` prints them: bytes, and how often they are repeated.
 """
