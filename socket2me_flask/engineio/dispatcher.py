@@ -62,11 +62,13 @@ class Dispatcher:
 
     def _work(self, session: Session) -> None:
         """Let the application handle some packets, in order: no other thread works for this session meanwhile."""
+        inbox = session.inbox
+        if inbox is None:
+            return
         ends_at = time.monotonic() + WORK_SECONDS
         for _ in range(WORK_PACKETS):
             with session.lock:
-                inbox = session.inbox
-                if not inbox:
+                if not inbox.packets:
                     session.end_inbox()
                     return
                 packet = inbox.take()

@@ -29,32 +29,29 @@ class Inbox:
 
     _lock: AbstractContextManager[Any]
     _outbox: Outbox
-    _packets: deque[Packet | None]
+    packets: deque[Packet | None]
     space: threading.Event | None = field(default=None, init=False)  # while a POST waits for space
-
-    def __len__(self) -> int:
-        return len(self._packets)
 
     def add(self, packet: Packet) -> None:
         """Append a packet. A WebSocket is read no further while the inbox is full."""
-        self._packets.append(packet)
+        self.packets.append(packet)
         connection = self._outbox.connection
-        if connection is not None and len(self._packets) >= INBOX_PACKETS:
+        if connection is not None and len(self.packets) >= INBOX_PACKETS:
             connection.pause_reading(True)
 
     def add_end(self) -> None:
         """Append the end, and drop what has not been handled before it, but for acknowledgements."""
-        self._packets = deque((*_acknowledgements(self._packets), None))
+        self.packets = deque((*_acknowledgements(self.packets), None))
         self._read_on()
 
     def drop(self) -> None:
         """Drop all packets, but not the end."""
-        self._packets = deque([packet for packet in self._packets if packet is None])
+        self.packets = deque([packet for packet in self.packets if packet is None])
 
     def wait_for_space(self, timeout_seconds: float) -> None:
         """Return when there is space for another payload, when the session ends, or after that time."""
         with self._lock:
-            if len(self._packets) < INBOX_PACKETS or self._packets[-1] is None:
+            if len(self.packets) < INBOX_PACKETS or self.packets[-1] is None:
                 return
             self.space = threading.Event()
         self.space.wait(timeout_seconds)
@@ -62,8 +59,8 @@ class Inbox:
 
     def take(self) -> Packet | None:
         """Remove the oldest packet and return it. Once there is space again, the client is read on."""
-        packet = self._packets.popleft()
-        if len(self._packets) == INBOX_PACKETS // 2:
+        packet = self.packets.popleft()
+        if len(self.packets) == INBOX_PACKETS // 2:
             self._read_on()
         return packet
 

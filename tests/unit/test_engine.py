@@ -77,7 +77,7 @@ def test_what_was_not_handled_is_dropped_when_the_session_ends(session, engine):
     handled = len(received)
     assert 0 < handled <= WORK_PACKETS
     session.abort()
-    assert len(session.inbox) == 1
+    assert len(session.inbox.packets) == 1
     session.receive(Packet(b"4late"))
     handle_all(engine)
     assert received[handled:] == ["the end"]
@@ -195,7 +195,7 @@ def test_a_post_is_answered_when_there_is_space_in_the_inbox(session, engine):
     """A client that polls sends the next POST then, so its inbox has a bound: of one payload more than is said."""
     engine.handlers["message"] = lambda sid, data: None
     poster = waiting_poster(session)
-    while len(session.inbox or ()) > INBOX_PACKETS // 2:
+    while len(session.inbox.packets) > INBOX_PACKETS // 2:
         assert session.inbox.space is not None
         engine.dispatcher.run_next()
     poster.join(10)
