@@ -171,8 +171,8 @@ class Answering:
 
     __slots__ = ("_has_answered", "_probe", "is_silent")
 
-    def __init__(self) -> None:
-        self.is_silent = False
+    def __init__(self, *, is_silent: bool = False) -> None:
+        self.is_silent = is_silent
         self._has_answered = False
         self._probe: int | None = None  # the one acknowledgement that is still expected of a silent client
 

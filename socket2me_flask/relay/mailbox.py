@@ -52,6 +52,7 @@ class Mailboxes:
         self.attempts = Attempts(new_timer, most=max_attempts, redeliver_seconds=redeliver_seconds)
         self.recent = RecentEvents()
         self._outlets: dict[str, Outlet | Outlets] = {}  # by token
+        self._several: dict[str, Outlets] = {}  # those of them that have several listeners
         self._awaited: dict[str, dict[str, PendingAck]] = {}  # by token and event
         self.listeners_forgotten = 0  # how many were away for too long
         self.aged_out = 0  # how many were dropped since they were too old
@@ -132,10 +133,10 @@ class Mailboxes:
 
     def join(self, token: str, client: Client, position: int, *, is_inspected: bool = False) -> None:
         """Deliver to one more listener, from its position on."""
-        outlets = self._outlets.get(token)
-        if not isinstance(outlets, Outlets):
+        outlets = self._several.get(token)
+        if outlets is None:
             outlets = (PositionOutlets if client.listeners == "all" else ShareOutlets)(self, token)
-            self._outlets[token] = outlets
+            self._outlets[token] = self._several[token] = outlets
         outlets.open(client, self.recorder if is_inspected else None, position)
 
     def sweep(self, max_age_seconds: float, listener_ttl_seconds: float) -> None:
@@ -144,11 +145,8 @@ class Mailboxes:
         if dropped:
             self.aged_out += dropped
             log.warning("MAILBOX_MAX_AGE_SECONDS reached: %d events were dropped", dropped)
-        for token, outlets in list(self._outlets.items()):
-            if isinstance(outlets, PositionOutlets):
-                self.store.touch(token, outlets.positions())
-            elif isinstance(outlets, ShareOutlets):
-                outlets.notify()  # nothing notifies of what a killed process had claimed
+        for outlet in list(self._outlets.values()):
+            outlet.sweep()
         forgotten = self.store.drop_absent(time.time() - listener_ttl_seconds)
         if forgotten:
             self.listeners_forgotten += forgotten
@@ -157,12 +155,7 @@ class Mailboxes:
     def close(self, token: str, client: Client | None = None) -> None:
         """Deliver no more, and release the callers that wait; with `client`, only if it is to this one."""
         outlet = self._outlets.get(token)
-        if isinstance(outlet, Outlets) and client is not None:
-            if outlet.get(client) is not None:
-                outlet.remove(client)
-                if not len(outlet):
-                    self._close(token, ClientLeft())
-        elif outlet is not None and (client is None or (isinstance(outlet, Outlet) and outlet.client is client)):
+        if outlet is not None and (client is None or outlet.leave(client)):
             self._close(token, ClientLeft())
 
     def end(self, token: str) -> None:
@@ -171,6 +164,7 @@ class Mailboxes:
 
     def _close(self, token: str, error: RelayError) -> None:
         outlet = self._outlets.pop(token, None)
+        self._several.pop(token, None)
         for event_id in outlet.close() if outlet is not None else ():
             self.resolve(token, event_id, error)
         self.release(token, error)

@@ -101,6 +101,13 @@ class Outlet(HasBackedOff):
             self._is_running = True
         self._mailboxes.spawn(self._run)
 
+    def leave(self, client: Client) -> bool:
+        """Say whether a client that leaves is the one that it delivers to."""
+        return client is self.client
+
+    def sweep(self) -> None:
+        """Do nothing: what is due for one client has a timer."""
+
     def close(self) -> list[str]:
         """Send no more. What is on its way counts as not delivered, whatever its client sends from now on.
 

@@ -19,10 +19,6 @@ class Outlets(HasBackedOff):
     def __len__(self) -> int:
         return len(self._outlets)
 
-    def get(self, client: Client) -> Outlet | None:
-        """Return the outlet of a listener."""
-        return self._outlets.get(client)
-
     @property
     def mode(self) -> str:
         """The mode of the callers."""
@@ -45,6 +41,17 @@ class Outlets(HasBackedOff):
         """Deliver no more to a listener. Return the ids of what it has not acknowledged."""
         outlet = self._outlets.pop(client, None)
         return outlet.close() if outlet is not None else []
+
+    def leave(self, client: Client) -> bool:
+        """Deliver no more to a listener. Return whether it was the last."""
+        if client not in self._outlets:
+            return False
+        self.remove(client)
+        return not self._outlets
+
+    def sweep(self) -> None:
+        """Do what is due now and then."""
+        raise NotImplementedError
 
     def close(self) -> list[str]:
         """Deliver no more. Return the ids of what is not acknowledged."""

@@ -115,11 +115,20 @@ class Cursor(Source):
 class PositionOutlets(Outlets):
     """The outlets of listeners each of which receives all events."""
 
-    def positions(self) -> dict[str, int]:
-        """Return up to which event each listener has all of them."""
-        cursors = (outlet.source for outlet in self._all())
-        return {cursor.id: cursor.position for cursor in cursors if isinstance(cursor, Cursor)}
+    def __init__(self, mailboxes: Mailboxes, token: str) -> None:
+        super().__init__(mailboxes, token)
+        self._cursors: dict[Client, Cursor] = {}
+
+    def remove(self, client: Client) -> list[str]:
+        unfinished = super().remove(client)
+        self._cursors.pop(client, None)
+        return unfinished
+
+    def sweep(self) -> None:
+        """Have the store note that the listeners are connected, and up to which event each has all of them."""
+        positions = {cursor.id: cursor.position for cursor in list(self._cursors.values())}
+        self._mailboxes.store.touch(self._token, positions)
 
     def _new(self, client: Client, recorder: Recorder | None, position: int) -> Outlet:
-        source = Cursor(self._mailboxes, self._token, client, position, self)
-        return Outlet(self._mailboxes, self._token, client, recorder, source)
+        cursor = self._cursors[client] = Cursor(self._mailboxes, self._token, client, position, self)
+        return Outlet(self._mailboxes, self._token, client, recorder, cursor)

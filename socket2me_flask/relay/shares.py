@@ -107,6 +107,10 @@ class ShareOutlets(Outlets):
         """Return the events that others have claimed."""
         return {event_id for share in self._shares.values() if share is not without for event_id in share.claimed}
 
+    def sweep(self) -> None:
+        """Look for events that a process had claimed which was killed: nothing notifies of them."""
+        self.notify()
+
     def notify(self) -> None:
         self.notify_next()
 

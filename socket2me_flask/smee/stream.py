@@ -17,14 +17,14 @@ from ..engineio.websocket import CloseCode
 from ..errors import ClientDoesNotRead, ClientGone, ClientTooSlow, EventTooLarge, NoRoom, RelayError, TooManyQueued
 from ..relay.call import Call
 from ..relay.delivery import Answering, OnAck
+from ..storage import TokenRecord
 from .frames import PING, READY, RETRY_MS, retry
 from .receipts import Receipts
 from .resume import Predecessor, new_listener
 from .stream_connection import StreamCodec, StreamConnection
 
 # Callers of `/go` do not wait for a stream.
-_SILENT = Answering()
-_SILENT.is_silent = True
+_SILENT = Answering(is_silent=True)
 
 # How many events of a mailbox may be on their way to a stream, which acknowledges them after a minute or so: as
 # many as a mailbox holds by default.
@@ -89,13 +89,15 @@ class Stream(ConnectionOwner):
     def __init__(
         self,
         server: Server,
-        token: str,
+        record: TokenRecord,
         address: str,
         codec: StreamCodec,
         *,
         limits: OutboxLimits,
         lock: AbstractContextManager[Any],
         is_exact: bool,
+        extend_at: float,
+        has_mailbox: bool,
     ) -> None:
         self._server = server
         self._address = address
@@ -105,20 +107,19 @@ class Stream(ConnectionOwner):
         self._has_progressed = False
         self._receipts: Receipts | None = None  # while there are events of a mailbox
         self._wants_room = False
-        self.token = token
+        self.token = record.token
         self.is_exact = is_exact
         self.sid = secrets.token_urlsafe(12)
         self.listener = new_listener(self.sid)
         self.answering: Answering | None = _SILENT
-        self.number = 0
+        self.number = self._received_bytes = 0
         self.filter: Filter | None = None
         self.since = time.time()
-        self.secret_hash: bytes | None = None
-        self.extend_at = 0.0
+        self.secret_hash = record.secret_hash
+        self.extend_at = extend_at
         self.contact_at = self.since
-        self.has_mailbox = False
+        self.has_mailbox = has_mailbox
         self.predecessor: Predecessor | None = None
-        self._received_bytes = 0
 
     # What `relay.Client` asks for
 

@@ -92,20 +92,24 @@ class Streams:
         is_chunked = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
         codec: StreamCodec = _CHUNKS if is_chunked else _PLAIN
         token = record.token
-        lock = engine.loop.lock()
-        stream = Stream(self, token, address, codec, limits=engine.outbox_limits, lock=lock, is_exact=is_exact)
-        stream.secret_hash = record.secret_hash
-        stream.extend_at = (
-            time.monotonic() + record.expires_at - time.time() - (1 - EXTEND_AFTER) * record.ttl_seconds
+        mailboxes = self._mailboxes if record.mailbox else None
+        extend_at = time.monotonic() + record.expires_at - time.time() - (1 - EXTEND_AFTER) * record.ttl_seconds
+        stream = Stream(
+            *(self, record, address, codec),
+            limits=engine.outbox_limits,
+            lock=engine.loop.lock(),
+            is_exact=is_exact,
+            extend_at=extend_at,
+            has_mailbox=mailboxes is not None,
         )
         self._open.add(stream)
         self.opened += 1
         try:
             self._presence.attached.check_room(token, stream)
-            if time.monotonic() >= stream.extend_at:
+            if time.monotonic() >= extend_at:
                 self._extend(stream)
-            if record.mailbox and self._mailboxes is not None:
-                self._resume(stream, self._mailboxes.store, last_event_id)
+            if mailboxes is not None:
+                self._resume(stream, mailboxes.store, last_event_id)
             self._presence.attach(token, stream)
             body: Exception | Iterator[bytes] = (
                 self._connect(stream, environ, codec, _head(head, is_chunked=is_chunked))
@@ -139,7 +143,6 @@ class Streams:
     def _resume(self, stream: Stream, store: MailboxStore, last_event_id: str | None) -> None:
         """Find out where a stream goes on in the mailbox of its channel. Raises `StoreUnavailable`."""
         token = stream.token
-        stream.has_mailbox = True
         own, claimed = stream.listener, None
         while True:
             found = find_position(store, token, last_event_id, self._connected(token, without=claimed))

@@ -92,7 +92,7 @@ def test_a_stop_under_load_loses_nothing(start):
         accepted = []
         for caller in callers:
             caller.join(15)
-            answer = getattr(caller, "_answer", None)  # none: it came when nobody listened any more
+            answer = caller.received  # None: it called when the relay did not listen any more
             if answer is not None:
                 assert answer.status_code in (202, 503), answer.text
                 accepted += [answer.json()["id"]] if answer.status_code == 202 else []

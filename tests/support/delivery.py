@@ -49,17 +49,18 @@ class Caller(threading.Thread):
     def __init__(self, server, token, **kwargs):
         super().__init__(daemon=True)
         self._call = lambda: server.go(token, **kwargs)
+        self.received = None  # what it was answered, once it was
         self.started = time.monotonic()
         self.start()
 
     def run(self):
-        self._answer = self._call()
+        self.received = self._call()
         self.seconds = time.monotonic() - self.started
 
     @property
     def answer(self):
         self.join(15)
-        return self._answer
+        return self.received
 
 
 def events(server, made):

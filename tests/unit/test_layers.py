@@ -175,7 +175,7 @@ PRIVATE_OF_OTHERS = {"_exit", "_handle_eio_message", "_reconnect_task", "_send_p
 
 
 def test_tests_use_nothing_private():
-    """Neither an attribute of an object other than `self`, nor a name that is imported."""
+    """Neither an attribute of an object other than `self`, in code or in a text, nor a name that is imported."""
     wrong = []
     for name, path in modules("tests"):
         for node in ast.walk(parsed(path)):
@@ -184,6 +184,9 @@ def test_tests_use_nothing_private():
                 names = [] if is_own else [node.attr]
             elif isinstance(node, ast.ImportFrom):
                 names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Call) and re.search(r"\b(get|set|del|has)attr$", ast.unparse(node.func)):
+                texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+                names = [each.rpartition(".")[2] for each in texts if isinstance(each, str)]
             else:
                 continue
             wrong += [

@@ -150,6 +150,22 @@ def test_a_sweep_forgets_listeners_that_stay_away(reopen, caplog):
     assert "SOCKET2ME_LISTENER_TTL_SECONDS reached: 2 listeners were forgotten" in caplog.text
 
 
+def test_a_sweep_forgets_no_listener_that_is_connected(reopen):
+    """A sweep notes that it is there, though its position was written long ago. One that is away is forgotten."""
+    store = reopen()
+    relay = relay_on(store, mailboxes=mailboxes_on(store), listener_ttl_seconds=60)
+    token = store.add(new_token(), 60, mode="ack", mailbox=True, listeners="all").token
+    away, here = (AckClient() for _ in range(2))
+    for client, name in ((away, "away"), (here, "here")):
+        client.listeners, client.listener = "all", name
+        relay.presence.attach(token, client)
+    relay.presence.detach(token, away)
+    for name in ("away", "here"):
+        store.mailboxes.seen(token, name, time.time() - 3600)
+    relay.expire()
+    assert [each.listener for each in store.mailboxes.positions(token)] == ["here"]
+
+
 def test_how_many_positions_a_token_has_is_bounded(box):
     """Those that are away count; one that has a position always finds it."""
     for number in range(MAX_LISTENERS_PER_TOKEN):

@@ -453,14 +453,21 @@ def test_fetches_are_few(documents, monkeypatch):
     with pytest.raises(NotFetched):
         fetcher.fetch("https://sns.example/document")
     monkeypatch.undo()
-    monkeypatch.setattr(fetcher, "connect", lambda *args: None)
-    monkeypatch.setattr(fetcher, "_get", lambda *args: b"")
-    for _ in range(fetch.MAX_FETCHES_PER_MINUTE):
-        assert fetcher.fetch("https://sns.example/document") == b""
+    connects = []
+
+    def connect(*args):
+        connects.append(args)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(fetcher, "connect", connect)
+    for _ in range(fetch.MAX_FETCHES_PER_MINUTE + 5):
+        with pytest.raises(NotFetched):
+            fetcher.fetch("https://sns.example/document")
+    assert len(connects) == fetch.MAX_FETCHES_PER_MINUTE
+    now = 61.0
     with pytest.raises(NotFetched):
         fetcher.fetch("https://sns.example/document")
-    now = 61.0
-    assert fetcher.fetch("https://sns.example/document") == b""
+    assert len(connects) == fetch.MAX_FETCHES_PER_MINUTE + 1
 
 
 def test_the_certificate_of_a_host_is_verified():
