@@ -135,7 +135,12 @@ def ask_secret() -> str:
     """Ask for the secret of `--url` in the terminal. Raises `BadArgument` if there is none, or it is no secret."""
     if not _has_terminal():
         raise BadArgument("The secret of the URL is not known, and there is no terminal: set SOCKET2ME_SECRET.")
-    secret: str = click.prompt("Secret of the URL", hide_input=True, err=True)
+    try:
+        secret: str = click.prompt("Secret of the URL", hide_input=True, err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # status 130, as at any other time
+        raise
     _check("key", secret)
     return secret
 
