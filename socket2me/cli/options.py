@@ -52,6 +52,8 @@ def _check(what: str, text: str) -> None:
         http_api.RelayApi(text)
     elif what == "key":
         http_api.check_key(text)
+    elif what == "token":
+        http_api.check_token(text)
     elif what == "listener":
         http_api.check_listener(text)
     elif what == "url":
@@ -62,6 +64,7 @@ def _check(what: str, text: str) -> None:
 
 check_relay = _checked("relay")
 check_key = _checked("key")
+check_token = _checked("token")
 check_url = _checked("url")
 check_target = _checked("target")
 check_target_url = _checked("URL")
