@@ -324,6 +324,12 @@ def check_key(text: str) -> None:
         raise BadArgument("This is no key or secret: those are printable ASCII characters, without spaces.")
 
 
+def check_token(text: str) -> None:
+    """Raise `BadArgument` unless a text may be a token or a name."""
+    if _is_token(text) is None:
+        raise BadArgument(f"{text!r} is no token, which is what follows /v1/go/ in a URL, and no name.")
+
+
 def check_listener(text: str) -> None:
     """Raise `BadArgument` unless a text may be the id of a listener."""
     if _is_listener(text) is None:

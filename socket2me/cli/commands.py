@@ -170,7 +170,16 @@ class _OneLine(logging.Formatter):
 
 
 def set_up_output() -> None:
-    """Let nothing that a peer sends, and no defect in a thread, print more than a line."""
+    """Let nothing that a peer sends, and no defect in a thread, print more than a line.
+
+    Standard streams that are closed, as by `>&-`, are the null device: no socket becomes one of them.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     if not DEBUG:
         for handler in logging.getLogger().handlers:

@@ -52,6 +52,8 @@ def _check(what: str, text: str) -> None:
         http_api.RelayApi(text)
     elif what == "key":
         http_api.check_key(text)
+    elif what == "token":
+        http_api.check_token(text)
     elif what == "listener":
         http_api.check_listener(text)
     elif what == "url":
@@ -62,6 +64,7 @@ def _check(what: str, text: str) -> None:
 
 check_relay = _checked("relay")
 check_key = _checked("key")
+check_token = _checked("token")
 check_url = _checked("url")
 check_target = _checked("target")
 check_target_url = _checked("URL")
@@ -144,7 +147,12 @@ def ask_secret() -> str:
     """Ask for the secret of `--url` in the terminal. Raises `BadArgument` if there is none, or it is no secret."""
     if not _has_terminal():
         raise BadArgument("The secret of the URL is not known, and there is no terminal: set SOCKET2ME_SECRET.")
-    secret: str = click.prompt("Secret of the URL", hide_input=True, err=True)
+    try:
+        secret: str = click.prompt("Secret of the URL", hide_input=True, err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # status 130, as at any other time
+        raise
     _check("key", secret)
     return secret
 

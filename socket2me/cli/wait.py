@@ -11,7 +11,7 @@ from ..saved_tokens import SavedTokens
 from ..terminal import printable
 from ..waiting import Wait, described
 from .commands import Command
-from .options import Seconds, api_key, check_key, listener, request_filter, server
+from .options import Seconds, api_key, check_key, check_token, listener, request_filter, server
 
 # What `wait` ends with when not all requests came in time, as `timeout` of GNU coreutils has it.
 TIMEOUT_STATUS = 124
@@ -23,7 +23,9 @@ TIMEOUT_STATUS = 124
 )
 @server
 @click.option(
-    "--token", help="The token to wait at, or a name. Without: one of its own, whose URL is printed to stderr."
+    "--token",
+    callback=check_token,
+    help="The token to wait at, or a name. Without: one of its own, whose URL is printed to stderr.",
 )
 @click.option(
     "--secret",

@@ -348,6 +348,36 @@ def test_a_full_disk_under_the_output(relay, tmp_path):
         assert "Traceback" not in told
 
 
+def test_streams_that_are_closed(relay, tmp_path):
+    """`listen <&- >&- 2>&-`, as some services start it, forwards requests."""
+    with App() as app:
+        listener = subprocess.Popen(
+            [
+                "bash",
+                "-c",
+                'exec "$@" <&- >&- 2>&-',
+                "-",
+                BIN / "socket2me",
+                "listen",
+                app.url,
+                "--server",
+                relay.url,
+            ],
+            env={**clean_environment(), "XDG_STATE_HOME": str(tmp_path)},
+        )
+        try:
+            kept = tmp_path / "socket2me" / "tokens.json"
+            wait_until(lambda: kept.exists() and kept.stat().st_size > 0, "a URL that is kept")
+            (token,) = (each["token"] for each in json.loads(kept.read_text()))
+            relay.giveaways.add(token)
+            requests.post(f"{relay.url}/v1/go/{token}", timeout=20)
+            app.expect()
+            listener.send_signal(signal.SIGINT)
+            assert listener.wait(DEADLINE_SECONDS) == 0
+        finally:
+            listener.kill()
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_onto_a_full_disk(arguments):
     """It ends with a line that says why, and status 1."""

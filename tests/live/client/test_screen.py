@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import subprocess
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +123,16 @@ def test_plain_lines_in_a_terminal(relay, screen, options, variables):
     call(relay, url, "/x")
     terminal.until_seen("POST   /x  0 B  200")
     assert b"\x1b[?1049h" not in terminal.output
+
+
+@pytest.mark.parametrize(("keys", "status"), [("\x03", 130), ("\x04", 1), ("a b\n", 2)])
+def test_a_secret_that_is_typed(tmp_path, keys, status):
+    """Ctrl-C ends the question with status 130, as at any other time; Ctrl-D and what is no secret end it too."""
+    terminal = Terminal(tmp_path, 80, 10, "replay", "--to", "3000", "--url", "http://127.0.0.1:1/v1/go/abc")
+    try:
+        terminal.until_seen("Secret of the URL:")
+        terminal.until(lambda: not terminal.modes_now()[3] & termios.ECHO, "what is typed is not shown")
+        terminal.press(keys)
+        assert terminal.wait() == status
+    finally:
+        terminal.close()

@@ -154,6 +154,7 @@ def test_what_makes_no_sense(relay, tmp_path):
         (("--filter", "POST body.x:1"), 2, "(column 11)"),
         (("--filter", "status:200"), 2, "not known before"),
         (("--count", "0"), 2, "--count"),
+        (("--token", "a/b"), 2, "'a/b' is no token"),
         (("--as", "a b"), 2, "'a b' is no id of a listener"),
         (("--token", "unknown-name"), 1, "Error: "),
         (("--token", made["token"], "--secret", "wrong"), 1, "secret"),
