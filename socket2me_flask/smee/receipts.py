@@ -1,23 +1,28 @@
 """Which events of a mailbox a client has, as far as its connection shows. Pure.
 
-A client of an event stream acknowledges nothing until it reconnects. So an event counts as acknowledged when
-the peer's kernel has acknowledged its bytes, which leave the send queue then, and the connection has lived for a
-while after that: a client that was killed, or a network that was cut, is found in that time.
+A client of an event stream acknowledges nothing until it reconnects. So an event counts as acknowledged when the
+peer's kernel has acknowledged its bytes, which leave the send queue then, and those of a later ping a while after
+that. A client that was killed, or is behind a network that was cut, acknowledges none.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ..relay.delivery import OnAck
 
 
 @dataclass(slots=True)
 class _Mark:
-    """All events up to a number were written when so many bytes were, and received at a time, if they were."""
+    """All events up to a number were written when so many bytes were, and received at a time, if they were.
+
+    written_then: how many bytes were written by that time. If the peer has later ones, it was there after that.
+    """
 
     number: int
     written: int
     received_at: float | None = None
+    written_then: int = 0
 
 
 class Receipts:
@@ -58,15 +63,16 @@ class Receipts:
         `has_written` says whether an event was written. `written` and `received` are the bytes of the connection
         that were written, and that the peer has.
         """
-        newest = max((number for number, _ in self._pending.values() if has_written(number)), default=0)
+        newest = next((number for number, _ in reversed(self._pending.values()) if has_written(number)), 0)
         if newest and (not self._marks or newest > self._marks[-1].number):
             self._marks.append(_Mark(newest, written))
         up_to = 0
         for mark in self._marks:
             if mark.received_at is None and mark.written <= received:
-                mark.received_at = now
-            if mark.received_at is not None and now - mark.received_at >= after_seconds:
+                mark.received_at, mark.written_then = now, written
+            is_due = mark.received_at is not None and now - mark.received_at >= after_seconds
+            if is_due and received > mark.written_then:
                 up_to = mark.number
         self._marks = [mark for mark in self._marks if mark.number > up_to]
-        done = [ack_id for ack_id, (number, _) in self._pending.items() if number <= up_to]
+        done = [ack_id for ack_id, _ in takewhile(lambda each: each[1][0] <= up_to, self._pending.items())]
         return [self._pending.pop(ack_id)[1] for ack_id in done]

@@ -38,11 +38,13 @@ class Server(Protocol):
 
     ack_seconds: so long after it was had an event of a mailbox counts as acknowledged.
     pings: has the next ping of a stream sent.
+    receipts: has a stream look at which of its events of a mailbox count as acknowledged.
     closing: ends the connection of a stream that has ended, if its client does not close it.
     """
 
     ack_seconds: float
     pings: TimeoutQueue
+    receipts: TimeoutQueue
     closing: TimeoutQueue
 
     def packet_of(self, call: Call, *, is_exact: bool) -> Packet:
@@ -81,9 +83,8 @@ class Stream(ConnectionOwner):
 
     __slots__ = (
         *("_address", "_has_progressed", "_is_open", "_lock", "_outbox", "_receipts", "_received_bytes"),
-        *("_server", "_wants_room"),
-        *("answering", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact", "listener"),
-        *("number", "predecessor", "secret_hash", "sid", "since", "token"),
+        *("_server", "_wants_room", "answering", "contact_at", "extend_at", "filter", "has_mailbox", "is_exact"),
+        *("listener", "number", "predecessor", "secret_hash", "sid", "since", "token"),
     )
 
     def __init__(
@@ -169,6 +170,8 @@ class Stream(ConnectionOwner):
                 return None
             if self._receipts is None:
                 self._receipts = Receipts()
+            if not self._receipts:
+                self._server.receipts.add(self)
             return self._receipts.add(self.number, on_ack)
 
     def forget(self, ack_id: int | None) -> None:
@@ -296,24 +299,35 @@ class Stream(ConnectionOwner):
             self._wants_room = False
             self._server.on_room(self)
 
+    def check_receipts(self) -> None:
+        """Acknowledge the events of a mailbox that the client has had for long enough."""
+        with self._lock:
+            if not self._receipts:
+                return
+            now, progress = time.monotonic(), progress_of(self._outbox.connection, self._received_bytes)
+            acknowledged = self._receipts.check(now, self._server.ack_seconds, self._outbox.has_sent, *progress)
+            if self._receipts:
+                self._server.receipts.add(self)
+        for on_ack in acknowledged:
+            on_ack([])
+
     def _on_time(self) -> None:
         """Do what is due about as often as a ping."""
         self._server.on_time(self)
-        if not self.has_mailbox:
-            return
         connection = self._outbox.connection
-        now = time.monotonic()
-        with self._lock:
-            if isinstance(connection, StreamConnection):
-                written, received = connection.written_bytes, connection.received_bytes
-                if received > self._received_bytes:
-                    self._received_bytes, self.contact_at = received, time.time()
-            else:  # the server has written what it has taken
-                written = received = 0
-                self.contact_at = time.time()
-            acknowledged = []
-            if self._receipts:
-                seconds = self._server.ack_seconds
-                acknowledged = self._receipts.check(now, seconds, self._outbox.has_sent, written, received)
-        for on_ack in acknowledged:
-            on_ack([])
+        if not isinstance(connection, StreamConnection):  # what `progress_of` counts
+            self._received_bytes += 1
+            self.contact_at = time.time()
+        elif self.has_mailbox and (received := connection.received_bytes) > self._received_bytes:
+            self._received_bytes, self.contact_at = received, time.time()
+
+
+def progress_of(connection: object, pings: int) -> tuple[int, int]:
+    """Return how many bytes were written to a stream's connection, and how many of them its peer has.
+
+    Where the server keeps its sockets, the number of pings stands for both: a ping is the first that the server has
+    taken after it had written the one before.
+    """
+    if isinstance(connection, StreamConnection):
+        return connection.written_bytes, connection.received_bytes
+    return pings, pings

@@ -32,6 +32,9 @@ PING_SECONDS = 20
 # An event of a mailbox counts as acknowledged when its connection has lived for so many pings after it was had.
 ACK_PINGS = 2.5
 
+# How often that is looked at while there are such events.
+CHECKS_PER_PING = 8
+
 # How long a client may take to close a stream that has ended.
 CLOSE_SECONDS = 2
 
@@ -52,6 +55,7 @@ class Streams:
         self._ping_seconds = min(PING_SECONDS, engine.limits.ping_interval_seconds)
         self.ack_seconds = self._ping_seconds * ACK_PINGS
         self.pings = engine.timer(self._ping_seconds, Stream.ping)
+        self.receipts = engine.timer(self._ping_seconds / CHECKS_PER_PING, Stream.check_receipts)
         self.closing = engine.timer(CLOSE_SECONDS, Stream.abort)
         # How long a peer may leave something unacknowledged that was sent: then it is gone.
         self._gone_after_ms = (engine.limits.ping_interval_seconds + engine.limits.ping_timeout_seconds) * 1000
@@ -228,6 +232,7 @@ class Streams:
     def left(self, stream: Stream, address: str) -> None:
         self._open.discard(stream)
         self.pings.discard(stream)
+        self.receipts.discard(stream)
         self.engine.admission.release(address)
         self.engine.start_background_task(self._detach, stream)
 

@@ -264,13 +264,18 @@ def test_a_proxy_passes_events_on_at_once(server, tmp_path):
 
 
 def test_what_is_no_request_for_a_stream_begins_none(server):
-    """A request with a body is refused, and one that is followed by another: neither is a stream's."""
+    """A request with a body is refused, and one that is followed by another: neither is a stream's. So is one
+    with a `Last-Event-ID` that no event can have, with a clear error."""
     channel = Channel(server)
     head = f"GET /smee/{channel.key} HTTP/1.1\r\nHost: a\r\nAccept: {EVENT_STREAM}\r\n"
     for rest in ("Content-Length: 1\r\n\r\nx", "\r\nGET / HTTP/1.1\r\n"):
         with Raw(server.port) as raw:
             raw.send((head + rest).encode())
             assert raw.answer()[0] == 400
+    with Raw(server.port) as raw:
+        raw.send(f"{head}Last-Event-ID: {'x' * 10_000}\r\n\r\n".encode())
+        status, body = raw.answer()
+        assert (status, json.loads(body)["error"]["code"]) == (431, "head_too_large")
     with Raw(server.port) as raw:  # or later on
         raw.send((head + "\r\n").encode())
         raw.read_until(b"data: {}\n\n\r\n")

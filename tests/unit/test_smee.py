@@ -345,7 +345,8 @@ def test_too_many_streams_of_a_channel_end_no_client(app, http, monkeypatch):
 
 
 def test_an_event_is_acknowledged_when_the_peer_has_had_it_for_a_while():
-    """Not when it was written, nor while its bytes are in the send queue; later events are acknowledged later."""
+    """Not when it was written, nor while its bytes are in the send queue, nor if the peer has acknowledged nothing
+    since, as one that is gone. Later events are acknowledged later."""
     receipts, acknowledged = Receipts(), []
 
     def check(now, *, up_to, written, received):
@@ -359,11 +360,25 @@ def test_an_event_is_acknowledged_when_the_peer_has_had_it_for_a_while():
     assert check(20, up_to=4, written=200, received=150) == []
     assert check(1000, up_to=4, written=200, received=199) == []  # the peer does not have it all
     assert check(1020, up_to=7, written=300, received=250) == []  # it has the first two, from now on
-    assert check(1069, up_to=7, written=300, received=299) == []
-    assert check(1070, up_to=7, written=300, received=300) == [3, 4]
-    assert check(1119, up_to=7, written=300, received=300) == [3, 4]
-    assert check(1120, up_to=7, written=300, received=300) == [3, 4, 7]
+    assert check(1069, up_to=7, written=320, received=320) == []
+    assert check(1070, up_to=7, written=320, received=300) == []
+    assert check(1070, up_to=7, written=320, received=301) == [3, 4]
+    assert check(1118, up_to=7, written=340, received=340) == [3, 4]
+    assert check(1119, up_to=7, written=340, received=320) == [3, 4]
+    assert check(1119, up_to=7, written=340, received=321) == [3, 4, 7]
     assert len(receipts) == 0
+
+
+def test_receipts_are_looked_at_while_there_are_some(channel):
+    """By a timer of their own, so that a mailbox holds events for little longer than it has to."""
+    streams = channel.streams
+    stream = channel.connect()
+    assert len(streams.receipts) == 0
+    event_id = channel.call()
+    assert ids_of(stream, 1) == [event_id]
+    assert len(streams.receipts) == 1
+    channel.end(stream)
+    assert len(streams.receipts) == 0
 
 
 def test_what_is_not_acknowledged_is_forgotten_or_given_back():
@@ -551,6 +566,7 @@ class KeptChannel:
 
     def __init__(self, app):
         self._app, self._services = app, get_services(app)
+        self.streams = self._services.streams
         self._path = new_channel(app.test_client())
         self._token = self._path[6:30]
         self._store = self._services.store.mailboxes
