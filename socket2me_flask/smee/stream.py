@@ -1,7 +1,6 @@
 """One stream, by the client interface of `relay/`: it accepts calls, and acknowledges none by itself."""
 
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -216,7 +215,8 @@ class Stream(ConnectionOwner):
         try:
             yield READY
             while self._is_open or self._outbox.packets:
-                waiter = self._begin_wait()
+                with self._lock:
+                    waiter = self._outbox.begin_poll() if self._is_open else None
                 if waiter is not None and not waiter.wait(ping_seconds):
                     self._on_time()
                     yield PING
@@ -229,10 +229,6 @@ class Stream(ConnectionOwner):
                 self._offer_room()
         finally:
             self.abort()
-
-    def _begin_wait(self) -> threading.Event | None:
-        with self._lock:
-            return self._outbox.begin_poll() if self._is_open else None
 
     def ping(self) -> None:
         """Send a ping, or end a stream that has read nothing since the last."""
