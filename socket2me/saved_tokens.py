@@ -48,11 +48,11 @@ class SavedTokens:
         except RuntimeError:
             raise ClientError(f"URLs are kept in the home folder, and there is none.{_ANOTHER_FOLDER}") from None
 
-    def prepare(self) -> None:
-        """Make the folder, so that a token can be kept. Raises `ClientError` if it cannot be written."""
+    def check(self) -> None:
+        """Raise `ClientError` if nothing can be kept in the folder. It is not made."""
+        folder = self._path.parent
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with TemporaryFile(dir=self._path.parent):
+            with TemporaryFile(dir=next(each for each in (folder, *folder.parents) if each.exists())):
                 pass
         except OSError as error:
             raise self._not_kept(error) from None
@@ -87,7 +87,7 @@ class SavedTokens:
             or (is_name(kept.token) and kept.secret is not None and kept.token != new.token)
         ]
         try:
-            self.prepare()
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Written whole, then put in place: neither a crash nor a second listener leaves half of it.
             draft = self._path.with_suffix(f".{os.getpid()}")
             draft.touch(mode=0o600)

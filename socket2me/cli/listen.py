@@ -319,7 +319,7 @@ def listen(
             secret = None
         kept = None
 
-    kept_tokens.prepare()
+    kept_tokens.check()
     told: list[Terms] = []
 
     def show(notice: Notice) -> None:
