@@ -23,8 +23,8 @@ class PendingDelivery:
     """
 
     __slots__ = (
-        *("_wait_ended", "address", "call", "delivery", "error"),
-        *("is_released", "new_pending_ack", "on_released", "size"),
+        *("_on_released", "_wait_ended", "address", "call", "delivery", "error"),
+        *("is_released", "new_pending_ack", "size"),
     )
 
     def __init__(self, call: Call, new_pending_ack: Callable[[str], PendingAck] = PendingAck) -> None:
@@ -33,7 +33,7 @@ class PendingDelivery:
         self.delivery: Delivery | None = None
         self.error: Exception | None = None
         self.is_released = False
-        self.on_released: Callable[[], None] | None = None
+        self._on_released: Callable[[], None] | None = None
         self.address, self.size = "", 0  # whose share of all held calls it takes, and how many bytes of it
         self._wait_ended = Latch()
 
@@ -41,8 +41,14 @@ class PendingDelivery:
         """End the wait."""
         self.delivery, self.error, self.is_released = delivery, error, True
         self._wait_ended.set()
-        if self.on_released is not None:
-            self.on_released()
+        if self._on_released is not None:
+            self._on_released()
+
+    def watch(self, on_released: Callable[[], None]) -> bool:
+        """Have `on_released` called when it is released. Return False if it is already: then it is not called."""
+        if not self.is_released:
+            self._on_released = on_released
+        return not self.is_released
 
     def wait(self, seconds: float) -> bool:
         """Return whether it was released within that time. One thread may wait, once."""

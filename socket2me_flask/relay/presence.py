@@ -227,10 +227,9 @@ class Presence:
     def when_released(self, held: PendingDelivery, on_released: Callable[[], None]) -> None:
         """Have `on_released` called when a held call waits no more, which may be so already."""
         with self._lock:
-            if not held.is_released:
-                held.on_released = on_released
-                return
-        on_released()
+            is_watched = held.watch(on_released)
+        if not is_watched:
+            on_released()
 
     def give_up(self, held: PendingDelivery) -> None:
         """End the wait of a held call: there was no room in its client's window in time."""

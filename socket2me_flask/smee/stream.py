@@ -114,10 +114,9 @@ class Stream(ConnectionOwner):
         self.answering: Answering | None = _SILENT
         self.number = self._received_bytes = 0
         self.filter: Filter | None = None
-        self.since = time.time()
+        self.since = self.contact_at = time.time()
         self.secret_hash = record.secret_hash
         self.extend_at = extend_at
-        self.contact_at = self.since
         self.has_mailbox = has_mailbox
         self.predecessor: Predecessor | None = None
 

@@ -83,6 +83,18 @@ def test_what_pages_name_exists():
     assert missing == []
 
 
+def test_what_sources_name_exists():
+    """Each file that a comment or a docstring of the packages, the requirements or the examples names by a path."""
+    known = [str(path) for name in ("socket2me", "socket2me_flask", "tests") for path in (ROOT / name).rglob("*.*")]
+    sources = [path for name in ("socket2me", "socket2me_flask") for path in (ROOT / name).rglob("*.py")]
+    sources += [*ROOT.glob("requirements*.txt"), *ROOT.glob("requirements/*.txt"), *ROOT.glob("examples/*.conf")]
+    missing = []
+    for source in sources:
+        named = set(re.findall(r"(?<![\w/.])(?:\w+/)+\w+\.(?:py|lua)\b", source.read_text()))
+        missing += [(source.name, name) for name in named if not any(path.endswith(f"/{name}") for path in known)]
+    assert missing == []
+
+
 def test_each_module_of_the_command_is_in_the_design():
     """The table of docs/design.md names each module of `socket2me/` by its name, those of its packages aside."""
     table = (DOCS / "design.md").read_text().partition("\nThe modules of `socket2me/`:\n")[2].partition("\n## ")[0]

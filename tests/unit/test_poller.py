@@ -1,4 +1,4 @@
-"""What `engine/poller.py` counts on of eventlet's hub: this fails if eventlet changes it."""
+"""What `concurrency/poller.py` counts on of eventlet's hub: this fails if eventlet changes it."""
 
 import subprocess
 import sys

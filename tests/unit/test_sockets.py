@@ -1,4 +1,4 @@
-"""Accepting and refusing clients, in this process. Round trips are in `test_live.py`."""
+"""Accepting and refusing clients, in this process. Round trips are in `tests/live`."""
 
 import pytest
 
