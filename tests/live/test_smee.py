@@ -447,6 +447,30 @@ def test_each_client_has_its_own_position(keeping):
             wait_until(lambda: len(channel.listeners(keeping)) == 2, "nobody else has a position")
 
 
+def test_a_client_leaves_the_position_of_another_to_it(keeping):
+    """One connects again while its connection is taken for alive: another that is away, misses nothing."""
+    channel = Channel(keeping)
+    path = f"/smee/{channel.key}"
+    with StreamReader(keeping, path) as lost:
+        with StreamReader(keeping, path) as away:
+            ids = keep(keeping, channel, "1")
+            assert (messages(lost, 1), messages(away, 1)) == (["1"], ["1"])
+        wait_until(lambda: channel.connected(keeping) == 1, "its end is found")
+        ids += keep(keeping, channel, "2")
+        assert messages(lost, 1) == ["2"]
+        waiting = lambda: sorted(each["waiting"] for each in channel.listeners(keeping))  # noqa: E731
+        wait_until(lambda: waiting() == [0, 2], "the one that stays has acknowledged both")
+        ids += keep(keeping, channel, "3")
+        assert messages(lost, 1) == ["3"]
+        again = StreamReader(keeping, path, Last_Event_ID=ids[2])
+    with again:
+        wait_until(lambda: channel.connected(keeping) == 1, "the end of the lost connection is found")
+        with StreamReader(keeping, path, Last_Event_ID=ids[0]) as back:
+            assert messages(back, 2) == ["2", "3"]
+            keep(keeping, channel, "4")
+            assert (messages(again, 1), messages(back, 1)) == (["4"], ["4"])
+
+
 def test_a_mailbox_does_not_fill_under_a_client_that_reads(keeping):
     """A while after its kernel has an event it counts as acknowledged, and is not sent again before that."""
     channel = Channel(keeping)
