@@ -60,7 +60,7 @@ class Retrying:
         receiver: is sent the requests.
         count: how often an attempt is repeated.
         statuses: the answers that do not acknowledge a request.
-        told: called with each failure that is followed by another attempt, and the seconds until that.
+        on_retry: called with each failure that is followed by another attempt, and the seconds until that.
         is_closed: says whether the client is about to end: then nothing is repeated.
     """
 
@@ -69,7 +69,7 @@ class Retrying:
         receiver: Receiver,
         count: int,
         statuses: Statuses,
-        told: Callable[[Request, str, float], None],
+        on_retry: Callable[[Request, str, float], None],
         is_closed: Callable[[], bool],
     ) -> None:
         self.name = receiver.name
@@ -77,7 +77,7 @@ class Retrying:
         self._receiver = receiver
         self._count = count
         self._statuses = statuses
-        self._told = told
+        self._on_retry = on_retry
         self._is_closed = is_closed
 
     def send(self, request: Request) -> Answer:
@@ -101,7 +101,7 @@ class Retrying:
             if number == self._count or not is_in_time or self._is_closed():
                 raise result
             number += 1
-            self._told(request, result.in_words, pause)
+            self._on_retry(request, result.in_words, pause)
             self._wait(request, pause)
 
     def _attempt(self, request: Request) -> tuple[Answer | NotHandled, float]:

@@ -135,7 +135,7 @@ class ScreenReport:
         modes = termios.tcgetattr(0)
         modes[6][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell with this screen
         termios.tcsetattr(0, termios.TCSADRAIN, modes)
-        self._stderr, sys.stderr = sys.stderr, _Lines(self._tell)
+        self._stderr, sys.stderr = sys.stderr, _Lines(self._show)
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
@@ -168,9 +168,9 @@ class ScreenReport:
             view.inspector = url
 
     def terms(self, terms: Terms) -> None:
-        told = list(sentences(terms))
-        if len(told) > 1:
-            self._tell(told[1])
+        shown = list(sentences(terms))
+        if len(shown) > 1:
+            self._show(shown[1])
 
     def ended(self, expires_at: float | None) -> None:
         self.close()
@@ -204,7 +204,7 @@ class ScreenReport:
             yield self._view
         self._wake()
 
-    def _tell(self, message: str) -> None:
+    def _show(self, message: str) -> None:
         with self._changing() as view:
             view.message = message
 
@@ -286,7 +286,7 @@ class ScreenReport:
 
     def _replay(self, request: Request) -> None:
         if not self._replays.acquire(blocking=False):
-            self._tell(f"{MAX_REPLAYS} replays have no answer yet: this one was not sent.")
+            self._show(f"{MAX_REPLAYS} replays have no answer yet: this one was not sent.")
             return
         again = replace(
             request,
@@ -312,21 +312,21 @@ class ScreenReport:
             target = self._target or Target(self._view.url, timeout_seconds=1)
             command = curl_command(request, target).encode()
         except OutsideTarget as error:
-            self._tell(f"Not copied: {error}")
+            self._show(f"Not copied: {error}")
             return
         encoded = b64encode(command).decode()
         if len(encoded) > MAX_COPY_CHARACTERS:
-            self._tell(f"Not copied: terminals do not take {size_of(len(command))}. --save writes it into a file.")
+            self._show(f"Not copied: terminals do not take {size_of(len(command))}. --save writes it into a file.")
             return
         self._write(f"\x1b]52;c;{encoded}\x07")
-        self._tell(f"Copied as curl, {size_of(len(command))}, if this terminal knows OSC 52.")
+        self._show(f"Copied as curl, {size_of(len(command))}, if this terminal knows OSC 52.")
 
 
 class _Lines(io.TextIOBase):
     """Shows the last line that is written to it."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
 
     def writable(self) -> bool:
         return True
@@ -334,5 +334,5 @@ class _Lines(io.TextIOBase):
     def write(self, text: str) -> int:
         lines = text.strip().splitlines()
         if lines:
-            self._tell(lines[-1])
+            self._show(lines[-1])
         return len(text)

@@ -137,7 +137,7 @@ class View:
         head = list(self._head(width))[: max(0, height - 4)]
         words = LIST_HELP if self.detail is None else DETAIL_HELP
         help = words[1] if cell_len(words[1]) <= width else words[0]
-        foot = [self._told(width), Text(fit(help, width), style="dim")]
+        foot = [self._message(width), Text(fit(help, width), style="dim")]
         room = max(1, height - len(head) - len(foot))
         body = self._list(width, room) if self.detail is None else self._detail(self.detail, width, room)
         body += [Text("")] * (room - len(body))
@@ -163,7 +163,7 @@ class View:
         yield state
         yield Text("─" * width, style="dim")
 
-    def _told(self, width: int) -> Text:
+    def _message(self, width: int) -> Text:
         row = self.selected if self.detail is None else None
         if row is not None and row.remark and not self.message:
             return Text(fit(printable(row.remark), width), style=row.style)

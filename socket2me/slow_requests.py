@@ -10,14 +10,14 @@ from .request import Request
 
 
 class SlowRequests:
-    """Calls `tell` once with each request that is watched for longer than `seconds`, and with `seconds`.
+    """Calls `report` once with each request that is watched for longer than `seconds`, and with `seconds`.
 
     Several threads may watch requests at once.
     """
 
-    def __init__(self, seconds: float, tell: Callable[[Request, float], object]) -> None:
+    def __init__(self, seconds: float, report: Callable[[Request, float], object]) -> None:
         self._seconds = seconds
-        self._tell = tell
+        self._report = report
         self._due: dict[_Watch, float] = {}  # by `time.monotonic()`; the first is due first
         self._any = threading.Event()
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class SlowRequests:
                 if seconds > 0:
                     time.sleep(seconds)
                 elif self._due.pop(watch, None) is not None:
-                    self._tell(watch.request, self._seconds)
+                    self._report(watch.request, self._seconds)
 
 
 class _Watch(AbstractContextManager[None]):

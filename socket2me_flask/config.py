@@ -83,7 +83,7 @@ def _parse_keys(text: str) -> tuple[str, ...]:
 
 def _parse_key(text: str) -> str:
     if not re.fullmatch("[!-~]+", text):
-        raise ValueError  # programs differ in how they send others, and a header cannot tell a space from two keys
+        raise ValueError  # programs differ in how they send others, and in a header a space would separate two keys
     return text
 
 

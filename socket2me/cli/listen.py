@@ -391,7 +391,7 @@ def listen(
 
     try:
         report.start(forwarder)
-        _until_told(client, handler, close, closing)
+        _until_ended(client, handler, close, closing)
     except Replaced as error:
         report.close()
         click.echo(f"{printable(str(error))} It may be another terminal of yours. This one ends.", err=True)
@@ -458,7 +458,7 @@ def _terms(client: Client, timeout_seconds: float) -> Terms:
     )
 
 
-def _until_told(
+def _until_ended(
     client: Client,
     handler: Callable[[Request], Reply | None],
     close: Callable[[float], None],

@@ -58,10 +58,10 @@ class Receivers:
         def repeated(receiver: Receiver) -> Receiver:
             target = receiver.name if receiver.name != self.names[0] else ""
 
-            def told(request: Request, why: str, seconds: float) -> None:
+            def on_retry(request: Request, why: str, seconds: float) -> None:
                 report.retry(request, why, seconds, target=target)
 
-            return receiver if statuses is None else Retrying(receiver, retries, statuses, told, is_closed)
+            return receiver if statuses is None else Retrying(receiver, retries, statuses, on_retry, is_closed)
 
         apps = [repeated(target) for target in self.targets]
         commands = [repeated(self.command)] if self.command is not None else []

@@ -123,7 +123,7 @@ class Mailboxes:
     def check_room(self, token: str, client: Client) -> None:
         """Raise `TooManyListeners` if there is no room for the position of a listener.
 
-        One with an id has a position from now on: it may come back for it. Raises `StoreUnavailable`.
+        One with an id has a position from now on, for when it reconnects. Raises `StoreUnavailable`.
         """
         has_id = not client.listener.startswith("~")
         if client.listeners == "all" and (has_id or len(self.store.positions(token)) >= MAX_LISTENERS_PER_TOKEN):

@@ -271,17 +271,17 @@ class Outlet(HasBackedOff):
             self._dead[event_id] = None
             if len(self._dead) > MAX_DEAD:
                 self.forget(next(iter(self._dead)))
-        self._tell_source(event_id, self.source.dead_letter)
+        self._end_at_source(event_id, self.source.dead_letter)
         self._record(event_id, "dead_lettered", f"after attempt {attempts}", "dead_lettered")
         self._is_notified = True  # there may be room for another
 
-    def _finish(self, event_id: str, tell: Callable[[str], None]) -> None:
+    def _finish(self, event_id: str, end: Callable[[str], None]) -> None:
         self.forget(event_id)
-        self._tell_source(event_id, tell)
+        self._end_at_source(event_id, end)
 
-    def _tell_source(self, event_id: str, tell: Callable[[str], None]) -> None:
-        self._finished[event_id] = tell
-        tell(event_id)
+    def _end_at_source(self, event_id: str, end: Callable[[str], None]) -> None:
+        self._finished[event_id] = end
+        end(event_id)
 
     def _on_ack(self, sent: Sent, mode: str, args: list[Any] | None) -> None:
         if args is None or not self._is_open:

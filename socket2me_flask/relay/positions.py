@@ -20,7 +20,7 @@ def position_id(client: Client) -> str:
     """Return the id by which a store knows the position of a listener.
 
     One that has not chosen an id has a position while it is connected. Its process is in this id, so that the
-    position is found to be nobody's if that process has ended.
+    position has no owner if that process has ended.
     """
     name = client.listener
     return f"~{this_process()}.{name[1:]}" if name.startswith("~") else name

@@ -34,7 +34,7 @@ class Share(Source):
     def _claim(self, known: Collection[str]) -> tuple[StoredEvent | None, bool]:
         """Claim the oldest event that is free. Return it; and if it is not wanted, whether there may be another."""
         outlets = self._outlets
-        with outlets.lock:  # nobody else claims what is being read
+        with outlets.lock:  # no other outlet claims what is being read
             if len(outlets.backed_off) >= MAX_BACKED_OFF:
                 return None, False
             finished = set(outlets.finished)
@@ -70,10 +70,10 @@ class Share(Source):
         self._finish(event_id, is_dead_letter=True)
 
     def _finish(self, event_id: str, *, is_dead_letter: bool) -> None:
-        tell = self._store.dead_letter if is_dead_letter else self._store.acknowledge
-        self._outlets.finished[event_id] = tell
+        end = self._store.dead_letter if is_dead_letter else self._store.acknowledge
+        self._outlets.finished[event_id] = end
         self.claimed.discard(event_id)
-        tell(self._token, event_id)
+        end(self._token, event_id)
 
     def forget(self, event_id: str) -> None:
         self.claimed.discard(event_id)

@@ -46,7 +46,7 @@ class Predecessor:
 
 
 def new_listener(sid: str, predecessor: Predecessor | None = None) -> str:
-    """Return the id of a new position. It tells all who take the position over that there is a predecessor."""
+    """Return the id of a new position. With it, each client that takes the position over finds the predecessor."""
     if predecessor is None:
         return f"{LISTENER_PREFIX}{sid}"
     return f"{LISTENER_PREFIX}{sid}.{predecessor.at_most}.{round(predecessor.before * 1000)}"
@@ -83,8 +83,8 @@ def find_position(store: MailboxStore, token: str, last_event_id: str | None, co
     the farthest that is away.
 
     Of those that may be its own, a client takes over the farthest: whichever it is, the others are no farther than
-    those of their clients were, so that nobody misses an event. If the farthest is connected, it may be that of the
-    connection that the client has lost, which is not found to be dead yet. Then a new position begins.
+    those of their clients were, so that no client misses an event. If the farthest is connected, it may be that of
+    the connection that the client has lost, which is not found to be dead yet. Then a new position begins.
 
     Raises `StoreUnavailable`.
     """
