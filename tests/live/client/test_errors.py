@@ -84,7 +84,7 @@ def test_a_server_that_is_no_relay(other_app, tmp_path, status, content_type, bo
     assert other_app.url in line
     assert "socket2me relay" in line
     assert "<html>" not in line
-    assert not (tmp_path / "socket2me" / "tokens.json").exists()
+    assert not (tmp_path / "socket2me").exists()
 
 
 def test_a_kept_url_survives_a_wrong_server(relay, other_app, tmp_path):
