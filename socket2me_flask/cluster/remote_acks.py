@@ -88,8 +88,8 @@ class RemotePendingAck(PendingAck):
         self._forget()
 
     def _send(self) -> None:
-        if self.is_resolved and self._is_announced:
-            self._finish(self._outcome)
+        if self._outcomes and self._is_announced:
+            self._finish(self._outcomes[0])
 
     def _finish(self, outcome: Answer | RelayError | None) -> None:
         with self._lock:

@@ -121,11 +121,11 @@ def outcome_of(mode: str, args: list[Any] | None) -> Answer | RelayError:
 class PendingAck:
     """An acknowledgement that is awaited, in a mode. It is its own `OnAck`."""
 
-    __slots__ = ("_is_here", "_mode", "_outcome")
+    __slots__ = ("_is_here", "_mode", "_outcomes")
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
-        self._outcome: Answer | RelayError = ClientLeft()
+        self._outcomes: list[Answer | RelayError] = []  # in their order, whichever threads they came from
         self._is_here = Latch()
 
     def __call__(self, args: list[Any] | None) -> None:
@@ -133,9 +133,8 @@ class PendingAck:
 
     def resolve(self, outcome: Answer | RelayError) -> None:
         """Set the outcome, and end the wait. The first outcome counts: a client may leave just after it."""
-        if not self._is_here.is_set:
-            self._outcome = outcome
-            self._is_here.set()
+        self._outcomes.append(outcome)
+        self._is_here.set()
 
     @property
     def is_resolved(self) -> bool:
@@ -148,9 +147,10 @@ class PendingAck:
 
     def answer(self) -> Answer:
         """Return what the caller receives. Raises `ClientLeft`, `BadReply`, `Rejected`, or an error of a peer."""
-        if isinstance(self._outcome, RelayError):
-            raise self._outcome
-        return self._outcome
+        outcome = self._outcomes[0] if self._outcomes else ClientLeft()
+        if isinstance(outcome, RelayError):
+            raise outcome
+        return outcome
 
 
 @dataclass(slots=True)
