@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from .relay_version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .client import Client
-    from .client_token import Notice
+    from .client.client import Client
+    from .client.client_token import Notice
     from .exceptions import ClientError, NotHandled, RelayRefused, RelayUnavailable, Replaced, TokenGone
     from .request import Reply, Request
 
@@ -40,7 +40,7 @@ __all__ = [
     "TokenGone",
 ]
 
-_MODULES = {"Client": "client", "Notice": "client_token", "Reply": "request", "Request": "request"}
+_MODULES = {"Client": "client.client", "Notice": "client.client_token", "Reply": "request", "Request": "request"}
 
 
 def __getattr__(name: str) -> Any:

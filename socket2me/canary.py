@@ -12,10 +12,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from .client.http_api import RelayApi, Token
+from .client.socketio_connection import Connection, Delivery
 from .exceptions import ClientError, NotHandled
-from .http_api import RelayApi, Token
 from .request import Request
-from .socketio_connection import Connection, Delivery
 
 _T = TypeVar("_T")
 

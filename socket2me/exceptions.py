@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .http_exchange import Answer
+    from .local_app.http_exchange import Answer
 
 
 class ClientError(Exception):

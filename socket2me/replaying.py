@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import saved_requests
+from .client.http_api import RelayApi, Token
 from .exceptions import BadArgument, ClientError
-from .http_api import RelayApi, Token
 from .inspector.filters import Filter
-from .local_forwarder import is_meant
+from .listening.local_forwarder import is_meant
 from .request import Request
+from .saved import request_files
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _is_ago = re.compile(r"(\d{1,9})(s|min|m|h|d)").fullmatch
@@ -86,7 +86,7 @@ def from_paths(paths: Sequence[Path], choice: Choice) -> list[Recorded]:
     stands for it in a file of another name. Raises `OSError`.
     """
     found = [
-        Recorded(at, file.name, partial(saved_requests.load, file))
+        Recorded(at, file.name, partial(request_files.load, file))
         for path in paths
         for file in (path.glob("*.http") if path.is_dir() else [path])
         if choice.has_time(at := _time_of(file))

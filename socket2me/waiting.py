@@ -7,12 +7,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from .client import BackOff, Client
-from .client_token import Notice
+from .client.client import BackOff, Client
+from .client.client_token import Notice
+from .client.http_api import RelayApi, Token
 from .exceptions import ClientError, NotHandled, RelayUnavailable
-from .http_api import RelayApi, Token
 from .inspector.filters import Filter
-from .recorder import record_of
+from .listening.recorder import record_of
 from .request import Request
 
 # How long the client may take to acknowledge what was printed, and to leave.

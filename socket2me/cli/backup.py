@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..backup import back_up
-from ..terminal import printable
+from ..output.terminal import printable
 from .commands import Command
 
 

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from ..exceptions import BadArgument, ClientError
-from ..terminal import printable
+from ..output.terminal import printable
 
 # What a command ends with after Ctrl-C, as shells have it; but `listen`, whose end that is.
 INTERRUPTED_STATUS = 128 + signal.SIGINT

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..terminal import printable
+from ..output.terminal import printable
 from .commands import Command, LazyGroup
 from .profiles import FOLDER_FILE, SECRETS, Scope, Value, user_file, values
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ..client.http_api import RelayApi, Token, is_event_id
 from ..exceptions import ClientError, RelayRefused, TokenGone
-from ..http_api import RelayApi, Token, is_event_id
-from ..terminal import printable, size_of
+from ..output.terminal import printable, size_of
 from .commands import Group
 from .kept_tokens import kept_tokens
 from .options import of_server

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import click
 
-from ..http_api import RelayApi, Token
-from ..saved_tokens import SavedToken, SavedTokens
+from ..client.http_api import RelayApi, Token
+from ..saved.token_file import SavedToken, SavedTokens
 from .options import ask_secret
 
 

@@ -10,25 +10,25 @@ from typing import Any
 
 import click
 
-from .. import saved_requests
-from ..client import MAX_PARALLEL, PARALLEL, Client
-from ..client_token import Notice
+from ..client.client import MAX_PARALLEL, PARALLEL, Client
+from ..client.client_token import Notice
+from ..client.http_api import RelayApi, is_name, split_url
+from ..client.ordering import InOrder, OrderKey
 from ..exceptions import Replaced
-from ..exec_handler import KILL_SECONDS, split_command
-from ..exec_handler import Command as ExecCommand
-from ..http_api import RelayApi, is_name, split_url
 from ..inspector.filters import Filter
-from ..local_forwarder import Forwarder
-from ..ordering import InOrder, OrderKey
-from ..receivers import Fanout
-from ..recorder import Recorder
-from ..report import JsonReport, Outcome, Report, Terms, TextReport
+from ..listening.exec_handler import KILL_SECONDS, split_command
+from ..listening.exec_handler import Command as ExecCommand
+from ..listening.local_forwarder import Forwarder
+from ..listening.receivers import Fanout
+from ..listening.recorder import Recorder
+from ..listening.retries import DEFAULT_RETRIES, DEFAULT_STATUSES, MAX_RETRIES, Statuses
+from ..listening.signing_options import LateSigner, fingerprint, parse_verify
+from ..local_app.target import Target, check_header
+from ..output.report import JsonReport, Outcome, Report, Terms, TextReport
+from ..output.terminal import printable
 from ..request import Reply, Request
-from ..retries import DEFAULT_RETRIES, DEFAULT_STATUSES, MAX_RETRIES, Statuses
-from ..saved_tokens import SavedToken, SavedTokens
-from ..signing_options import LateSigner, fingerprint, parse_verify
-from ..target import Target, check_header
-from ..terminal import printable
+from ..saved import request_files
+from ..saved.token_file import SavedToken, SavedTokens
 from .commands import Command
 from .kept_tokens import secret_of
 from .options import (
@@ -103,7 +103,7 @@ def _parse_ports(context: click.Context, option: click.Parameter, text: str | No
 def _prepare_folder(context: click.Context, option: click.Parameter, folder: Path | None) -> Path | None:
     try:
         if folder is not None and not context.resilient_parsing:  # a Tab makes no folder
-            saved_requests.prepare(folder)
+            request_files.prepare(folder)
     except OSError as error:
         raise click.BadParameter(
             printable(f"nothing can be written to {folder}: {error.strerror or error}.")
@@ -415,7 +415,7 @@ def _report(as_json: bool, plain: bool, target: Target | None) -> Report:
     if as_json:
         return JsonReport()
     if not plain and sys.stdout.isatty():
-        from .. import screen  # it takes a while, and needs a terminal
+        from ..output import screen  # it takes a while, and needs a terminal
 
         if screen.is_possible():
             return screen.ScreenReport(target)
@@ -424,7 +424,9 @@ def _report(as_json: bool, plain: bool, target: Target | None) -> Report:
 
 def _inspect(recorder: Recorder, ports: range, client: Client, forwarder: Forwarder, target: str) -> str:
     """Serve the inspector until the process ends, and return its URL."""
-    from ..inspector_server import InspectorServer  # what it imports makes the start of any command a tenth slower
+    from ..listening.inspector_server import (
+        InspectorServer,  # what it imports makes the start of any command a tenth slower
+    )
 
     def describe() -> dict[str, Any]:
         return {

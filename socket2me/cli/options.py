@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..exceptions import BadArgument
+from ..output.terminal import printable
 from ..request import METHODS
-from ..terminal import printable
 
 if TYPE_CHECKING:
     from ..inspector.filters import Filter
-    from ..signing_options import LateSigner
+    from ..listening.signing_options import LateSigner
 
 DEFAULT_TIMEOUT_SECONDS = 20.0
 
@@ -45,8 +45,8 @@ def _checked(what: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 
 def _check(what: str, text: str) -> None:
     """Raise `BadArgument` unless a text is what is said."""
-    from .. import http_api  # not for --help
-    from ..target import split_target
+    from ..client import http_api  # not for --help
+    from ..local_app.target import split_target
 
     if what == "relay":
         http_api.RelayApi(text)
@@ -199,7 +199,7 @@ def request_filter(meaning: str) -> Callable[[Any], Any]:
 
 
 def _parse_resign(context: click.Context, option: click.Parameter, text: str | None) -> "LateSigner | None":
-    from ..signing_options import LateSigner
+    from ..listening.signing_options import LateSigner
 
     with bad_parameter():
         return LateSigner(text) if text is not None else None

@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
+from ..output.terminal import printable
 from ..suggestions import nearest
-from ..terminal import printable
 
 # The file in the current folder.
 FOLDER_FILE = Path("socket2me.toml")

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..exceptions import BadArgument
-from ..exec_handler import Command
-from ..receivers import Fanout, Receiver
-from ..report import Report
+from ..listening.exec_handler import Command
+from ..listening.receivers import Fanout, Receiver
+from ..listening.retries import Retrying, Statuses
+from ..local_app.target import Target
+from ..output.report import Report
 from ..request import Request
-from ..retries import Retrying, Statuses
-from ..target import Target
 
 # How many TARGETs there may be. Each has as many connections as requests are handled at once.
 MAX_TARGETS = 10

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
+from ..client.http_api import RelayApi, Token, split_url
 from ..exceptions import BadArgument, ClientError, NotHandled, OutsideTarget
-from ..http_api import RelayApi, Token, split_url
 from ..inspector.filters import Filter
+from ..listening.signing_options import LateSigner
+from ..local_app.target import Target
+from ..output.terminal import printable, size_of
 from ..replaying import Choice, Recorded, from_history, from_paths, paced, parse_moment, parse_speed
 from ..request import Request
-from ..saved_requests import load
-from ..signing_options import LateSigner
-from ..target import Target
-from ..terminal import printable, size_of
+from ..saved.request_files import load
 from .commands import Command
 from .kept_tokens import secret_of
 from .options import bad_parameter, check_target_url, check_url, insecure, only, resign, secret, timeout

@@ -5,8 +5,8 @@ import os
 
 import click
 
+from ..local_app.target import Target
 from ..samples import SAMPLES
-from ..target import Target
 from .commands import Command
 from .options import insecure, timeout
 from .sending import send as send_request

@@ -3,9 +3,9 @@
 import click
 
 from ..exceptions import NotHandled, OutsideTarget
+from ..local_app.target import Answer, Target
+from ..output.terminal import printable
 from ..request import Request
-from ..target import Answer, Target
-from ..terminal import printable
 
 
 def send(request: Request, target: Target) -> Answer:

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
+from ..client.http_api import RelayApi, Token
 from ..exceptions import ClientError, TokenGone
-from ..http_api import RelayApi, Token
-from ..terminal import printable, when
+from ..output.terminal import printable, when
 from .commands import Command
 from .kept_tokens import kept_tokens
 from .options import of_server

@@ -4,11 +4,11 @@ import json
 
 import click
 
-from ..http_api import RelayApi, Token
+from ..client.http_api import RelayApi, Token
 from ..inspector.filters import Filter
+from ..output.terminal import printable
 from ..request import Request
-from ..saved_tokens import SavedTokens
-from ..terminal import printable
+from ..saved.token_file import SavedTokens
 from ..waiting import Wait, described
 from .commands import Command
 from .options import Seconds, api_key, check_key, check_token, listener, request_filter, server

@@ -5,7 +5,7 @@ import threading
 from contextlib import contextmanager
 
 from socket2me import Client
-from socket2me.http_api import RelayApi, Token
+from socket2me.client.http_api import RelayApi, Token
 from tests.support.servers import BIN, DEADLINE_SECONDS, clean_environment, wait_until
 
 

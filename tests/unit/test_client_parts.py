@@ -17,16 +17,16 @@ from click.testing import CliRunner
 
 from socket2me.cli import main, options
 from socket2me.cli.status import listener_line
-from socket2me.client import BackOff
+from socket2me.client.client import BackOff
+from socket2me.client.http_api import RelayApi, Token
 from socket2me.exceptions import BadArgument, ClientError, NotHandled, OutsideTarget, RelayRefused
-from socket2me.http_api import RelayApi, Token
-from socket2me.local_forwarder import Forwarder
-from socket2me.report import JsonReport, Outcome, TextReport
+from socket2me.listening.local_forwarder import Forwarder
+from socket2me.listening.signing_options import LateSigner, fingerprint, parse_verify
+from socket2me.local_app.target import Answer, Target
+from socket2me.output.report import JsonReport, Outcome, TextReport
 from socket2me.request import Request
-from socket2me.saved_requests import from_bytes, to_bytes
-from socket2me.saved_tokens import SavedToken, SavedTokens
-from socket2me.signing_options import LateSigner, fingerprint, parse_verify
-from socket2me.target import Answer, Target
+from socket2me.saved.request_files import from_bytes, to_bytes
+from socket2me.saved.token_file import SavedToken, SavedTokens
 from tests.support.man_pages import pages
 from tests.support.servers import ROOT
 from tests.support.signed_requests import SIGNED

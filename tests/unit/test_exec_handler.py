@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from socket2me import exec_handler
 from socket2me.exceptions import BadArgument, CommandFailed, Dropped, NotHandled, TargetSlow
-from socket2me.exec_handler import INHERITED, MAX_STDERR_BYTES, MAX_VARIABLE_CHARACTERS, Command
+from socket2me.listening import exec_handler
+from socket2me.listening.exec_handler import INHERITED, MAX_STDERR_BYTES, MAX_VARIABLE_CHARACTERS, Command
+from socket2me.local_app.target import MAX_ANSWER_BYTES
 from socket2me.request import Request
-from socket2me.target import MAX_ANSWER_BYTES
 from tests.support.servers import wait_until
 
 REQUEST = Request(

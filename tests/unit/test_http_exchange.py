@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from socket2me.http_exchange import encode, exchange
-from socket2me.terminal import is_read
+from socket2me.local_app.http_exchange import encode, exchange
+from socket2me.output.terminal import is_read
 
 LIMIT = 1000
 

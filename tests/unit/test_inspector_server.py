@@ -9,8 +9,14 @@ import threading
 import pytest
 
 from socket2me.inspector.history import Bounds
-from socket2me.inspector_server import MAX_CONNECTIONS, MAX_REPLAY_BYTES, MAX_REPLAYS, MAX_STREAMS, InspectorServer
-from socket2me.recorder import BOUNDS, Recorder
+from socket2me.listening.inspector_server import (
+    MAX_CONNECTIONS,
+    MAX_REPLAY_BYTES,
+    MAX_REPLAYS,
+    MAX_STREAMS,
+    InspectorServer,
+)
+from socket2me.listening.recorder import BOUNDS, Recorder
 from socket2me.request import Request
 from tests.support.servers import wait_until
 

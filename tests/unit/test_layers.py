@@ -31,6 +31,9 @@ ALLOWED = {name: AT_THE_BOTTOM for name in AT_THE_BOTTOM} | {
     "engineio": AT_THE_BOTTOM | {"engineio"},
 }
 
+# The packages of the library, from the lowest: none imports one that follows it.
+LIBRARY_LAYERS = ["local_app", "client", "saved", "output", "listening", "cli"]
+
 MOST_ROOT_MODULES = 9
 MOST_CLASS_LINES = 250
 
@@ -79,7 +82,7 @@ def packages_of(name: str) -> list[str]:
 
 
 def part_of(name: str) -> str:
-    """Return which package or root module of the relay a module belongs to."""
+    """Return which package or root module of the relay, or of the library, a module belongs to."""
     return (name.split(".") + [""])[1]
 
 
@@ -101,6 +104,19 @@ def test_what_is_at_the_bottom_imports_nothing_above_it():
         for name, path in modules(RELAY)
         for each in imports(name, path)
         if each.split(".")[0] == RELAY and part_of(each) not in ALLOWED.get(part_of(name), {part_of(each)})
+    ]
+    assert wrong == []
+
+
+def test_the_packages_of_the_library_are_layers():
+    """What a command prints knows no command; what connects to the relay knows neither."""
+    wrong = [
+        (name, each)
+        for name, path in modules(LIBRARY)
+        for each in imports(name, path)
+        if part_of(name) in LIBRARY_LAYERS
+        and each.split(".")[0] == LIBRARY
+        and part_of(each) in LIBRARY_LAYERS[LIBRARY_LAYERS.index(part_of(name)) + 1 :]
     ]
     assert wrong == []
 

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from socket2me import ordering, receivers, retries
+from socket2me.client import ordering
+from socket2me.client.ordering import FailedKeys, InOrder, KeyedThreads, OrderKey
 from socket2me.exceptions import AnswerRefused, BadArgument, Dropped, NotHandled, TargetDown
-from socket2me.ordering import FailedKeys, InOrder, KeyedThreads, OrderKey
-from socket2me.receivers import Fanout
+from socket2me.listening import receivers, retries
+from socket2me.listening.receivers import Fanout
+from socket2me.listening.retries import Retrying, Statuses
+from socket2me.local_app.target import Answer, Target
 from socket2me.request import Request
-from socket2me.retries import Retrying, Statuses
-from socket2me.saved_requests import curl_command
-from socket2me.target import Answer, Target
+from socket2me.saved.request_files import curl_command
 from tests.support.servers import DEADLINE_SECONDS, wait_until
 
 OK = Answer(200, [], b"", False)

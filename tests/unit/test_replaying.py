@@ -19,7 +19,7 @@ from socket2me.replaying import (
     request_of,
 )
 from socket2me.request import Request
-from socket2me.saved_requests import save
+from socket2me.saved.request_files import save
 
 NOW = 1_800_000_000.0
 

@@ -5,11 +5,11 @@ import random
 import pytest
 from rich.cells import cell_len
 
-from socket2me import screen_view
+from socket2me.local_app.target import Answer
+from socket2me.output import screen_view
+from socket2me.output.screen_view import View
+from socket2me.output.terminal import printable
 from socket2me.request import Request
-from socket2me.screen_view import View
-from socket2me.target import Answer
-from socket2me.terminal import printable
 
 TEXTS = (
     "/a/b?c=d",

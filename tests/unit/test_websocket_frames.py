@@ -5,7 +5,7 @@ import socket
 import pytest
 import websocket
 
-from socket2me.websocket_frames import WebSocket
+from socket2me.client.websocket_frames import WebSocket
 from socket2me_flask.engineio.websocket import FrameReader, Opcode, frame
 
 TIMES = [0, 1, 125, 126, 65_535, 65_536]

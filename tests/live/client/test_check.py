@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from socket2me.canary import TAIL, CheckFailed, check, verify
+from socket2me.client.http_api import TIMEOUT_SECONDS
+from socket2me.client.socketio_connection import Delivery
 from socket2me.exceptions import ClientError
-from socket2me.http_api import TIMEOUT_SECONDS
-from socket2me.socketio_connection import Delivery
 from tests.support.library import run
 from tests.support.servers import Server, WebSocket, free_port
 

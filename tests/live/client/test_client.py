@@ -10,8 +10,8 @@ import pytest
 
 import socket2me as package
 from socket2me import Client, NotHandled, RelayRefused, RelayUnavailable, Replaced, Reply
-from socket2me.client import SLEPT_SECONDS
-from socket2me.http_api import RelayApi, Token
+from socket2me.client.client import SLEPT_SECONDS
+from socket2me.client.http_api import RelayApi, Token
 from tests.support.library import listening, open_on, until_connected
 from tests.support.local_app import call
 from tests.support.servers import DEADLINE_SECONDS, ROOT, Server, clean_environment, free_port, wait_until
@@ -228,7 +228,7 @@ def test_a_slow_handler_does_not_hide_that_the_stream_was_taken(relay):
 
 def test_after_a_sleep_it_connects_again_at_once(relay, monkeypatch):
     """When the clock has jumped, the connection is not trusted."""
-    monkeypatch.setattr("socket2me.client.TICK_SECONDS", 0.1)
+    monkeypatch.setattr("socket2me.client.client.TICK_SECONDS", 0.1)
     notices = []
     now = [1000.0]
     client = open_on(relay, on_notice=lambda notice: notices.append(notice.what), clock=lambda: now[0])

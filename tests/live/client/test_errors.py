@@ -12,11 +12,12 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from socket2me import Client, NotHandled, RelayUnavailable, saved_tokens
+from socket2me import Client, NotHandled, RelayUnavailable
 from socket2me.cli import main
+from socket2me.client.http_api import RelayApi, Token
+from socket2me.client.socketio_connection import Connection
 from socket2me.exceptions import BadArgument
-from socket2me.http_api import RelayApi, Token
-from socket2me.socketio_connection import Connection
+from socket2me.saved import token_file
 from tests.support.library import listening, open_on, run, until_connected
 from tests.support.local_app import App, call
 from tests.support.servers import BIN, DEADLINE_SECONDS, Server, clean_environment, free_port, wait_until
@@ -213,7 +214,7 @@ def test_a_home_that_cannot_be_written(tmp_path, monkeypatch):
     def no_home(*arguments, **options):
         raise RuntimeError("could not determine the home directory")
 
-    monkeypatch.setattr(saved_tokens, "user_state_path", no_home)
+    monkeypatch.setattr(token_file, "user_state_path", no_home)
     result = CliRunner().invoke(main, ["status"])
     assert (result.exit_code, result.output) == (
         1,

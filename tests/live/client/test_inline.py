@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from socket2me.http_api import RelayApi, Token
-from socket2me.local_forwarder import Forwarder
-from socket2me.report import JsonReport
-from socket2me.target import MAX_ANSWER_BYTES, Target
+from socket2me.client.http_api import RelayApi, Token
+from socket2me.listening.local_forwarder import Forwarder
+from socket2me.local_app.target import MAX_ANSWER_BYTES, Target
+from socket2me.output.report import JsonReport
 from tests.support.library import listening, open_on, until_connected
 from tests.support.local_app import OK, App, call
 from tests.support.servers import wait_until

@@ -7,10 +7,10 @@ import subprocess
 import pytest
 import requests
 
-from socket2me.client import Client
+from socket2me.client.client import Client
+from socket2me.client.http_api import RelayApi, Token
 from socket2me.exceptions import RelayRefused
-from socket2me.http_api import RelayApi, Token
-from socket2me.saved_tokens import SavedToken, SavedTokens
+from socket2me.saved.token_file import SavedToken, SavedTokens
 from tests.support.command import Command, until_attached
 from tests.support.delivery import bearer
 from tests.support.servers import BIN, clean_environment, wait_until

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from socket2me.http_api import RelayApi, Token
+from socket2me.client.http_api import RelayApi, Token
 from tests.support.local_app import App, call
 from tests.support.servers import DEADLINE_SECONDS, Server
 from tests.support.terminal import SEQUENCES, Terminal

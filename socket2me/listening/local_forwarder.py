@@ -6,18 +6,18 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import saved_requests
-from .exceptions import AnswerRefused, Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
-from .inspector.filters import Filter
+from ..exceptions import AnswerRefused, Dropped, NotHandled, OutsideTarget, TargetDown, TargetSlow
+from ..inspector.filters import Filter
+from ..local_app.target import Answer, Exchange, Target
+from ..output.report import Outcome, Report
+from ..output.terminal import is_read
+from ..request import Reply, Request
+from ..saved import request_files
+from ..steps import run
 from .receivers import Receiver
 from .recorder import Recorder, record_of
-from .report import Outcome, Report
-from .request import Reply, Request
 from .signing_options import LateSigner
 from .slow_requests import SlowRequests
-from .steps import run
-from .target import Answer, Exchange, Target
-from .terminal import is_read
 
 # A request that takes longer than this has a line of its own before its answer comes.
 SLOW_SECONDS = 2
@@ -116,7 +116,7 @@ class Forwarder:
 
     def _save(self, folder: Path, request: Request) -> None:
         try:
-            saved_requests.save(folder, request, self._saved_for)
+            request_files.save(folder, request, self._saved_for)
         except OSError as error:
             raise NotHandled(f"It cannot be saved: {error.strerror or error}.") from None
 

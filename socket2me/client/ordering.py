@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..exceptions import BadArgument, Dropped, NotHandled
+from ..local_app.target import is_header_name
+from ..request import Reply, Request
 from .delivery_handler import MAX_WAITING_REQUESTS, Handler, HandlerThreads
-from .exceptions import BadArgument, Dropped, NotHandled
-from .request import Reply, Request
 from .socketio_connection import Delivery
-from .target import is_header_name
 
 log = logging.getLogger(__name__)
 

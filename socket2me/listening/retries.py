@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .exceptions import AnswerRefused, BadArgument, Dropped, NotHandled
+from ..exceptions import AnswerRefused, BadArgument, Dropped, NotHandled
+from ..local_app.target import Answer
+from ..request import Request
 from .receivers import Receiver
-from .request import Request
-from .target import Answer
 
 DEFAULT_RETRIES = 3
 DEFAULT_STATUSES = "5xx,429"

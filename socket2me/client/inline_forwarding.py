@@ -17,12 +17,12 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+from ..local_app.http_exchange import READ_BYTES, Answer, UnusualAnswer, exchange, exchange_slowly, usual_answer
+from ..local_app.target import MAX_ANSWER_BYTES, Exchange, Target, break_off, has_ended
+from ..request import Reply, Request
 from .delivery_handler import MAX_WAITING_REQUESTS, DeliveryHandler, Handler
-from .http_exchange import READ_BYTES, Answer, UnusualAnswer, exchange, exchange_slowly, usual_answer
 from .ordering import OrderKey, start_threads
-from .request import Reply, Request
 from .socketio_connection import Delivery
-from .target import MAX_ANSWER_BYTES, Exchange, Target, break_off, has_ended
 from .websocket_frames import WebSocket
 
 log = logging.getLogger(__name__)

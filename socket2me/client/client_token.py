@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .exceptions import ClientError, RelayRefused, TokenGone
+from ..exceptions import ClientError, RelayRefused, TokenGone
 from .http_api import RelayApi, Token, is_name
 
 # A token is refreshed when this part of its lifetime has passed.

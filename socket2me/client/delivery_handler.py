@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Generator
 from queue import SimpleQueue
 
-from .exceptions import NotHandled
-from .request import Cancellation, Reply, Request
+from ..exceptions import NotHandled
+from ..request import Cancellation, Reply, Request
+from ..steps import run
 from .socketio_connection import Delivery
-from .steps import run
 
 log = logging.getLogger(__name__)
 

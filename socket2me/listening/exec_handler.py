@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from .exceptions import BadArgument, CommandFailed, Dropped, NotHandled, TargetSlow
-from .request import Request
-from .target import MAX_ANSWER_BYTES, Answer
+from ..exceptions import BadArgument, CommandFailed, Dropped, NotHandled, TargetSlow
+from ..local_app.target import MAX_ANSWER_BYTES, Answer
+from ..request import Request
 
 # The variables that every command gets, if they are set. What else is in the environment of `listen`, such as the
 # secret and the key of a relay, is passed by `--exec-env` only.

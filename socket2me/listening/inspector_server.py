@@ -19,14 +19,14 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import __version__
-from .exceptions import NotHandled
-from .inspector import files
-from .inspector.errors import BadQuery, InspectorError
-from .inspector.http import Inspector, Question, Reply, error_body, find_route
-from .inspector.replay import Draft
+from .. import __version__
+from ..exceptions import NotHandled
+from ..inspector import files
+from ..inspector.errors import BadQuery, InspectorError
+from ..inspector.http import Inspector, Question, Reply, error_body, find_route
+from ..inspector.replay import Draft
+from ..request import Request
 from .recorder import TOKEN, Recorder
-from .request import Request
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from .exceptions import BadArgument, RelayRefused, RelayUnavailable, TokenGone, unreachable
-from .relay_version import lacks
+from ..exceptions import BadArgument, RelayRefused, RelayUnavailable, TokenGone, unreachable
+from ..relay_version import lacks
 
 _is_token = re.compile("[A-Za-z0-9_-]{1,128}").fullmatch
 

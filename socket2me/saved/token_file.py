@@ -9,8 +9,8 @@ from tempfile import TemporaryFile
 
 from platformdirs import user_state_path
 
-from .exceptions import ClientError
-from .http_api import is_name
+from ..client.http_api import is_name
+from ..exceptions import ClientError
 
 _ANOTHER_FOLDER = "" if sys.platform in ("win32", "darwin") else " XDG_STATE_HOME may name another folder."
 

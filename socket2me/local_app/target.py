@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from .exceptions import BadArgument, Dropped, OutsideTarget, TargetDown, TargetSlow, reason_of
+from ..exceptions import BadArgument, Dropped, OutsideTarget, TargetDown, TargetSlow, reason_of
+from ..request import Request
+from ..steps import run
 from .http_exchange import Answer as Answer
 from .http_exchange import encode, exchange, seconds_until
 from .http_exchange import is_header_name as is_header_name
-from .request import Request
-from .steps import run
 
 # What is read of an answer. The relay takes 256 KB from a client, which base64 may make of this.
 MAX_ANSWER_BYTES = 190_000

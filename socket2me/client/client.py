@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..exceptions import RelayRefused, RelayUnavailable, Replaced, TokenGone
+from ..relay_version import lacks
 from .client_token import ClientToken, Notice
 from .delivery_handler import DeliveryHandler, Handler, handler_share
-from .exceptions import RelayRefused, RelayUnavailable, Replaced, TokenGone
 from .http_api import RelayApi, Token
 from .inline_forwarding import Dispatcher
 from .ordering import OrderKey
-from .relay_version import lacks
 from .socketio_connection import Connection, RelayOptions
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ import socketio
 import websocket
 from socketio import packet
 
-from .exceptions import RelayRefused, RelayUnavailable, TokenGone, unreachable
+from ..exceptions import RelayRefused, RelayUnavailable, TokenGone, unreachable
 from .websocket_frames import WebSocket
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import time
 from base64 import b64encode
 from pathlib import Path
 
-from .exceptions import ClientError, OutsideTarget
-from .request import Request
-from .target import Target, is_header_name
+from ..exceptions import ClientError, OutsideTarget
+from ..local_app.target import Target, is_header_name
+from ..request import Request
 
 _FIRST_LINE = re.compile(rb"(\S+) (\S*) HTTP/1\.1").fullmatch
 

@@ -5,11 +5,11 @@ The status and the response of a record are those of the local app.
 
 import time
 
-from .inspector.errors import UnknownRequest
-from .inspector.history import Bounds, MemoryHistory
-from .inspector.record import Entry, RequestRecord, Response, Update, phrase_of
-from .request import Request
-from .target import MAX_ANSWER_BYTES, Answer
+from ..inspector.errors import UnknownRequest
+from ..inspector.history import Bounds, MemoryHistory
+from ..inspector.record import Entry, RequestRecord, Response, Update, phrase_of
+from ..local_app.target import MAX_ANSWER_BYTES, Answer
+from ..request import Request
 
 # The token under which the history has the requests.
 TOKEN = "local"  # noqa: S105  # it is no secret

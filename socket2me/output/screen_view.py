@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
+from ..local_app.target import Answer
+from ..request import Request
 from .report import style_of
-from .request import Request
-from .target import Answer
 from .terminal import printable, size_of
 
 # How much is kept: requests, and bytes of their bodies and answers. The oldest are dropped first.

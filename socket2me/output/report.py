@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 
-from .request import Request
+from ..request import Request
 from .terminal import printable, size_of, when
 
 if TYPE_CHECKING:  # what these import makes the start of any command slower
-    from .client_token import Notice
-    from .target import Answer
+    from ..client.client_token import Notice
+    from ..local_app.target import Answer
 
 
 @dataclass(frozen=True)

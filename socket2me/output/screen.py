@@ -23,13 +23,13 @@ from typing import Any
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
-from .client_token import Notice
-from .exceptions import NotHandled, OutsideTarget
+from ..client.client_token import Notice
+from ..exceptions import NotHandled, OutsideTarget
+from ..local_app.target import Target
+from ..request import Cancellation, Request
+from ..saved.request_files import curl_command
 from .report import Outcome, Terms, TextReport, sentence, sentences
-from .request import Cancellation, Request
-from .saved_requests import curl_command
 from .screen_view import View
-from .target import Target
 from .terminal import size_of
 
 try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from .request import Request
+from ..request import Request
 
 
 class SlowRequests:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from .exceptions import AnswerRefused, NotHandled, OutsideTarget
-from .report import Outcome, Report
-from .request import Request
-from .target import Answer
+from ..exceptions import AnswerRefused, NotHandled, OutsideTarget
+from ..local_app.target import Answer
+from ..output.report import Outcome, Report
+from ..request import Request
 
 # Of how many events it is kept which receivers have handled them, so that these are not sent them again.
 REMEMBERED_EVENTS = 1000

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .exceptions import BadArgument
-from .request import Request
-from .signatures import PROVIDERS, BadKey, BadSignature, Resigner
+from ..exceptions import BadArgument
+from ..request import Request
+from ..signatures import PROVIDERS, BadKey, BadSignature, Resigner
 
 # A request is signed again if its signature is so old, well before the 300 s of most receivers, or if it was sent
 # before.

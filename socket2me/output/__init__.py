@@ -1,0 +1,1 @@
+"""What the command prints: lines, JSON, and the live screen."""

@@ -1,0 +1,1 @@
+"""What is kept in files: requests, and the tokens of earlier commands."""
