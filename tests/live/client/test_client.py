@@ -79,7 +79,8 @@ def test_the_list_of_commands_loads_none_of_them():
     *_, loaded = subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()
     ours = {name for name in loaded.split() if name.startswith("socket2me.")}
     assert ours == {
-        f"socket2me.{name}" for name in ("cli", "cli.commands", "exceptions", "relay_version", "terminal")
+        f"socket2me.{name}"
+        for name in ("cli", "cli.commands", "exceptions", "output", "output.terminal", "relay_version")
     }
     assert not {"requests", "rich", "socketio", "urllib3", "asyncio", "ssl"} & set(loaded.split())
 
