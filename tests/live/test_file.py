@@ -42,7 +42,7 @@ def start(path, runner="gunicorn", server=Server, **settings):
 
 
 def run(command, path, **environment):
-    return run_to_end(command, STORE_URL=f"sqlite:///{path}", **environment)
+    return run_to_end(command, **{"STORE_URL": f"sqlite:///{path}", **environment})
 
 
 def is_ready(server):
