@@ -94,6 +94,7 @@ def is_refused(answers):
     return bool(answers) and answers[-1] in REFUSED
 
 
+@pytest.mark.timeout(180)
 def test_both_parsers_take_requests_apart_alike(relays):
     """The same number of responses with the same statuses; which of several faults is named may differ.
 
