@@ -98,7 +98,7 @@ class AnswerRefused(NotHandled):
 
 
 class Dropped(NotHandled):
-    """The event was dropped from its mailbox while the local app had the request: its answer is not needed."""
+    """The relay has sent `dropped` while the local app had the request: its answer has no effect."""
 
 
 class OutsideTarget(Exception):

@@ -13,7 +13,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
 
 
 class Cancellation:
-    """Whether the event of a request was dropped from its mailbox, and what to do then."""
+    """Whether the relay has sent `dropped` for the event of a request, and what to do then."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -69,7 +69,8 @@ class Request:
         deadline: until when, by `time.monotonic()`, it has to be handled for its caller to receive the answer; from
             a mailbox, for it not to be sent again. None if the relay does not state it.
         max_attempts: how often an event of a mailbox is sent. None if the relay does not state it.
-        cancellation: whether the event was dropped from its mailbox meanwhile.
+        cancellation: whether the relay has sent `dropped` meanwhile: the event was dropped from its mailbox, or any
+            of several listeners receives it again.
     """
 
     method: str

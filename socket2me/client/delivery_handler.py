@@ -26,7 +26,8 @@ MAX_MARGIN_SECONDS = 0.5
 # How many requests may wait for a handler, in mode `notify`. Then no more are read, and the relay's limit applies.
 MAX_WAITING_REQUESTS = 1000
 
-# How many ids of handled events are kept. An event is sent again if its acknowledgement was late, or lost.
+# How many ids of handled events are kept, and of dropped ones. An event is sent again if its acknowledgement was
+# late, or lost.
 REMEMBERED_EVENTS = 100
 
 
@@ -38,8 +39,10 @@ def handler_share(seconds: float) -> float:
 class DeliveryHandler:
     """Calls a handler with the requests of deliveries, and acknowledges or rejects them.
 
-    An event of a mailbox that is being handled, was handled or was dropped is not handled again. Once `closed` is
-    set, no delivery is begun that the relay sends again. Methods may be called by any thread.
+    An event of a mailbox that is being handled or was handled is not handled again. A delivery of it that came
+    before the relay sent `dropped` is not begun; one that comes after that is: of several listeners, the relay may
+    choose the same one again. Once `closed` is set, no delivery is begun that the relay sends again. Methods may be
+    called by any thread.
     """
 
     def __init__(self, closed: threading.Event) -> None:
@@ -48,6 +51,7 @@ class DeliveryHandler:
         self._busy = 0
         self._running: dict[str, Cancellation] = {}  # by event of a mailbox
         self._handled: deque[str] = deque(maxlen=REMEMBERED_EVENTS)
+        self._dropped: dict[str, float] = {}  # when the relay sent `dropped`, by event, oldest first
 
     @property
     def is_busy(self) -> bool:
@@ -73,9 +77,15 @@ class DeliveryHandler:
                 self._busy -= 1
 
     def drop(self, event_id: str) -> None:
-        """Begin no more with an event that was dropped from its mailbox, and cancel it if it is being handled."""
+        """Begin no delivery of an event that came before now, and cancel the request if it is being handled.
+
+        The relay has dropped the event from its mailbox, or has taken it back to send it again later.
+        """
         with self._lock:
-            self._handled.append(event_id)
+            self._dropped.pop(event_id, None)
+            self._dropped[event_id] = time.monotonic()
+            if len(self._dropped) > REMEMBERED_EVENTS:
+                del self._dropped[next(iter(self._dropped))]
             cancellation = self._running.get(event_id)
         if cancellation is not None:
             cancellation.set()
@@ -94,9 +104,9 @@ class DeliveryHandler:
             if is_late and "url" not in delivery.event:  # callers of /go were answered `OK`
                 log.warning("a request is not handled: its caller was answered before its turn came")
                 return
-        elif not self._begin(request):
+        elif not self._begin(request, delivery.received_at):
             if request.id in self._handled:
-                delivery.acknowledge()  # its caller was answered long ago, or it was dropped
+                delivery.acknowledge()  # its caller was answered long ago
             return
         try:
             reply = yield request
@@ -114,10 +124,11 @@ class DeliveryHandler:
             with self._lock:
                 self._running.pop(request.id, None)
 
-    def _begin(self, request: Request) -> bool:
-        """Note that an event of a mailbox is handled. Return False if it is or was handled, or was dropped."""
+    def _begin(self, request: Request, received_at: float) -> bool:
+        """Note that an event of a mailbox is handled. Return False if it is or was, or was dropped since."""
         with self._lock:
-            if request.id in self._running or request.id in self._handled:
+            was_dropped = received_at < self._dropped.get(request.id, 0)
+            if was_dropped or request.id in self._running or request.id in self._handled:
                 return False
             self._running[request.id] = request.cancellation
             return True

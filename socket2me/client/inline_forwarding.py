@@ -17,7 +17,8 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-from ..local_app.http_exchange import READ_BYTES, Answer, UnusualAnswer, exchange, exchange_slowly, usual_answer
+from ..local_app import http_exchange
+from ..local_app.http_exchange import READ_BYTES, Answer, UnusualAnswer, usual_answer
 from ..local_app.target import MAX_ANSWER_BYTES, Exchange, Target, break_off, has_ended
 from ..request import Reply, Request
 from .delivery_handler import MAX_WAITING_REQUESTS, DeliveryHandler, Handler
@@ -34,6 +35,13 @@ MAX_INLINE_BYTES = 16_000
 LOOK_SECONDS = 1
 
 
+# The generators of `DeliveryHandler.steps` and `InlineHandler.steps`. What resumes that of a handler sends it the
+# answer of the app, or throws an error into it.
+DeliverySteps = Generator[Request, Reply | None, None]
+HandlerSteps = Generator[Exchange, Answer, Reply | None]
+ResumeHandler = Callable[[], object]
+
+
 @runtime_checkable
 class InlineHandler(Protocol):
     """A handler that waits for nothing but a target's answer."""
@@ -42,7 +50,7 @@ class InlineHandler(Protocol):
     def inline_target(self) -> Target | None:
         """The target; None if it may wait for something else."""
 
-    def steps(self, request: Request) -> Generator[Exchange, Answer, Reply | None]:
+    def steps(self, request: Request) -> HandlerSteps:
         """Handle a request. Yields the one exchange with the target that it needs."""
 
     def is_blocked(self) -> bool:
@@ -90,21 +98,19 @@ class Dispatcher:
         """Have a delivery handled, or what is left of that done, by a thread that may wait."""
         self._threads.add(delivery)
 
-    def finish(
-        self, delivery: Delivery, outer: Generator[Request, Reply | None, None], step: Callable[[], object]
-    ) -> None:
-        """Take the last step of the handler with a delivery: in a thread that may wait, if it would have to."""
+    def finish(self, delivery: Delivery, delivery_steps: DeliverySteps, resume_handler: ResumeHandler) -> None:
+        """Have the handler finish, and acknowledge or reject its delivery: in a thread, if that might wait."""
         if self._inline is not None and self._inline.is_blocked():
-            delivery.rest = partial(_resume, outer, step)
+            delivery.resume = partial(_finish_steps, delivery_steps, resume_handler)
             self.add_to_threads(delivery)
         else:
-            _resume(outer, step)
+            _finish_steps(delivery_steps, resume_handler)
             self._on_handled()
 
     def _handle(self, delivery: Delivery) -> None:
         try:
-            if delivery.rest is not None:
-                delivery.rest()
+            if delivery.resume is not None:
+                delivery.resume()
             else:
                 self._deliveries.handle(self._handler, delivery)
         finally:
@@ -124,20 +130,20 @@ class Dispatcher:
         app = loop.take_app()
         if app is None:
             return False
-        outer = self._deliveries.steps(delivery)
-        request = next(outer, None)
+        delivery_steps = self._deliveries.steps(delivery)
+        request = next(delivery_steps, None)
         if request is None:  # there is nothing to do for it
             loop.put_back(app)
             self._on_handled()
             return True
-        inner = self._inline.steps(request)
+        handler_steps = self._inline.steps(request)
         try:
-            wanted = next(inner)
+            exchange = next(handler_steps)
         except Exception as end:  # it needs no answer, or cannot be sent
             loop.put_back(app)
-            self.finish(delivery, outer, partial(_raise, end))
+            self.finish(delivery, delivery_steps, partial(_raise, end))
             return True
-        _Call(loop, self, delivery, outer, inner, wanted, app).begin()
+        _InlineExchange(loop, self, delivery, delivery_steps, handler_steps, exchange, app).begin()
         return True
 
     def _on_handled(self) -> None:
@@ -157,7 +163,8 @@ class ReadLoop:
         self._websocket = websocket
         self._selector = selectors.DefaultSelector()
         self._selector.register(sock, selectors.EVENT_READ)
-        self._calls: dict[_Call, float] = {}  # until when each has to be answered, by `time.monotonic()`
+        # Until when each has to be answered, by `time.monotonic()`
+        self._pending: dict[_InlineExchange, float] = {}
         self._idle: list[_App] = []
         self._serving = threading.Lock()
         self.has_ended = False
@@ -165,7 +172,7 @@ class ReadLoop:
     def wait(self, seconds: float) -> None:
         """Return when the WebSocket can be read, or nothing else is waited for. Raises `TimeoutError`."""
         until = time.monotonic() + seconds
-        while self._calls and self._websocket.sock is not None:
+        while self._pending and self._websocket.sock is not None:
             if self._serve(until):
                 return
             if time.monotonic() >= until:
@@ -180,7 +187,7 @@ class ReadLoop:
             for key in list(self._selector.get_map().values()):
                 if key.data is None:
                     self._selector.unregister(key.fileobj)
-        if self._calls:
+        if self._pending:
             threading.Thread(target=self._finish, daemon=True).start()
         else:
             self._finish()
@@ -200,26 +207,26 @@ class ReadLoop:
         self._selector.register(connection.sock, selectors.EVENT_READ, app)
         return app
 
-    def await_answer(self, call: "_Call", deadline: float) -> None:
-        """Call `on_readable` or, at the deadline, `fail` of a call."""
-        call.app.call = call
-        self._calls[call] = deadline
+    def await_answer(self, exchange: "_InlineExchange", deadline: float) -> None:
+        """Call `on_readable` of an exchange when its app has sent something, and `fail` at the deadline."""
+        exchange.app.pending = exchange
+        self._pending[exchange] = deadline
 
-    def release(self, call: "_Call") -> None:
-        """Wait for the answer of a call no more. Another may have its connection."""
-        del self._calls[call]
-        call.app.call = None
-        self.put_back(call.app)
+    def release(self, exchange: "_InlineExchange") -> None:
+        """Wait for the answer of an exchange no more. Another may have its connection."""
+        del self._pending[exchange]
+        exchange.app.pending = None
+        self.put_back(exchange.app)
 
     def put_back(self, app: "_App") -> None:
-        """Keep a connection for another call."""
+        """Keep a connection for another exchange."""
         self._idle.append(app)
 
-    def detach(self, call: "_Call") -> http.client.HTTPConnection:
-        """Return the connection of a call, which is not waited for here any more."""
-        self._calls.pop(call, None)
-        self._selector.unregister(call.app.connection.sock)
-        return call.app.connection
+    def detach(self, exchange: "_InlineExchange") -> http.client.HTTPConnection:
+        """Return the connection of an exchange, which is not waited for here any more."""
+        self._pending.pop(exchange, None)
+        self._selector.unregister(exchange.app.connection.sock)
+        return exchange.app.connection
 
     def close_app(self, app: "_App") -> None:
         """Close an idle connection to the app."""
@@ -227,7 +234,7 @@ class ReadLoop:
         app.connection.close()
 
     def _finish(self) -> None:
-        while self._calls:
+        while self._pending:
             self._serve(time.monotonic() + LOOK_SECONDS)
         for app in self._idle:
             self._selector.unregister(app.connection.sock)
@@ -239,56 +246,59 @@ class ReadLoop:
         is_readable = False
         with self._serving:
             now = time.monotonic()
-            until = min(until, now + LOOK_SECONDS, *self._calls.values())
+            until = min(until, now + LOOK_SECONDS, *self._pending.values())
             for key, _ in self._selector.select(max(0, until - now)):
                 app: _App | None = key.data
                 if app is None:
                     is_readable = True
-                elif app.call is not None:
-                    app.call.on_readable()
+                elif app.pending is not None:
+                    app.pending.on_readable()
                 elif app in self._idle:  # the app has closed it
                     self._idle.remove(app)
                     self.close_app(app)
             now = time.monotonic()
             if now >= until:
-                for call in [call for call, deadline in self._calls.items() if now >= deadline]:
-                    call.fail(TimeoutError())
+                for exchange in [each for each, deadline in self._pending.items() if now >= deadline]:
+                    exchange.fail(TimeoutError())
         if not self.has_ended:
             self._websocket.flush()
         return is_readable
 
 
 class _App:
-    """A connection to the app, and the call that waits for an answer over it."""
+    """A connection to the app, and the exchange that waits for an answer over it."""
 
-    __slots__ = ("call", "connection")
+    __slots__ = ("connection", "pending")
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self.connection = connection
-        self.call: _Call | None = None
+        self.pending: _InlineExchange | None = None
 
 
-class _Call:
-    """A delivery that is forwarded by the thread that reads."""
+class _InlineExchange:
+    """The exchange with the app for one delivery, performed by the thread that reads."""
 
-    __slots__ = ("_delivery", "_dispatcher", "_exchange", "_inner", "_loop", "_outer", "_received", "app")
+    __slots__ = (
+        *("_delivery", "_delivery_steps", "_dispatcher", "_exchange", "_handler_steps", "_loop", "_received"),
+        "app",
+    )
 
     def __init__(
         self,
         loop: ReadLoop,
         dispatcher: Dispatcher,
         delivery: Delivery,
-        outer: Generator[Request, Reply | None, None],
-        inner: Generator[Exchange, Answer, Reply | None],
-        wanted: Exchange,
+        delivery_steps: DeliverySteps,
+        handler_steps: HandlerSteps,
+        exchange: Exchange,
         app: _App,
     ) -> None:
         self._loop = loop
         self._dispatcher = dispatcher
         self._delivery = delivery
-        self._outer = outer
-        self._inner = inner
-        self._exchange = wanted
+        self._delivery_steps = delivery_steps
+        self._handler_steps = handler_steps
+        self._exchange = exchange
         self.app = app
         self._received = b""
 
@@ -297,7 +307,7 @@ class _Call:
         data = self._exchange.data
         self._loop.await_answer(self, self._exchange.deadline)
         if len(data) > MAX_INLINE_BYTES:
-            self._leave(partial(self._exchange_rest, data))
+            self._move_to_threads(partial(self._exchange_rest, data))
             return
         self._exchange.request.cancellation.begin_calling(partial(break_off, self.app.connection))
         try:
@@ -310,7 +320,7 @@ class _Call:
             self.fail(error)
             return
         if sent < len(data):
-            self._leave(partial(self._exchange_rest, data[sent:]))
+            self._move_to_threads(partial(self._exchange_rest, data[sent:]))
 
     def on_readable(self) -> None:
         """Read what has come of the answer."""
@@ -334,60 +344,60 @@ class _Call:
                 self._loop.release(self)
             else:
                 self._loop.detach(self).close()
-            self._go_on(partial(self._inner.send, answer))
+            self._finish(partial(self._handler_steps.send, answer))
         elif not data:
-            self._leave(self._read_rest)
+            self._move_to_threads(self._read_rest)
 
     def fail(self, error: Exception) -> None:
-        """Go on without an answer."""
+        """Close the connection to the app, and have the handler finish with an error in place of an answer."""
         self._exchange.request.cancellation.end_calling()
         self._loop.detach(self).close()
-        self._go_on(partial(self._inner.throw, error))
+        self._finish(partial(self._handler_steps.throw, error))
 
-    def _go_on(self, step: Callable[[], object]) -> None:
-        self._dispatcher.finish(self._delivery, self._outer, step)
+    def _finish(self, resume_handler: ResumeHandler) -> None:
+        self._dispatcher.finish(self._delivery, self._delivery_steps, resume_handler)
 
-    def _leave(self, exchange_in_thread: Callable[[http.client.HTTPConnection], Answer]) -> None:
-        """Have a thread do the rest of the exchange."""
+    def _move_to_threads(self, exchange_in_thread: Callable[[http.client.HTTPConnection], Answer]) -> None:
+        """Have a thread that may wait do what is left of the exchange."""
         connection = self._loop.detach(self)
         self._exchange.request.cancellation.end_calling()
 
-        def rest() -> None:
-            step: Callable[[], object]
+        def resume() -> None:
+            resume_handler: ResumeHandler
             try:
-                step = partial(
-                    self._inner.send,
+                resume_handler = partial(
+                    self._handler_steps.send,
                     self._loop.target.exchange_over(connection, self._exchange, exchange_in_thread),
                 )
             except Exception as error:
-                step = partial(self._inner.throw, error)
-            _resume(self._outer, step)
+                resume_handler = partial(self._handler_steps.throw, error)
+            _finish_steps(self._delivery_steps, resume_handler)
 
-        self._delivery.rest = rest
+        self._delivery.resume = resume
         self._dispatcher.add_to_threads(self._delivery)
 
-    def _exchange_rest(self, data: bytes, connection: http.client.HTTPConnection) -> Answer:
-        wanted = self._exchange
-        return exchange(connection, wanted.request.method, data, wanted.deadline, MAX_ANSWER_BYTES)
+    def _exchange_rest(self, unsent: bytes, connection: http.client.HTTPConnection) -> Answer:
+        method, deadline = self._exchange.request.method, self._exchange.deadline
+        return http_exchange.exchange(connection, method, unsent, deadline, MAX_ANSWER_BYTES)
 
     def _read_rest(self, connection: http.client.HTTPConnection) -> Answer:
-        wanted = self._exchange
-        return exchange_slowly(connection, wanted.request.method, self._received, wanted.deadline, MAX_ANSWER_BYTES)
+        method, deadline = self._exchange.request.method, self._exchange.deadline
+        return http_exchange.exchange_slowly(connection, method, self._received, deadline, MAX_ANSWER_BYTES)
 
 
-def _resume(outer: Generator[Request, Reply | None, None], step: Callable[[], object]) -> None:
-    """Take the next step of the handler, which is its last, and acknowledge or reject the delivery."""
-    back: Callable[[], object]
+def _finish_steps(delivery_steps: DeliverySteps, resume_handler: ResumeHandler) -> None:
+    """Have the handler finish, and pass its reply or error to the delivery, which is acknowledged or rejected."""
+    resume_delivery: Callable[[], object]
     try:
-        step()
+        resume_handler()
         raise RuntimeError("the handler needs another exchange")
     except StopIteration as end:
-        back = partial(outer.send, end.value)
+        resume_delivery = partial(delivery_steps.send, end.value)
     except Exception as error:
-        back = partial(outer.throw, error)
+        resume_delivery = partial(delivery_steps.throw, error)
     try:
         with contextlib.suppress(StopIteration):
-            back()
+            resume_delivery()
     except Exception:
         log.exception("a request is not acknowledged")
 

@@ -85,7 +85,7 @@ class Delivery:
 
     event: the request object.
     received_at: when it came, by `time.monotonic()`.
-    rest: what is left to do of one that was begun.
+    resume: goes on with one that was begun by the thread that reads; None if none of it was done.
     is_counted: whether it is one of those that may be handled at once.
     """
 
@@ -93,7 +93,7 @@ class Delivery:
     event: Any
     ack_id: int | None
     received_at: float = field(default_factory=time.monotonic)
-    rest: Callable[[], None] | None = None
+    resume: Callable[[], None] | None = None
     is_counted: bool = False
 
     @property

@@ -20,8 +20,9 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from ..exceptions import BadArgument, Dropped, OutsideTarget, TargetDown, TargetSlow, reason_of
 from ..request import Request
 from ..steps import run
+from . import http_exchange
 from .http_exchange import Answer as Answer
-from .http_exchange import encode, exchange, seconds_until
+from .http_exchange import encode, seconds_until
 from .http_exchange import is_header_name as is_header_name
 
 # What is read of an answer. The relay takes 256 KB from a client, which base64 may make of this.
@@ -141,7 +142,7 @@ class Target:
                 raise Dropped("it was dropped from its mailbox.") from None
             raise TargetDown(self._why(error)) from None
 
-    def perform(self, wanted: "Exchange") -> Answer:
+    def perform(self, exchange: "Exchange") -> Answer:
         """Perform an exchange, in a thread that may wait. Raises what `http_exchange.exchange` raises."""
         try:
             connection = self._idle.pop()
@@ -152,23 +153,24 @@ class Target:
             if connection.sock is not None and has_ended(connection.sock):
                 connection.close()
             if connection.sock is None:
-                connection.timeout = seconds_until(wanted.deadline)
+                connection.timeout = seconds_until(exchange.deadline)
                 connection.connect()
-            if wanted.request.cancellation.is_set:
+            if exchange.request.cancellation.is_set:
                 raise ConnectionAbortedError
-            return exchange(connection, wanted.request.method, wanted.data, wanted.deadline, MAX_ANSWER_BYTES)
+            method, data, deadline = exchange.request.method, exchange.data, exchange.deadline
+            return http_exchange.exchange(connection, method, data, deadline, MAX_ANSWER_BYTES)
 
-        return self.exchange_over(connection, wanted, exchange_from_start)
+        return self.exchange_over(connection, exchange, exchange_from_start)
 
     def exchange_over(
         self,
         connection: http.client.HTTPConnection,
-        wanted: "Exchange",
+        exchange: "Exchange",
         do: Callable[[http.client.HTTPConnection], Answer],
     ) -> Answer:
         """Return what `do` returns, which has the connection until the request is cancelled, and keep that."""
         try:
-            with wanted.request.cancellation.calling(partial(break_off, connection)):
+            with exchange.request.cancellation.calling(partial(break_off, connection)):
                 answer = do(connection)
         except BaseException:
             connection.close()

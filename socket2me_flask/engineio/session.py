@@ -193,7 +193,7 @@ class Session(Owner):
             with self.lock:
                 if self.inbox is not None:
                     self.inbox.add(packet)
-                else:
+                elif self.state.is_open:  # another thread may have ended it just now
                     self._start_inbox(packet)
         elif kind == protocol.PONG and not self.codec.clients_ping:
             self._server.on_pong(self)

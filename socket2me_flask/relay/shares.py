@@ -103,6 +103,13 @@ class ShareOutlets(Outlets):
         self._notify_all()
         return unfinished
 
+    def close(self) -> list[str]:
+        backed_off = list(self.backed_off)
+        unfinished = super().close()
+        for event_id in backed_off:  # no listener of this process is left to send them to
+            self._mailboxes.store.release(self._token, event_id)
+        return unfinished
+
     def claimed(self, *, without: Share) -> set[str]:
         """Return the events that others have claimed."""
         return {event_id for share in self._shares.values() if share is not without for event_id in share.claimed}

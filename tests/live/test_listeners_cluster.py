@@ -196,6 +196,23 @@ def test_an_event_is_claimed_by_one_listener_of_all_processes(server, join):
     wait_until(lambda: not any(events(server, made).values()), "nothing is left")
 
 
+def test_what_a_listener_rejected_is_free_for_other_processes_when_it_has_left(server, join):
+    """Its process keeps no claim on an event that waits for its next attempt, if it has no listener any more."""
+    made = server.new_with_secret(listeners="one", mailbox=True)
+    here = join(server, made)
+    caller = Caller(server, made["token"])
+    ack_id, first = here.event()
+    here.acknowledge(ack_id, "reject", "no")
+    assert caller.answer.status_code == 202
+    here.leave()
+    wait_until(lambda: not listed(server, made), "it has left")
+    there = join(server.other, made)
+    ack_id, request = there.event()
+    assert (request["id"], request["attempt"]) == (first["id"], 2)
+    there.acknowledge(ack_id)
+    wait_until(lambda: not any(events(server, made).values()), "nothing is left")
+
+
 def test_the_end_of_a_token_disconnects_its_listeners_at_all_processes(server, join):
     """At once."""
     made = server.new_with_secret(listeners="all")

@@ -180,6 +180,31 @@ def test_a_session_is_counted_no_more_although_its_end_was_not_handled(session, 
     assert engine.admission.sessions == 0
 
 
+class EndedMeanwhile:
+    """A lock that another thread had, which has ended the session and let its end be handled."""
+
+    def __init__(self, session, engine):
+        self.session, self.engine, self.lock = session, engine, session.lock
+
+    def __enter__(self):
+        if self.session.state is not CLOSED:
+            self.session.lock = self.lock
+            self.session.abort()
+            handle_all(self.engine)
+
+    def __exit__(self, *exc_info):
+        pass
+
+
+def test_a_packet_that_comes_with_the_end_begins_no_other_inbox(session, engine):
+    """A session that another thread ends meanwhile is counted no more once, and not twice."""
+    engine.admission.admit(session.address)
+    session.lock = EndedMeanwhile(session, engine)
+    session.receive(Packet(b"4x"))
+    handle_all(engine)
+    assert (session.state, session.inbox, engine.admission.sessions) == (CLOSED, None, 1)
+
+
 def waiting_poster(session):
     """Fill the inbox of a session, and return a thread that waits for space in it."""
     for _ in range(INBOX_PACKETS):

@@ -167,7 +167,20 @@ def test_a_handler_that_raises_gets_the_request_again_before_any_other(relay):
     assert [attempt for _, attempt in attempts[:3]] == [1, 2, 3]
 
 
-def test_an_event_that_comes_again_is_not_handled_again(tmp_path):
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """A relay that keeps mailboxes, and waits less long for acknowledgements than handlers take."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('hasty')}/relay.db"
+    with Server(STORE_URL=store, REDELIVER_SECONDS=0.1, ACK_TIMEOUT_SECONDS=0.1) as server:
+        yield server
+
+
+def events_of(server, client):
+    """Return how many events the mailbox of a client's token has, by their state."""
+    return RelayApi(server.url).inspect(Token(client.token, client.secret))["events"]
+
+
+def test_an_event_that_comes_again_is_not_handled_again(hasty):
     """A handler that takes longer than the relay waits gets each event once; in order, with `parallel` 1."""
     taken = []
 
@@ -175,16 +188,31 @@ def test_an_event_that_comes_again_is_not_handled_again(tmp_path):
         taken.append(request.path)
         time.sleep(0.3)
 
-    store = f"sqlite:///{tmp_path}/relay.db"
-    with Server(STORE_URL=store, REDELIVER_SECONDS=0.1, ACK_TIMEOUT_SECONDS=0.1) as hasty:
-        client = open_on(hasty, parallel=1)
-        api, token = RelayApi(hasty.url), Token(client.token, client.secret)
-        with listening(client, handle):
-            until_connected(hasty, client)
-            for number in range(4):
-                call(hasty, client.url, f"/{number}")
-            wait_until(lambda: not any(api.inspect(token)["events"].values()), "all are acknowledged")
+    client = open_on(hasty, parallel=1)
+    with listening(client, handle):
+        until_connected(hasty, client)
+        for number in range(4):
+            call(hasty, client.url, f"/{number}")
+        wait_until(lambda: not any(events_of(hasty, client).values()), "all are acknowledged")
     assert taken == ["/0", "/1", "/2", "/3"]
+
+
+def test_an_event_that_was_taken_from_a_listener_is_handled_when_it_comes_again(hasty):
+    """The relay sends `dropped` to a listener on `one` that was late, and may send the event to it again."""
+    attempts = []
+
+    def handle(request):
+        attempts.append(request.attempt)
+        if request.attempt == 1:
+            wait_until(lambda: request.cancellation.is_set, "the relay has sent `dropped`")
+            raise NotHandled("it was dropped")
+
+    client = open_on(hasty, listeners="one", parallel=1)
+    with listening(client, handle):
+        until_connected(hasty, client)
+        assert call(hasty, client.url)[0] == 202
+        wait_until(lambda: not any(events_of(hasty, client).values()), "it is acknowledged")
+    assert attempts == [1, 2]
 
 
 def test_a_mailbox_full_of_large_events(relay):
