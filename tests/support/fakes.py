@@ -37,7 +37,7 @@ class FakeClient:
         self.received = []
         self.calls = []  # their paths
         self.final_events = []
-        self.gone = False
+        self.gone = self.is_dropped = False
 
     def send(self, call, on_ack=None, attempt=None, encoded=None):
         if self.gone:
@@ -54,6 +54,9 @@ class FakeClient:
 
     def disconnect(self, final_event=None):
         self.final_events.append(final_event)
+
+    def drop_connection(self):
+        self.is_dropped = True
 
 
 def relay_on(store, *, mailboxes=None, **options):

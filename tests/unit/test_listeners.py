@@ -121,6 +121,46 @@ def test_one_that_proves_to_have_left_leaves_the_others_attached(relay, listener
         group_of(full, gone).send(call_for(token, "/a"))
 
 
+def lost_at_flush(listener, *, is_sent=False):
+    """Have a listener prove to have left when its queue is flushed. `is_sent`: it was sent that already."""
+    listener.flush, listener.has_lost = raises(ClientGone), lambda number: not is_sent
+    return listener
+
+
+@pytest.mark.parametrize("listeners", ["all", "one"])
+def test_a_listener_that_leaves_before_it_was_sent_a_call_is_not_waited_for(listeners):
+    """The answer of the other one counts, also if it is a rejection. If none is left, nothing is waited for."""
+    lost, other = lost_at_flush(Listener(listeners, "ack")), Listener(listeners, "ack")
+    group, answers = group_of(lost, other), []
+    group.send(call_for("a" * 24, "/a"), answers.append)
+    assert (lost.awaited, other.calls, answers) == ({}, ["/a"], [])
+    other.acknowledge("reject", "no")
+    assert answers == [["reject", "no"]]
+    group.remove(other)
+    with pytest.raises(ClientGone):
+        group.send(call_for("a" * 24, "/b"), answers.append)
+    assert (group.unanswered, lost.awaited) == ({}, {})
+
+
+@pytest.mark.parametrize("listeners", ["all", "one"])
+def test_a_listener_that_leaves_when_it_was_sent_a_call_has_it(listeners):
+    """No other receives it in its place before it is known that it was not acknowledged."""
+    left = lost_at_flush(Listener(listeners, "ack"), is_sent=True)
+    group, answers = group_of(left), []
+    group.send(call_for("a" * 24, "/a"), answers.append)
+    left.acknowledge()
+    assert (left.calls, answers) == (["/a"], [[]])
+
+
+def test_a_listener_that_cannot_be_disconnected_keeps_no_other_connected(caplog):
+    """Whatever goes wrong with one is logged."""
+    broken, other = Listener(), Listener()
+    broken.disconnect = raises(ValueError("broken"))
+    group_of(broken, other).disconnect("expired")
+    assert other.final_events == ["expired"]
+    assert "ValueError: broken" in caplog.text
+
+
 def test_who_has_left_is_detached_alone(relay):
     """The last one detaches the token; `len` is the number of clients, whatever their tokens."""
     first, second = Listener(), Listener()
