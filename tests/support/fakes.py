@@ -36,6 +36,7 @@ class FakeClient:
         self.sid = self.listener = str(id(self))
         self.received = []
         self.calls = []  # their paths
+        self.dropped = []  # the ids of events
         self.final_events = []
         self.gone = self.is_dropped = False
 
@@ -54,6 +55,9 @@ class FakeClient:
 
     def disconnect(self, final_event=None):
         self.final_events.append(final_event)
+
+    def send_dropped(self, event_id):
+        self.dropped.append(event_id)
 
     def drop_connection(self):
         self.is_dropped = True

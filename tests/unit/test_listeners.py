@@ -3,7 +3,15 @@
 import pytest
 
 from socket2me.inspector import filters
-from socket2me_flask.errors import ClientGone, ClientLeft, NoListener, Rejected, TooManyListeners, TooManyQueued
+from socket2me_flask.errors import (
+    ClientGone,
+    ClientLeft,
+    NoListener,
+    Rejected,
+    StoreUnavailable,
+    TooManyListeners,
+    TooManyQueued,
+)
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.delivery import deliver
 from socket2me_flask.relay.listeners import (
@@ -150,6 +158,37 @@ def test_a_listener_that_leaves_when_it_was_sent_a_call_has_it(listeners):
     group.send(call_for("a" * 24, "/a"), answers.append)
     left.acknowledge()
     assert (left.calls, answers) == (["/a"], [[]])
+
+
+@pytest.mark.parametrize("method", ["attach", "join"])
+def test_a_listener_that_the_store_does_not_learn_of_connects_again(relay, monkeypatch, method):
+    """As does the one that it replaced; the others stay."""
+    replaced, newest, other = Listener(name="a"), Listener(name="a"), Listener(name="b")
+    token = attach(relay, replaced, other)
+    monkeypatch.setattr(relay.store, method, raises(StoreUnavailable), raising=False)
+    relay.presence.attach(token, newest)
+    assert (replaced.is_dropped, newest.is_dropped, other.is_dropped) == (True, True, False)
+    assert relay.presence.attached.of(token) == [other]
+
+
+def test_a_listener_for_which_another_process_left_no_room_is_not_attached(relay, monkeypatch):
+    """Others came there since it was accepted here."""
+    first, late = Listener(), Listener()
+    token = attach(relay, first)
+    monkeypatch.setattr(relay.store, "join", raises(TooManyListeners), raising=False)
+    with pytest.raises(TooManyListeners):
+        relay.presence.attach(token, late)
+    assert relay.presence.attached.of(token) == [first]
+
+
+def test_a_listener_whose_token_ends_while_it_connects_is_disconnected(relay):
+    """With it all others."""
+    first, late = Listener(), Listener()
+    token = attach(relay, first)
+    relay.store.remove(token)
+    relay.presence.attach(token, late)
+    assert (first.final_events, late.final_events) == ([None], [None])
+    assert token not in relay.presence
 
 
 def test_a_listener_that_cannot_be_disconnected_keeps_no_other_connected(caplog):
