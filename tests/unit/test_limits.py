@@ -1,9 +1,10 @@
 """Rates in memory, and pools that many share."""
 
 import limits
+import pytest
 
 from socket2me_flask import limits as ours
-from socket2me_flask.limits import FastRate, Pool
+from socket2me_flask.limits import FastRate, Pool, address_key
 
 
 def test_a_rate_counts_each_key_in_a_window():
@@ -38,3 +39,20 @@ def test_one_key_takes_half_of_a_pool():
     pool.give_back("a", 50)
     assert pool.has_room("b", 25)
     assert pool.used == 25
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1:8000", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("[::ffff:192.0.2.1]:8000", "192.0.2.1"),
+        ("2001:db8::1:2:3:4", "2001:db8::/64"),
+        ("[2001:db8::5]:8000", "2001:db8::/64"),
+        ("unix", "unix"),
+    ],
+)
+def test_what_counts_as_one_address(address, key):
+    """However it is written: with a port, or as IPv6 where a listener of both families accepts IPv4."""
+    assert address_key(address) == key

@@ -3,6 +3,7 @@
 import pytest
 
 from socket2me_flask import get_services
+from socket2me_flask.errors import TooManyListeners
 from socket2me_flask.relay.tokens import new_token
 
 
@@ -83,6 +84,19 @@ def test_an_error_inside_the_handler_refuses(connect, token, app, caplog):
     get_services(app).store.get = fail
     assert not connect(f"/{token}").is_connected(f"/{token}")
     assert "our own fault" in caplog.text
+
+
+@pytest.mark.parametrize("error", [TooManyListeners, TypeError])
+def test_a_client_that_cannot_be_attached_is_disconnected(connect, token, app, monkeypatch, caplog, error):
+    """It was accepted before. Others came meanwhile, or it is a fault of ours, which is logged."""
+
+    def fail(*_):
+        raise error("not attached")
+
+    monkeypatch.setattr(get_services(app).relay.presence, "attach", fail)
+    assert not connect(f"/{token}").is_connected(f"/{token}")
+    assert ("not attached" in caplog.text) == (error is TypeError)
+    assert app.extensions["socketio"].server.manager.get_namespaces() == []
 
 
 def test_a_connect_of_a_session_that_has_ended_is_passed_over(token, app):
