@@ -2,9 +2,12 @@
 
 import limits
 import pytest
+from limits.errors import StorageError
+from limits.storage import MemoryStorage
 
 from socket2me_flask import limits as ours
-from socket2me_flask.limits import FastRate, Pool, address_key
+from socket2me_flask.errors import StoreUnavailable
+from socket2me_flask.limits import FastRate, Pool, SharedRate, address_key
 
 
 def test_a_rate_counts_each_key_in_a_window():
@@ -56,3 +59,16 @@ def test_one_key_takes_half_of_a_pool():
 def test_what_counts_as_one_address(address, key):
     """However it is written: with a port, or as IPv6 where a listener of both families accepts IPv4."""
     assert address_key(address) == key
+
+
+class LostStorage(MemoryStorage):
+    """A storage that fails when it is asked."""
+
+    def incr(self, *args, **options):
+        raise StorageError(ConnectionError())
+
+
+def test_a_rate_whose_storage_fails_is_unavailable():
+    """Its callers are answered `503`, and are not let through uncounted."""
+    with pytest.raises(StoreUnavailable):
+        SharedRate(limits.parse("1/minute"), "new", LostStorage()).hit("a")

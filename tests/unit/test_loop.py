@@ -186,3 +186,22 @@ def test_threads_read_nothing_from_a_connection_that_is_paused(pair):
     wait_until(lambda: owner.messages == 1, "it is read")
     connection.abort()
     server.join(DEADLINE_SECONDS)
+
+
+def test_a_pong_waits_for_what_is_unsent(pair):
+    """Of many pings of a peer that reads nothing, the last is answered, once all else is read."""
+    theirs, ours = pair
+    loop, owner = ThreadLoop(), Owner()
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
+    connection.write(bytes(2_000_000))
+    threading.Thread(target=loop.watch, args=(connection,), daemon=True).start()
+    for number in range(50):
+        ours.sendall(b"\x89\x81" + bytes(4) + bytes([number]))
+    ours.sendall(FRAME)
+    wait_until(lambda: owner.messages == 1, "all pings are read")
+    ours.settimeout(DEADLINE_SECONDS)
+    read = b""
+    while len(read) < 2_000_003:
+        read += ours.recv(1_000_000)
+    assert read == bytes(2_000_000) + b"\x8a\x01" + bytes([49])
+    connection.abort()

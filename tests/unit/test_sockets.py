@@ -125,3 +125,12 @@ def test_a_refused_client_leaves_nothing(connect, token, app):
     services = get_services(app)
     assert app.extensions["socketio"].server.manager.get_namespaces() == []
     assert services.relay.presence.clients() == []
+
+
+def test_a_query_of_the_handshake_has_a_bound(http):
+    """Engine.IO has few parameters; a peer that sends many is refused before they are looked at."""
+    query = "/socket.io/?EIO=4&transport=polling"
+    assert http.get(query + "&a=1" * 18).status_code == 200
+    answer = http.get(query + "&a=1" * 19)
+    assert answer.status_code == 400
+    assert "Too many query parameters" in answer.text
