@@ -37,10 +37,11 @@ test: $(VENV)/.can-test $(if $(CI),$(VENV)/.has-servers) tests/js/node_modules l
 check: lint
 	$(PYTEST) -q -n 2 tests/unit
 
-# The lines that the tests reach, in the relay's processes too. Takes longer than `make test`.
+# The lines that the tests reach, in the relay's processes and their native threads too. Takes longer than `make test`,
+# and each test does: one that exceeds its time may end the run, and what it has not come to counts as never reached.
 coverage: $(VENV)/.can-test tests/js/node_modules
 	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest -q -n 4 --dist=worksteal
+	-PYTHONPATH=$(CURDIR)/tests/support/measured $(BIN)/coverage run -m pytest -q -n 4 --dist=worksteal --timeout=600
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 # nginx, chromium, promtool, zsh, fish, and redis-server where PyPI has none for this Python, from Debian. As root.

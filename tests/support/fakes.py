@@ -36,8 +36,9 @@ class FakeClient:
         self.sid = self.listener = str(id(self))
         self.received = []
         self.calls = []  # their paths
+        self.dropped = []  # the ids of events
         self.final_events = []
-        self.gone = False
+        self.gone = self.is_dropped = False
 
     def send(self, call, on_ack=None, attempt=None, encoded=None):
         if self.gone:
@@ -54,6 +55,12 @@ class FakeClient:
 
     def disconnect(self, final_event=None):
         self.final_events.append(final_event)
+
+    def send_dropped(self, event_id):
+        self.dropped.append(event_id)
+
+    def drop_connection(self):
+        self.is_dropped = True
 
 
 def relay_on(store, *, mailboxes=None, **options):

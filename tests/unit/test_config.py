@@ -32,6 +32,7 @@ GOOD = {
     "PUBLIC_URL": ("https://relay.example:8443/", "https://relay.example:8443"),
     "ENCRYPTION_KEY": (f"{'A' * 43}=, {'/' * 42}8=", (bytes(32), b"\xff" * 32)),
     "SNS": ("true", True),
+    "BANNED_NAMES": ("PayPal, acme-dev,", ("paypal", "acme-dev")),
 }
 BAD = {
     "PORT": ["x", "0", "65536", "80.5"],
@@ -52,6 +53,7 @@ BAD = {
         "https://u@relay.example",
         "https://",
     ],
+    "BANNED_NAMES": ["pay pal", "pay_pal", "a;b"],
     "CORS_ALLOWED_ORIGINS": ["example.com", "https://a.example/path", "ftp://a.example"],
 }
 
@@ -123,6 +125,15 @@ def test_limits_are_set_by_one_variable():
         ConfigError, match="^SOCKET2ME_WINDOW is not a setting. It is a limit: SOCKET2ME_LIMITS=WINDOW="
     ):
         from_env({"SOCKET2ME_WINDOW": "5"})
+
+
+def test_mailboxes_need_a_store_that_survives_the_process():
+    """What is kept in memory is lost with it, so no token has a mailbox there, nor by default."""
+    with pytest.raises(
+        ConfigError, match="^SOCKET2ME_MAILBOX_DEFAULT=true needs a SOCKET2ME_STORE_URL that survives"
+    ):
+        read({"MAILBOX_DEFAULT": "true"})
+    assert read({"MAILBOX_DEFAULT": "true", "STORE_URL": "sqlite:///relay.db"}).mailbox_default
 
 
 def test_an_override_that_is_none_is_refused():

@@ -324,12 +324,15 @@ def test_a_client_that_reads_nothing_at_all_is_cut_off(session):
 
 
 def test_a_closed_session_takes_nothing(session, engine):
-    """`send` and `flush` raise `SessionClosed`: nothing is lost silently."""
+    """`send` and `flush` raise `SessionClosed`: nothing is lost silently. What the protocols demand is dropped."""
     session.abort()
     with pytest.raises(SessionClosed):
         session.send([event()])
-    with pytest.raises(SessionClosed):
-        session.flush()
+    for flush in (session.flush, session.flush_soon):
+        with pytest.raises(SessionClosed):
+            flush()
+    session.send_control(event())
+    assert engine.queued.used == 0
     assert engine.sessions == {}
 
 

@@ -414,6 +414,20 @@ def test_a_call_is_forwarded_though_the_disk_is_full(open_file, caplog):
     assert (record.path, record.status, record.outcome) == ("/3", 200, "sent")
 
 
+def test_a_call_at_which_the_relay_fails_is_in_the_history():
+    """With the `500` that its caller is answered."""
+    store = MemoryStore()
+    token = token_of(store)
+    relay = relay_on(store, recorder=Recorder(store.history, ErrorAnswers(5)))
+    client = FakeClient()
+    client.send = lambda *_: 1 / 0
+    relay.presence.attach(token, client)
+    with pytest.raises(ZeroDivisionError):
+        forward(relay, call_for(token, "/a"))
+    (record,) = store.history.records(token)
+    assert (record.path, record.status) == ("/a", 500)
+
+
 def test_a_call_is_forwarded_though_its_history_fails(caplog):
     """Whatever is raised there is logged, and the call goes on."""
     store = MemoryStore()

@@ -3,7 +3,15 @@
 import pytest
 
 from socket2me.inspector import filters
-from socket2me_flask.errors import ClientGone, ClientLeft, NoListener, Rejected, TooManyListeners, TooManyQueued
+from socket2me_flask.errors import (
+    ClientGone,
+    ClientLeft,
+    NoListener,
+    Rejected,
+    StoreUnavailable,
+    TooManyListeners,
+    TooManyQueued,
+)
 from socket2me_flask.relay.call import Call
 from socket2me_flask.relay.delivery import deliver
 from socket2me_flask.relay.listeners import (
@@ -119,6 +127,77 @@ def test_one_that_proves_to_have_left_leaves_the_others_attached(relay, listener
     full.send = raises(TooManyQueued)
     with pytest.raises(TooManyQueued):
         group_of(full, gone).send(call_for(token, "/a"))
+
+
+def lost_at_flush(listener, *, is_sent=False):
+    """Have a listener prove to have left when its queue is flushed. `is_sent`: it was sent that already."""
+    listener.flush, listener.has_lost = raises(ClientGone), lambda number: not is_sent
+    return listener
+
+
+@pytest.mark.parametrize("listeners", ["all", "one"])
+def test_a_listener_that_leaves_before_it_was_sent_a_call_is_not_waited_for(listeners):
+    """The answer of the other one counts, also if it is a rejection. If none is left, nothing is waited for."""
+    lost, other = lost_at_flush(Listener(listeners, "ack")), Listener(listeners, "ack")
+    group, answers = group_of(lost, other), []
+    group.send(call_for("a" * 24, "/a"), answers.append)
+    assert (lost.awaited, other.calls, answers) == ({}, ["/a"], [])
+    other.acknowledge("reject", "no")
+    assert answers == [["reject", "no"]]
+    group.remove(other)
+    with pytest.raises(ClientGone):
+        group.send(call_for("a" * 24, "/b"), answers.append)
+    assert (group.unanswered, lost.awaited) == ({}, {})
+
+
+@pytest.mark.parametrize("listeners", ["all", "one"])
+def test_a_listener_that_leaves_when_it_was_sent_a_call_has_it(listeners):
+    """No other receives it in its place before it is known that it was not acknowledged."""
+    left = lost_at_flush(Listener(listeners, "ack"), is_sent=True)
+    group, answers = group_of(left), []
+    group.send(call_for("a" * 24, "/a"), answers.append)
+    left.acknowledge()
+    assert (left.calls, answers) == (["/a"], [[]])
+
+
+@pytest.mark.parametrize("method", ["attach", "join"])
+def test_a_listener_that_the_store_does_not_learn_of_connects_again(relay, monkeypatch, method):
+    """As does the one that it replaced; the others stay."""
+    replaced, newest, other = Listener(name="a"), Listener(name="a"), Listener(name="b")
+    token = attach(relay, replaced, other)
+    monkeypatch.setattr(relay.store, method, raises(StoreUnavailable), raising=False)
+    relay.presence.attach(token, newest)
+    assert (replaced.is_dropped, newest.is_dropped, other.is_dropped) == (True, True, False)
+    assert relay.presence.attached.of(token) == [other]
+
+
+def test_a_listener_for_which_another_process_left_no_room_is_not_attached(relay, monkeypatch):
+    """Others came there since it was accepted here."""
+    first, late = Listener(), Listener()
+    token = attach(relay, first)
+    monkeypatch.setattr(relay.store, "join", raises(TooManyListeners), raising=False)
+    with pytest.raises(TooManyListeners):
+        relay.presence.attach(token, late)
+    assert relay.presence.attached.of(token) == [first]
+
+
+def test_a_listener_whose_token_ends_while_it_connects_is_disconnected(relay):
+    """With it all others."""
+    first, late = Listener(), Listener()
+    token = attach(relay, first)
+    relay.store.remove(token)
+    relay.presence.attach(token, late)
+    assert (first.final_events, late.final_events) == ([None], [None])
+    assert token not in relay.presence
+
+
+def test_a_listener_that_cannot_be_disconnected_keeps_no_other_connected(caplog):
+    """Whatever goes wrong with one is logged."""
+    broken, other = Listener(), Listener()
+    broken.disconnect = raises(ValueError("broken"))
+    group_of(broken, other).disconnect("expired")
+    assert other.final_events == ["expired"]
+    assert "ValueError: broken" in caplog.text
 
 
 def test_who_has_left_is_detached_alone(relay):

@@ -13,7 +13,7 @@ import pytest
 from socket2me_flask.concurrency.loop import GreenLoop, ThreadLoop
 from socket2me_flask.engineio.websocket_connection import READ_BYTES, Connection, ConnectionOptions
 from socket2me_flask.limits import Pool
-from tests.support.servers import DEADLINE_SECONDS
+from tests.support.servers import DEADLINE_SECONDS, wait_until
 
 FRAME = b"\x81\x81" + bytes(4) + b"x"
 FRAMES = 2000  # less than a record of TLS, which has 16 KB, and more than one read
@@ -25,6 +25,13 @@ class Owner:
     def __init__(self):
         self.messages = 0
         self.is_closed = False
+        self.is_drained = threading.Event()
+
+    def on_progress(self):
+        pass
+
+    def on_drained(self):
+        self.is_drained.set()
 
     def on_message(self, opcode, payload):
         self.messages += 1
@@ -127,3 +134,74 @@ def test_threads_read_all_that_has_come(pair):
         time.sleep(0.001)
     connection.abort()
     server.join(DEADLINE_SECONDS)
+
+
+def test_threads_write_what_the_peer_does_not_read_yet(pair):
+    """Under `flask run`: all of it arrives, in order, once the peer reads, and nothing is left to write."""
+    theirs, ours = pair
+    loop, owner = ThreadLoop(), Owner()
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
+    written = b"".join(number.to_bytes(4, "big") for number in range(500_000))
+    connection.write(written)
+    connection.write(b"the end")
+    assert connection.unsent_bytes > 0
+    ours.settimeout(DEADLINE_SECONDS)
+    read = b""
+    while len(read) < len(written) + 7:
+        read += ours.recv(1_000_000)
+    assert read == written + b"the end"
+    assert owner.is_drained.wait(DEADLINE_SECONDS)
+    assert connection.unsent_bytes == 0
+    connection.abort()
+
+
+def test_threads_write_no_more_to_a_connection_that_was_closed(pair):
+    """The thread that waited to write ends."""
+    theirs, _ = pair
+    loop, owner = ThreadLoop(), Owner()
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
+    threads = threading.active_count()
+    connection.write(bytes(2_000_000))
+    assert threading.active_count() == threads + 1
+    connection.abort()
+    connection.write(b"more")
+    assert (owner.is_closed, connection.unsent_bytes) == (True, 0)
+    wait_until(lambda: threading.active_count() == threads, "the thread ends")
+
+
+def test_threads_read_nothing_from_a_connection_that_is_paused(pair):
+    """Until it goes on."""
+    theirs, ours = pair
+    loop, owner = ThreadLoop(), Owner()
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
+    connection.pause_reading(True)
+    server = threading.Thread(target=loop.watch, args=(connection,), daemon=True)
+    server.start()
+    ours.sendall(FRAME)
+    passed = threading.Event()
+    loop.call_later(0.05, passed.set)
+    assert passed.wait(DEADLINE_SECONDS)
+    assert owner.messages == 0
+    connection.pause_reading(False)
+    wait_until(lambda: owner.messages == 1, "it is read")
+    connection.abort()
+    server.join(DEADLINE_SECONDS)
+
+
+def test_a_pong_waits_for_what_is_unsent(pair):
+    """Of many pings of a peer that reads nothing, the last is answered, once all else is read."""
+    theirs, ours = pair
+    loop, owner = ThreadLoop(), Owner()
+    connection = Connection(theirs, ConnectionOptions(loop, 1000, Pool(1000)), loop.lock(), owner, "127.0.0.1")
+    connection.write(bytes(2_000_000))
+    threading.Thread(target=loop.watch, args=(connection,), daemon=True).start()
+    for number in range(50):
+        ours.sendall(b"\x89\x81" + bytes(4) + bytes([number]))
+    ours.sendall(FRAME)
+    wait_until(lambda: owner.messages == 1, "all pings are read")
+    ours.settimeout(DEADLINE_SECONDS)
+    read = b""
+    while len(read) < 2_000_003:
+        read += ours.recv(1_000_000)
+    assert read == bytes(2_000_000) + b"\x8a\x01" + bytes([49])
+    connection.abort()

@@ -106,3 +106,86 @@ def test_an_event_that_is_retried_for_ever_has_a_bound(relay, record):
         if number < 8:
             relay.mailboxes.redeliver(record.token, call.id)
     assert client.forgotten == [1, 2, 3]
+
+
+@pytest.mark.parametrize("listeners", ["newest", "one", "all"])
+def test_no_timer_is_left_of_what_a_client_rejected_before_it_left(relay, store, listeners):
+    """The event waits in the mailbox for the next client, and not for its next attempt."""
+    client = listener_of(listeners)
+    record = store.add("b" * 24, 60, secret_hash=b"x", mode="ack", mailbox=True, listeners=listeners)
+    relay.presence.attach(record.token, client)
+    store.mailboxes.put(call_for(record.token, "/a"))
+    relay.mailboxes.notify(record.token)
+    wait_until(lambda: client.calls == ["/a"], "it is delivered")
+    client.on_ack(["reject", "not now"])
+    assert waiting_for_attempts(relay) == 1
+    relay.presence.detach(record.token, client)
+    assert waiting_for_attempts(relay) == 0
+
+
+@pytest.mark.parametrize("listeners", ["newest", "one", "all"])
+def test_no_timer_is_left_of_what_was_dropped_while_it_waited_for_its_next_attempt(relay, store, listeners):
+    """Nor is it sent again."""
+    client = listener_of(listeners)
+    record = store.add("b" * 24, 60, secret_hash=b"x", mode="ack", mailbox=True, listeners=listeners)
+    relay.presence.attach(record.token, client)
+    call = call_for(record.token, "/a")
+    store.mailboxes.put(call)
+    relay.mailboxes.notify(record.token)
+    wait_until(lambda: client.calls == ["/a"], "it is delivered")
+    client.on_ack(["reject", "not now"])
+    relay.mailboxes.delete(record.token, call.id)
+    assert client.dropped == ([] if listeners == "one" else [call.id])  # of "one" another might have had it next
+    assert waiting_for_attempts(relay) == 0
+    store.mailboxes.put(call_for(record.token, "/b"))
+    relay.mailboxes.notify(record.token)
+    wait_until(lambda: client.calls == ["/a", "/b"], "the next one is delivered")
+
+
+def listener_of(listeners):
+    client = AckClient()
+    client.listeners = listeners
+    return client
+
+
+def waiting_for_attempts(relay):
+    return sum(map(len, relay.mailboxes.attempts.back_offs))
+
+
+def test_an_event_at_which_the_relay_fails_is_tried_again(relay, record, caplog):
+    """After a while, and with a line in the log."""
+    client = AckClient()
+    send, client.send = client.send, lambda *args: 1 / 0
+    relay.mailboxes.spawn = lambda run: run()
+    relay.presence.attach(record.token, client)
+    relay.mailboxes.store.put(call_for(record.token, "/a"))
+    relay.mailboxes.notify(record.token)
+    assert len(relay.mailboxes.attempts.retries) == 1
+    assert "ZeroDivisionError" in caplog.text
+    client.send = send
+    relay.mailboxes.attempts.retries.postpone(-60)
+    relay.mailboxes.attempts.retries.run(lambda: None)
+    assert client.calls == ["/a"]
+
+
+def test_a_client_that_has_left_is_sent_no_more_of_its_mailbox(relay, record):
+    """It is found out by an event, which waits for the next client."""
+    gone, fresh = AckClient(), AckClient()
+    relay.mailboxes.spawn = lambda run: run()
+    relay.presence.attach(record.token, gone)
+    gone.gone = True
+    relay.mailboxes.store.put(call_for(record.token, "/a"))
+    relay.mailboxes.notify(record.token)
+    assert not relay.mailboxes.notify(record.token)
+    relay.presence.attach(record.token, fresh)
+    assert fresh.calls == ["/a"]
+
+
+def test_many_mailboxes_give_way_to_others(relay, store):
+    """When all are looked at: the store was away."""
+    turns = []
+    for number in range(100):
+        token = store.add(f"{number:024}", 60, secret_hash=b"x", mode="ack", mailbox=True).token
+        relay.presence.attach(token, AckClient())
+    relay.mailboxes.notify_all(lambda: turns.append(None))
+    assert len(turns) == 1

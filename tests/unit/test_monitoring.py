@@ -9,7 +9,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from socket2me_flask import create_app
+from socket2me_flask import create_app, get_services
+from socket2me_flask.errors import StoreUnavailable
 from tests.support.servers import ROOT
 
 DASHBOARD = json.loads((ROOT / "examples" / "grafana.json").read_text())
@@ -126,3 +127,20 @@ def test_each_alert_fires(tmp_path):
     file.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests}))
     result = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, timeout=30)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_store_that_is_away_hides_no_other_metric(monkeypatch):
+    """What it holds is not known, which is no 0; all else is reported."""
+    app = create_app({"METRICS_KEY": "key"})
+
+    def fail():
+        raise StoreUnavailable
+
+    monkeypatch.setattr(get_services(app).store, "totals", fail)
+    answer = app.test_client().get("/metrics", headers={"Authorization": "Bearer key"})
+    assert answer.status_code == 200
+    samples = {
+        family.name: len(family.samples) for family in text_string_to_metric_families(answer.text) if family.samples
+    }
+    assert not {"socket2me_tokens", "socket2me_mailbox_events", "socket2me_mailbox_bytes"} & samples.keys()
+    assert samples["socket2me_draining"] == 1

@@ -170,6 +170,21 @@ def test_the_number_of_names_has_a_bound(make_store, clock):
         store.claim("first", 60, ANN_AGAIN)
 
 
+def test_a_name_that_was_refreshed_takes_a_place_until_its_grace_ends(clock):
+    """And no longer, though it was passed over when its grace would have ended without that."""
+    store = MemoryStore(clock, name_grace_seconds=GRACE_SECONDS, max_tokens=2)
+    store.claim("first", 60, ANN)
+    clock.now += 50
+    store.refresh("first")
+    clock.now += 10 + GRACE_SECONDS
+    store.claim("second", 1, BOB)
+    with pytest.raises(TooManyTokens):
+        store.claim("third", 60, BOB)
+    clock.now += 1 + GRACE_SECONDS
+    store.claim("third", 60, BOB)
+    store.claim("fourth", 60, BOB)
+
+
 def test_names_survive_the_process(reopen, clock):
     """Those that live, those in their grace, and what one may have; what was let go is free."""
     store = reopen()

@@ -186,6 +186,20 @@ def test_a_position_without_an_id_of_its_own_ends_with_its_process(box):
     assert sorted(box.positions()) == ["ann", own]
 
 
+def test_positions_of_processes_that_have_ended_take_no_room(box):
+    """There is room for a listener without an id of its own, which has no position before it is attached."""
+    for number in range(1, MAX_LISTENERS_PER_TOKEN):
+        box.events.register(box.token, f"n{number}")
+    box.events.register(box.token, "~v0ended.b")
+    client = AckClient()
+    client.listeners, client.listener = "all", "~a"
+    mailboxes_on(box.store).check_room(box.token, client)
+    assert sorted(box.positions()) == sorted(f"n{number}" for number in range(1, MAX_LISTENERS_PER_TOKEN))
+    box.events.register(box.token, "n0")
+    with pytest.raises(TooManyListeners):
+        mailboxes_on(box.store).check_room(box.token, client)
+
+
 def test_the_positions_of_a_token_end_with_it(box):
     """Its name may be claimed again by another."""
     box.events.register(box.token, "ann")

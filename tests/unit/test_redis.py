@@ -11,9 +11,19 @@ from socket2me_flask.cluster.bus import Listener
 from socket2me_flask.cluster.cluster import Cluster
 from socket2me_flask.cluster.handlers import Handlers
 from socket2me_flask.cluster.listeners import FirstOutcome
+from socket2me_flask.cluster.messages import unpack_outcome
 from socket2me_flask.cluster.routes import Lookup
 from socket2me_flask.concurrency.timeout_queue import TimeoutQueue
-from socket2me_flask.errors import ClientGone, NotAcknowledged, PeerSilent, StoreUnavailable, UnknownToken
+from socket2me_flask.errors import (
+    ClientGone,
+    NotAcknowledged,
+    PeerSilent,
+    RelayError,
+    StoreUnavailable,
+    TooManyQueued,
+    UnknownToken,
+)
+from socket2me_flask.relay.call import values_of
 from socket2me_flask.relay.mailbox import Mailboxes
 from socket2me_flask.relay.tokens import new_token
 from socket2me_flask.storage.redis import RedisStore
@@ -232,6 +242,66 @@ def test_a_message_to_no_process_is_reported_as_lost(stores):
     assert lost == [([("gone", 1)], True)]
 
 
+def test_a_message_that_cannot_be_read_does_no_harm_to_the_next(stores, redis, caplog):
+    """A later release may send what this one does not know: it is skipped, and that is logged once."""
+    here, there, _ = stores
+    received = []
+    there.bus.subscribe(listener(on_messages=received.extend))
+    for unreadable in (b"\xc1", b"\x91\x91\xa1?", b"\x91\x92\xa7outcome\x01"):
+        redis.client.publish("s2m:process:b", unreadable)
+    here.bus.post("b", "gone", 1)
+    wait_until(lambda: received, "it is received")
+    assert [message[:2] for message in received] == [["gone", 1]]
+    assert caplog.text.count("are skipped") == 1
+
+
+def test_one_who_fails_at_a_message_does_no_harm_to_others(stores, caplog):
+    """It is logged, and whoever else listens to this process receives it."""
+    here, there, _ = stores
+    received = []
+    there.bus.subscribe(listener(on_messages=lambda messages: 1 / 0))
+    there.bus.subscribe(listener(on_messages=received.extend))
+    here.bus.post("b", "gone", 1)
+    wait_until(lambda: received, "it is received")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_large_message_that_redis_has_no_room_for_is_lost(stores, redis, caplog):
+    """Its sender is told, though the process that was to receive it is there; the log says what Redis refused."""
+    here, there, _ = stores
+    lost = []
+    here.bus.subscribe(listener(on_lost=lambda messages, is_gone: lost.append((messages[0][:2], is_gone))))
+    redis.client.config_set("maxmemory", 1)
+    try:
+        here.bus.post("b", "answer", 1, b"x" * 100_000)
+        wait_until(lambda: lost, "it is told")
+    finally:
+        redis.client.config_set("maxmemory", 0)
+    assert lost == [(("answer", 1), False)]
+    assert caplog.text.count("Redis refused a command") == 1
+
+
+def test_a_token_that_is_refreshed_elsewhere_lives_on_where_its_client_is(sides, clock):
+    """Its process answers for it without asking, so it is told."""
+    here, there, token = sides
+    client = FakeClient()
+    here.relay.presence.attach(token, client)
+    expires_at = here.store.get_cached(token).expires_at
+    clock.now += 50
+    there.store.refresh(token)
+    wait_until(lambda: here.store.get_cached(token).expires_at > expires_at, "it is told")
+    clock.now += 50
+    here.relay.expire()
+    assert client.final_events == []
+
+
+def test_a_token_that_has_ended_is_not_waited_for(sides):
+    """It may end between the moment at which its call is admitted and that at which the call begins to wait."""
+    here, _, _ = sides
+    with pytest.raises(UnknownToken):
+        here.peers.watch(new_token(), 1)
+
+
 class Side:
     """A process: a store, a relay and its peers. Its timers run when a test runs them."""
 
@@ -256,7 +326,7 @@ class Side:
         )
         self.peers = peers
         self.relay = relay_on(store, mailboxes=mailboxes, peers=peers, **options)
-        Handlers(peers, self.relay, hold_seconds=0, new_timer=self.new_timer)
+        self.handlers = Handlers(peers, self.relay, hold_seconds=0, new_timer=self.new_timer)
         store.start()
 
     def new_timer(self, seconds, action):
@@ -323,8 +393,8 @@ def test_what_is_said_too_late_is_told_so(sides, monkeypatch):
 def after(do, then):
     """Return what does the one, and then the other."""
 
-    def both(*args):
-        result = do(*args)
+    def both(*args, **options):
+        result = do(*args, **options)
         then()
         return result
 
@@ -421,3 +491,208 @@ def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):
     assert second.delivery.mode == "notify"
     assert isinstance(third.error, ClientGone)
     assert well.calls == [""]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, ZeroDivisionError])
+def test_a_message_that_cannot_be_handled_does_no_harm_to_the_next(sides, monkeypatch, caplog, error):
+    """Only what has no other reason than a mistake is logged: Redis, when it is back, is asked again anyway."""
+    here, _, token = sides
+    client, end = FakeClient(), here.relay.presence.end
+
+    def fail_once(ended):
+        if ended != token:
+            raise error
+        end(ended)
+
+    here.relay.presence.attach(token, client)
+    monkeypatch.setattr(here.relay.presence, "end", fail_once)
+    here.handlers.on_messages([("ended", new_token()), ("ended", token)])
+    assert client.final_events == [None]
+    assert ("was not handled" in caplog.text) == (error is ZeroDivisionError)
+
+
+def test_a_process_that_is_not_in_sync_delivers_no_calls_of_others(sides, monkeypatch):
+    """What it knows of its clients may be wrong: the caller receives `503`."""
+    here, _, token = sides
+    client, posted = FakeClient(), []
+    here.relay.presence.attach(token, client)
+    monkeypatch.setattr(here.store.bus, "_may_have_missed", True)
+    monkeypatch.setattr(here.store.bus, "post", lambda *message: posted.append(message))
+    here.handlers.on_messages([("call", "other", 1, *values_of(call_for(token)))])
+    assert client.calls == []
+    ((process, kind, number, outcome),) = posted
+    assert (process, kind, number) == ("other", "outcome", 1)
+    assert unpack_outcome(outcome).code == StoreUnavailable.code
+
+
+def test_a_call_at_which_another_process_fails_is_answered_at_once(sides, caplog):
+    """With `500`; that process logs why."""
+    here, there, token = sides
+    client = FakeClient()
+    client.send = lambda *args: 1 / 0
+    here.relay.presence.attach(token, client)
+    with pytest.raises(RelayError) as raised:
+        forward(there.relay, call_for(token))
+    assert type(raised.value) is RelayError
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_listener_that_has_come_back_is_not_replaced_by_itself(sides):
+    """The message that another process has it comes late: by now this one has it again."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, listeners="all").token
+    listeners = [FakeClient(), FakeClient(), FakeClient()]
+    for each in listeners:
+        each.listeners, each.listener = "all", "named"
+    here.relay.presence.attach(token, listeners[0])
+    there.relay.presence.attach(token, listeners[1])
+    wait_until(lambda: listeners[0].final_events, "it is replaced")
+    here.relay.presence.attach(token, listeners[2])
+    wait_until(lambda: listeners[1].final_events, "it is replaced")
+    here.handlers.on_messages([("replaced", token, "named")])
+    assert listeners[2].final_events == []
+    assert here.relay.presence.attached.of(token) == [listeners[2]]
+
+
+def test_a_client_that_may_be_replaced_is_looked_up_until_redis_answers(sides, monkeypatch):
+    """A Redis that is full, or was just lost, leaves no token with two clients."""
+    here, there, token = sides
+    client, attach_again, asked = FakeClient(), here.store.attach_again, []
+    here.relay.presence.attach(token, client)
+
+    def fail(clients):
+        asked.append(clients)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(here.store, "attach_again", fail)
+    there.relay.presence.attach(token, FakeClient())
+    wait_until(lambda: asked, "it is looked up")
+    wait_until(lambda: any(map(len, here.timers)), "it is to be looked up again")
+    here.run_timers()
+    assert (len(asked), client.final_events) == (2, [])
+    monkeypatch.setattr(here.store, "attach_again", attach_again)
+    here.run_timers()
+    assert client.final_events == ["replaced"]
+
+
+def test_a_token_that_ended_unnoticed_ends_with_the_next_resync(sides, redis):
+    """The message of its end was missed."""
+    here, _, token = sides
+    client = FakeClient()
+    here.relay.presence.attach(token, client)
+    redis.client.delete(f"s2m:token:{token}")
+    here.handlers.on_resync()
+    assert client.final_events == [None]
+    assert here.relay.presence.clients() == []
+
+
+def test_a_client_that_left_while_redis_was_down_is_forgotten_with_its_next_event(sides):
+    """Redis says that it is here, and it is not: no other process sends it anything any more."""
+    here, there, token = sides
+    here.store.attach(token, "gone", "ack")
+    assert there.peers.is_connected(token)
+    here.handlers.on_messages([("kick", token, "gone")])
+    wait_until(lambda: not there.peers.is_connected(token), "it is told")
+
+
+def listening(side, token, listeners, client):
+    """Attach a client to one side, as a listener of the token."""
+    client.listeners = listeners
+    side.relay.presence.attach(token, client)
+    return client
+
+
+def refuse(*args, **options):
+    raise TooManyQueued
+
+
+@pytest.mark.parametrize("listeners", ["all", "one"])
+def test_listeners_of_which_none_can_be_sent_a_call_answer_with_the_error(sides, listeners):
+    """One has left and the other has no room, here or there: the caller is told of the one without room."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners=listeners).token
+    gone, full = (listening(side, token, listeners, FakeClient()) for side in (here, there))
+    gone.gone, full.send = True, refuse
+    with pytest.raises(RelayError) as raised:
+        forward(there.relay, call_for(token))
+    assert raised.value.code == TooManyQueued.code
+
+
+def test_a_call_goes_to_a_listener_of_another_process_when_one_has_left(sides):
+    """Whoever has its turn: the call is delivered as long as one listener is left."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
+    gone, left = (listening(side, token, "one", FakeClient()) for side in (here, there))
+    gone.gone = True
+    for number in range(2):
+        forward(there.relay, call_for(token, f"/{number}"))
+    assert left.calls == ["/0", "/1"]
+
+
+def test_a_process_that_was_killed_has_no_listeners(sides, redis):
+    """Its lease lives on for a while. The first call finds out, and goes to the listener that is left."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
+    listening(here, token, "one", FakeClient())
+    left = listening(there, token, "one", FakeClient())
+    here.store.close()
+    redis.client.set(f"s2m:lease:{here.store.process}", "", px=60_000)
+    assert there.store.groups(token) == (here.store.process,)
+    for number in range(2):
+        forward(there.relay, call_for(token, f"/{number}"))
+    assert left.calls == ["/0", "/1"]
+    assert there.store.groups(token) == ()
+
+
+def test_a_listener_elsewhere_that_is_silent_may_have_the_call(sides, monkeypatch):
+    """So no other receives it, and the caller is told that."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
+    listening(here, token, "one", FakeClient())
+    other = listening(there, token, "one", FakeClient())
+    monkeypatch.setattr(here.relay, "take", lambda calls: time.sleep(0.3) or [])
+    monkeypatch.setattr(there.peers.requests, "send", after(there.peers.requests.send, there.run_timers))
+    with pytest.raises(PeerSilent):
+        forward(there.relay, call_for(token))
+    assert other.calls == []
+
+
+def test_a_listener_elsewhere_that_does_not_acknowledge_is_forgotten(sides):
+    """Its caller waits no more, so nobody does."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
+    client = listening(here, token, "one", AckClient())
+    with pytest.raises(NotAcknowledged):
+        forward(there.relay, call_for(token))
+    wait_until(lambda: client.forgotten == [1], "the client is not waited for")
+    assert len(here.peers.remote_acks) == len(there.peers.requests) == 0
+
+
+def test_what_a_listener_elsewhere_had_when_it_left_goes_to_one_in_mode_notify(sides):
+    """Which has it as soon as it is sent: its caller receives `200`."""
+    here, there, _ = sides
+    there.relay._timeouts["ack"] = 20
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
+    client = listening(here, token, "one", AckClient())
+    caller = Caller(there.relay, call_for(token, "/a"))
+    wait_until(lambda: client.calls, "it is sent")
+    successor = listening(there, token, "one", FakeClient())
+    here.relay.presence.detach(token, client)
+    client.on_ack(None)
+    caller.join(10)
+    assert (caller.outcome, successor.calls) == ("OK", ["/a"])
+
+
+def test_what_a_listener_elsewhere_had_when_it_left_ends_with_the_error_of_the_last(sides):
+    """The only one that is left has no room."""
+    here, there, _ = sides
+    there.relay._timeouts["ack"] = 20
+    token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
+    client = listening(here, token, "one", AckClient())
+    caller = Caller(there.relay, call_for(token, "/a"))
+    wait_until(lambda: client.calls, "it is sent")
+    listening(there, token, "one", FakeClient()).send = refuse
+    here.relay.presence.detach(token, client)
+    client.on_ack(None)
+    caller.join(10)
+    assert isinstance(caller.outcome, TooManyQueued)

@@ -18,6 +18,7 @@ from socket2me_flask.errors import (
 from socket2me_flask.limits import FastRate
 from socket2me_flask.relay.reaper import Reaper
 from socket2me_flask.relay.replies import OK
+from socket2me_flask.relay.single_process import SingleProcess
 from socket2me_flask.relay.tokens import new_token
 from socket2me_flask.storage import MemoryStore
 from tests.support.fakes import Caller, FakeClient, call_for, forward, relay_on
@@ -189,6 +190,71 @@ def test_a_token_that_ends_while_its_client_connects_ends_the_client(make_relay,
     assert not relay.is_connected(token)
 
 
+def unavailable(*args, **options):
+    raise StoreUnavailable
+
+
+def test_a_client_that_the_store_does_not_learn_of_leaves_the_token_to_the_one_before(
+    make_relay, token, store, monkeypatch
+):
+    """Its connection is dropped, so that it connects again: a client that is refused does not."""
+    relay, first, second = make_relay(), FakeClient(), FakeClient()
+    relay.presence.attach(token, first)
+    monkeypatch.setattr(store, "attach", unavailable)
+    relay.presence.attach(token, second)
+    assert (first.is_dropped, first.final_events, second.is_dropped) == (False, [], True)
+    forward(relay, call_for(token, "/a"))
+    assert (first.calls, second.calls) == (["/a"], [])
+
+
+def test_a_client_that_is_not_the_newest_any_more_is_replaced_once(make_relay, token):
+    """Another process says so late, when it has reconnected: its connection of now is left alone."""
+    relay, client = make_relay(), FakeClient()
+    relay.presence.attach(token, client)
+    relay.presence.replace_client(token, "its connection before")
+    assert client.final_events == []
+    relay.presence.replace_client(token, client.sid)
+    assert client.final_events == ["replaced"]
+
+
+class LostStore(SingleProcess):
+    """Other processes that cannot be asked, while something else happens."""
+
+    def __init__(self, meanwhile=lambda: None):
+        self.meanwhile = meanwhile
+
+    def watch(self, token, wait_seconds):
+        self.meanwhile()
+        raise StoreUnavailable
+
+
+def test_a_call_that_cannot_be_held_for_other_processes_is_not_held(make_relay, token):
+    """The store has become unavailable: the caller is told, and nothing is left of the call."""
+    relay = make_relay(hold_seconds=LONG, peers=LostStore())
+    with pytest.raises(StoreUnavailable):
+        forward(relay, call_for(token))
+    assert relay.presence.held.requests.used == 0
+
+
+def test_a_call_that_is_delivered_while_the_store_is_lost_is_delivered(make_relay, token):
+    """Its client came at the last moment."""
+    client = FakeClient()
+    relay = make_relay(hold_seconds=LONG, peers=LostStore(lambda: relay.presence.attach(token, client)))
+    forward(relay, call_for(token, "/a"))
+    assert client.calls == ["/a"]
+
+
+def test_a_sweep_gives_way_to_others(make_relay, store, clock):
+    """However many tokens have expired at once."""
+    turns = []
+    relay = make_relay(yield_to_others=lambda: turns.append(None))
+    for _ in range(250):
+        store.add(new_token(), 60)
+    clock.now += 61
+    assert relay.expire() == 250
+    assert len(turns) == 2
+
+
 def test_what_was_counted_of_a_token_goes_with_it(make_relay, store):
     """Also if a call of it was under way."""
     relay = make_relay()
@@ -228,9 +294,11 @@ def test_the_bytes_of_held_calls_have_a_bound(make_relay, token):
     first.join()
 
 
-def test_a_client_that_has_left_gets_nothing_and_costs_nothing(make_relay, token):
+@pytest.mark.parametrize("bounds_calls", [False, True])
+def test_a_client_that_has_left_gets_nothing_and_costs_nothing(make_relay, token, bounds_calls):
     """A call that finds its client gone waits for the next one: it is not lost and not called OK."""
     relay, gone, fresh = make_relay(hold_seconds=LONG), FakeClient(), FakeClient()
+    gone.bounds_calls = bounds_calls
     relay.presence.attach(token, gone)
     gone.gone = True
     caller = Caller(relay, call_for(token, "/a"))

@@ -3,6 +3,7 @@
 import pytest
 
 from socket2me_flask import get_services
+from socket2me_flask.errors import TooManyListeners
 from socket2me_flask.relay.tokens import new_token
 
 
@@ -85,6 +86,19 @@ def test_an_error_inside_the_handler_refuses(connect, token, app, caplog):
     assert "our own fault" in caplog.text
 
 
+@pytest.mark.parametrize("error", [TooManyListeners, TypeError])
+def test_a_client_that_cannot_be_attached_is_disconnected(connect, token, app, monkeypatch, caplog, error):
+    """It was accepted before. Others came meanwhile, or it is a fault of ours, which is logged."""
+
+    def fail(*_):
+        raise error("not attached")
+
+    monkeypatch.setattr(get_services(app).relay.presence, "attach", fail)
+    assert not connect(f"/{token}").is_connected(f"/{token}")
+    assert ("not attached" in caplog.text) == (error is TypeError)
+    assert app.extensions["socketio"].server.manager.get_namespaces() == []
+
+
 def test_a_connect_of_a_session_that_has_ended_is_passed_over(token, app):
     """It was received before the end and is handled after it: no client is attached, and nothing is raised."""
     services = get_services(app)
@@ -111,3 +125,12 @@ def test_a_refused_client_leaves_nothing(connect, token, app):
     services = get_services(app)
     assert app.extensions["socketio"].server.manager.get_namespaces() == []
     assert services.relay.presence.clients() == []
+
+
+def test_a_query_of_the_handshake_has_a_bound(http):
+    """Engine.IO has few parameters; a peer that sends many is refused before they are looked at."""
+    query = "/socket.io/?EIO=4&transport=polling"
+    assert http.get(query + "&a=1" * 18).status_code == 200
+    answer = http.get(query + "&a=1" * 19)
+    assert answer.status_code == 400
+    assert "Too many query parameters" in answer.text
