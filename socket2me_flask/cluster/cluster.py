@@ -81,6 +81,9 @@ class Cluster(SingleProcess):
         self._note_yield()
         return delivery
 
+    def deliver_again(self, call: Call, presence: Presence) -> Delivery | None:
+        return self._listeners.deliver_again(call, presence)
+
     def watch(self, token: str, wait_seconds: float) -> bool:
         if self.store.watch(token, wait_seconds) is None:
             raise UnknownToken

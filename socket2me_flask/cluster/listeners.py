@@ -4,10 +4,8 @@ On `all`, a call goes once to each process that has listeners, which sends it to
 to one process, which sends it to one of them.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -17,14 +15,8 @@ from ..relay.call import Call, values_of
 from ..relay.delivery import Delivery, PendingAck
 from ..relay.hold_queue import PendingDelivery
 from ..relay.presence import Presence
-from ..relay.replies import ACKNOWLEDGED
 from ..storage.redis import RedisStore
 from .requests import PendingRequest, Requests
-
-log = logging.getLogger(__name__)
-
-# How often a call without a mailbox goes to another process whose listener left with it.
-MAX_ASSIGNMENTS = 3
 
 
 class FirstOutcome(PendingAck):
@@ -79,7 +71,7 @@ class _Part(PendingAck):
 
     __slots__ = ("_first",)
 
-    def __init__(self, first: "FirstOutcome | _Assigned", mode: str) -> None:
+    def __init__(self, first: FirstOutcome, mode: str) -> None:
         super().__init__(mode)
         self._first = first
 
@@ -87,55 +79,6 @@ class _Part(PendingAck):
         if not self.is_resolved:
             super().resolve(outcome)
             self._first.on_outcome(outcome)
-
-
-class _Assigned:
-    """A call that a listener of some process has. When that has left, one of another process may receive it."""
-
-    def __init__(self, elsewhere: "ListenersElsewhere", call: Call, presence: Presence) -> None:
-        self._elsewhere = elsewhere
-        self._call = call
-        self._presence = presence
-        self._pending_ack = PendingAck("ack")
-        self._forget: Callable[[], None] = lambda: None
-        self._tries = 0
-        self._is_forgotten = False
-
-    def deliver(self, processes: Sequence[str]) -> Delivery | None:
-        """Deliver the call. Return None and raise as `ListenersElsewhere.deliver` does."""
-        delivery = self._elsewhere.deliver_to_one(self._call, processes, self._presence, partial(_Part, self))
-        if delivery is None or delivery.pending_ack is None:
-            return delivery
-        self._call = replace(self._call)  # the relay forgets the body of the other once it was sent
-        self._forget = delivery.forget
-        return Delivery(delivery.mode, self._pending_ack, self.forget)
-
-    def forget(self) -> None:
-        """Wait no more for the answer."""
-        self._is_forgotten = True
-        self._forget()
-
-    def on_outcome(self, outcome: Answer | RelayError) -> None:
-        """Take the answer of a listener, or send the call to another if it has left."""
-        if isinstance(outcome, ClientLeft) and not self._is_forgotten and self._tries < MAX_ASSIGNMENTS:
-            self._tries += 1
-            threading.Thread(target=self._deliver_again, daemon=True).start()  # other processes are waited for
-        else:
-            self._pending_ack.resolve(outcome)
-
-    def _deliver_again(self) -> None:
-        outcome: Answer | RelayError = ClientLeft()
-        try:
-            delivery = self.deliver(self._elsewhere.processes(self._call.token))
-            if delivery is not None and delivery.pending_ack is not None:
-                return
-            if delivery is not None:
-                outcome = ACKNOWLEDGED  # by a listener of mode `notify`
-        except RelayError as error:
-            outcome = error
-        except Exception:
-            log.exception("a call was not assigned to another listener")
-        self._pending_ack.resolve(outcome)
 
 
 class ListenersElsewhere:
@@ -151,14 +94,18 @@ class ListenersElsewhere:
 
         Raises `NoListener`, `PeerSilent`, and what another process answers.
         """
-        processes = self.processes(call.token)
+        processes = self._processes(call.token)
         if not processes:
             return None
         if listeners == "one":
-            return _Assigned(self, call, presence).deliver(processes)
+            return self._deliver_to_one(call, processes, presence)
         return self._deliver_to_all(call, processes, presence)
 
-    def processes(self, token: str) -> tuple[str, ...]:
+    def deliver_again(self, call: Call, presence: Presence) -> Delivery | None:
+        """Deliver a call that a listener had when it left to another one. Return None and raise as `deliver`."""
+        return self._deliver_to_one(call, self._processes(call.token), presence)
+
+    def _processes(self, token: str) -> tuple[str, ...]:
         """Return the other processes that have listeners of a token."""
         self._store.bus.check()
         return self._store.groups(token)
@@ -188,16 +135,12 @@ class ListenersElsewhere:
         first.close(forget)
         return Delivery(mode, first, forget)
 
-    def deliver_to_one(
-        self, call: Call, processes: Sequence[str], presence: Presence, new_pending_ack: Callable[[str], PendingAck]
-    ) -> Delivery | None:
+    def _deliver_to_one(self, call: Call, processes: Sequence[str], presence: Presence) -> Delivery | None:
         """Deliver a call to one listener, of this process or of these. Return None and raise as `deliver` does."""
         here = presence.get(call.token)
-        ways: list[Callable[[], Delivery]] = [
-            partial(self._deliver_there, call, process, new_pending_ack) for process in processes
-        ]
+        ways: list[Callable[[], Delivery]] = [partial(self._deliver_there, call, process) for process in processes]
         if here is not None and here.has_room_for(call):
-            ways.append(partial(self._deliver_here, call, presence, new_pending_ack))
+            ways.append(partial(self._deliver_here, call, presence, PendingAck))
         turn = next(self._turns) % max(len(ways), 1)
         errors = []
         for deliver in ways[turn:] + ways[:turn]:
@@ -210,8 +153,8 @@ class ListenersElsewhere:
         self._raise_one(errors)
         return None
 
-    def _deliver_there(self, call: Call, process: str, new_pending_ack: Callable[[str], PendingAck]) -> Delivery:
-        return self._wait(call.token, self._send(process, call, new_pending_ack))
+    def _deliver_there(self, call: Call, process: str) -> Delivery:
+        return self._wait(call.token, self._send(process, call, PendingAck))
 
     def _send(self, process: str, call: Call, new_pending_ack: Callable[[str], PendingAck]) -> PendingRequest:
         return self._requests.send(process, "call", *values_of(call), new_pending_ack=new_pending_ack)

@@ -8,11 +8,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import (
     ClientBusy,
     ClientGone,
+    ClientLeft,
     NobodyConnected,
     NotAcknowledged,
     RelayError,
@@ -35,6 +37,9 @@ from .token_counts import TokenCounts
 from .tokens import new_token
 
 log = logging.getLogger(__name__)
+
+# How often a call without a mailbox goes to another process, since the listener that had it left.
+MAX_ASSIGNMENTS = 3
 
 
 class Relay:
@@ -229,15 +234,15 @@ class Relay:
                 if client.has_lost(number):
                     return answer_of(call, self._hold(call), self._timeouts)
             return answer_of(call, delivery, self._timeouts)
-        if (elsewhere := self.peers.deliver(call)) is not None:
-            return answer_of(call, elsewhere, self._timeouts)
-        return answer_of(call, self._hold(call), self._timeouts)
+        return answer_of(call, self.peers.deliver(call) or self._hold(call), self._timeouts)
 
     def _forward_to_listeners(self, call: Call, listeners: str) -> Answer:
         """Deliver a call for a token that may have several listeners."""
         delivery = self.peers.deliver_to_listeners(call, listeners, self.presence) or self._hold(call, listeners)
         if delivery.pending_ack is None:
             self._yield_to_others()  # no caller waits, so that others had no turn
+        elif listeners == "one" and self.peers.has_peers:
+            return answer_of_one(call, delivery, self._timeouts, self.peers, self.presence)
         return answer_of(call, delivery, self._timeouts)
 
     def _hold(self, call: Call, listeners: str = "newest") -> Delivery:
@@ -309,3 +314,22 @@ def answer_of(call: Call, delivery: Delivery, timeouts: Mapping[str, float]) -> 
     if trace is not None:
         trace.note("acknowledged", outcome="acknowledged" if delivery.mode == "ack" else "replied")
     return answer
+
+
+def answer_of_one(
+    call: Call, delivery: Delivery, timeouts: Mapping[str, float], peers: SingleProcess, presence: Presence
+) -> Answer:
+    """Return the answer of the listener that has a call. What one had when it left goes to another process."""
+    left, delivered_at = timeouts, time.monotonic()
+    for _ in range(MAX_ASSIGNMENTS):
+        again = replace(call)  # `answer_of` forgets the body of the other
+        try:
+            return answer_of(call, delivery, left)
+        except ClientLeft:
+            another = peers.deliver_again(again, presence)
+            if another is None:
+                raise
+        call, delivery = again, another
+        passed = time.monotonic() - delivered_at
+        left = {mode: max(seconds - passed, 0) for mode, seconds in timeouts.items()}
+    return answer_of(call, delivery, left)

@@ -29,6 +29,10 @@ class SingleProcess:
         """
         return None
 
+    def deliver_again(self, call: Call, presence: Any) -> Delivery | None:
+        """Deliver a call that one listener had when it left to another one. Return None and raise as above."""
+        return None
+
     def listeners(self, token: str) -> list[dict[str, Any]]:
         """Return what is shown of the clients of a token at other processes."""
         return []

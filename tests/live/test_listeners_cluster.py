@@ -10,17 +10,13 @@ from tests.support.delivery import Acknowledging, Caller, bearer, error_code, ev
 from tests.support.redis_server import Redis
 from tests.support.servers import Pair, wait_until
 
-PATIENCE_SECONDS = 1
-
 REFUSED = '{"message":"This token has as many listeners as it may.","data":{"code":"too_many_listeners"}}'
 
 
 @pytest.fixture(scope="module")
 def server():
     settings = {
-        "ACK_TIMEOUT_SECONDS": PATIENCE_SECONDS,
-        "REPLY_TIMEOUT_SECONDS": PATIENCE_SECONDS,
-        "REDELIVER_SECONDS": PATIENCE_SECONDS,
+        "REDELIVER_SECONDS": 1,
         "HOLD_SECONDS": 1,
     }
     with Redis() as redis, Pair(redis.url, **settings) as server:
@@ -141,6 +137,23 @@ def test_what_a_listener_had_when_it_left_goes_to_another_process(server, join):
     second.event()
     second.leave()
     assert error_code(caller.answer) == "client_left"
+
+
+@pytest.mark.parametrize("is_held", [False, True], ids=["sent", "held"])
+def test_what_the_only_listener_had_when_it_left_goes_to_one_that_came_to_another_process(server, join, is_held):
+    """Also if the process that was called had that listener, and no other process had one."""
+    made = server.new_with_secret(listeners="one", mode="ack")
+    first = None if is_held else join(server.other, made)
+    caller = Caller(server, made["token"], json={"n": 1})  # which calls the other relay
+    first = first or join(server.other, made)
+    first.event()
+    second = join(server, made)
+    wait_until(lambda: len(listed(server.other, made)) == 2, "both are attached")
+    first.leave()
+    ack_id, request = second.event()
+    assert request["body"] == {"n": 1}
+    second.acknowledge(ack_id)
+    assert (caller.answer.status_code, caller.answer.text) == (200, "OK")
 
 
 def test_the_newest_with_an_id_replaces_the_one_at_another_process(server, join):
