@@ -338,10 +338,17 @@ class Side:
             timer.run(lambda: None)
 
 
+@pytest.fixture
+def ack_timeout_seconds():
+    """How long the second of two processes waits for acknowledgements, unless a test says otherwise."""
+    return 0.05
+
+
 @pytest.fixture(params=[("va", "vb"), ("a", "b")], ids=["messages by name", "by position"])
-def sides(open_store, request):
+def sides(open_store, request, ack_timeout_seconds):
     """Two processes, and a token."""
-    sides = [Side(open_store(name)) for name in request.param]
+    first, second = request.param
+    sides = [Side(open_store(first)), Side(open_store(second), ack_timeout_seconds=ack_timeout_seconds)]
     return *sides, sides[0].store.add(new_token(), 60).token
 
 
@@ -516,7 +523,7 @@ def test_a_process_that_is_not_in_sync_delivers_no_calls_of_others(sides, monkey
     here, _, token = sides
     client, posted = FakeClient(), []
     here.relay.presence.attach(token, client)
-    monkeypatch.setattr(here.store.bus, "_may_have_missed", True)
+    monkeypatch.setattr(type(here.store.bus), "is_in_sync", False)
     monkeypatch.setattr(here.store.bus, "post", lambda *message: posted.append(message))
     here.handlers.on_messages([("call", "other", 1, *values_of(call_for(token)))])
     assert client.calls == []
@@ -668,10 +675,10 @@ def test_a_listener_elsewhere_that_does_not_acknowledge_is_forgotten(sides):
     assert len(here.peers.remote_acks) == len(there.peers.requests) == 0
 
 
+@pytest.mark.parametrize("ack_timeout_seconds", [20])
 def test_what_a_listener_elsewhere_had_when_it_left_goes_to_one_in_mode_notify(sides):
     """Which has it as soon as it is sent: its caller receives `200`."""
     here, there, _ = sides
-    there.relay._timeouts["ack"] = 20
     token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
     client = listening(here, token, "one", AckClient())
     caller = Caller(there.relay, call_for(token, "/a"))
@@ -683,10 +690,10 @@ def test_what_a_listener_elsewhere_had_when_it_left_goes_to_one_in_mode_notify(s
     assert (caller.outcome, successor.calls) == ("OK", ["/a"])
 
 
+@pytest.mark.parametrize("ack_timeout_seconds", [20])
 def test_what_a_listener_elsewhere_had_when_it_left_ends_with_the_error_of_the_last(sides):
     """The only one that is left has no room."""
     here, there, _ = sides
-    there.relay._timeouts["ack"] = 20
     token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
     client = listening(here, token, "one", AckClient())
     caller = Caller(there.relay, call_for(token, "/a"))
