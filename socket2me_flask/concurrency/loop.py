@@ -206,13 +206,11 @@ class _ThreadWatch:
     def __init__(self, connection: socket.socket, callback: Callable[[], bool]) -> None:
         self._connection = connection
         self._callback = callback
-        self._cancelled = False
 
     def run(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # closed by another thread in between
-            while not self._cancelled:
-                if select.select([], [self._connection], [], 1)[1] and not self._callback():
-                    return
+            while not select.select([], [self._connection], [], 1)[1] or self._callback():
+                pass
 
     def cancel(self) -> None:
-        self._cancelled = True
+        pass  # the connection is closed, which ends `run`

@@ -123,6 +123,22 @@ def test_no_timer_is_left_of_what_a_client_rejected_before_it_left(relay, store,
     assert waiting_for_attempts(relay) == 0
 
 
+def test_no_timer_is_left_of_a_client_that_rejects_an_event_at_once_and_leaves(relay, record):
+    """Both are handled before the thread that sends the event has its turn again."""
+    client = AckClient()
+
+    def reject_and_leave(call, on_ack, *args):
+        on_ack(["reject", "not now"])
+        relay.presence.detach(record.token, client)
+
+    relay.mailboxes.spawn = lambda run: run()
+    client.send = reject_and_leave
+    relay.presence.attach(record.token, client)
+    relay.mailboxes.store.put(call_for(record.token, "/a"))
+    relay.mailboxes.notify(record.token)
+    assert waiting_for_attempts(relay) == 0
+
+
 @pytest.mark.parametrize("listeners", ["newest", "one", "all"])
 def test_no_timer_is_left_of_what_was_dropped_while_it_waited_for_its_next_attempt(relay, store, listeners):
     """Nor is it sent again."""
