@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 from datetime import datetime
 
@@ -45,6 +46,10 @@ class JSONServer(HookedServer):
 
         return wait_until(found, f"a line with {members}")[0]
 
+    def lines_of(self, level):
+        """Return the lines of a level, once there are some."""
+        return wait_until(lambda: [line for line in self.lines() if line["level"] == level], f"a line of {level}")
+
 
 @pytest.fixture(scope="module", params=["", "1"], ids=["accelerated", "blueprint"])
 def server(request):
@@ -78,6 +83,9 @@ def test_every_line_is_an_object(server, token):
     assert (access["event"], access["method"], access["status"]) == ("request", "POST", 500)
     assert access["target"] == "/v1/go/<token>"
     assert access["token_hash"] == tag(token)
+    os.kill(server.worker_pid, signal.SIGABRT)  # as the master does when it has not heard of its worker
+    stacks = next(line for line in server.lines_of("CRITICAL") if "SIGABRT" in line["event"])["exception"]
+    assert "eventlet_worker.py" in stacks
     for line in server.lines():
         assert {"time", "level", "event", "logger"} <= line.keys()
         assert datetime.fromisoformat(line["time"]).utcoffset() is not None

@@ -1,11 +1,14 @@
-"""The log: what is written too often is left out."""
+"""The log: what is written too often is left out, and what else than the log writes becomes records of it."""
 
 import logging
+import sys
+import threading
 
 import pytest
 
 from socket2me_flask import logs
 from socket2me_flask.logs import FLOOD_SECONDS, MAX_SAME_RECORDS, Flood
+from socket2me_flask.telemetry import json_logs
 
 
 @pytest.fixture
@@ -75,3 +78,49 @@ def test_arguments_that_do_not_fit_are_shown_with_the_text(kept):
     logger.handlers[0].addFilter(logs.Redact())
     logger.warning("%d bytes", "abcdefghijklmnopqrstuvwx")
     assert texts == ["%d bytes ('<token>',)"]
+
+
+def test_a_traceback_on_standard_error_is_one_record(caplog):
+    """However it is written; each other line is one of its own, and an empty one none."""
+    stream = json_logs._ErrorStream()
+    trace = 'Traceback (most recent call last):\n  File "a.py", line 1\nValueError: no'
+    for piece in (trace[:20], trace[20:60], trace[60:], "\n\nnext\n"):
+        stream.write(piece)
+    first, second = caplog.records
+    assert (first.name, first.getMessage(), first.fields) == ("stderr", "ValueError: no", {"exception": trace})
+    assert (second.getMessage(), second.fields) == ("next", {})
+
+
+def test_a_log_that_fails_says_so_once(caplog):
+    """What it writes to standard error for that is not logged in its turn."""
+    stream = json_logs._ErrorStream()
+
+    class Broken(logging.Handler):
+        def emit(self, record):
+            stream.write("the log is broken\n")
+
+    handler = Broken()
+    logging.getLogger("stderr").addHandler(handler)
+    try:
+        stream.write("a line\n")
+    finally:
+        logging.getLogger("stderr").removeHandler(handler)
+    assert [record.getMessage() for record in caplog.records] == ["a line"]
+
+
+def test_what_nothing_handles_is_logged(monkeypatch, caplog):
+    """With its traceback, from the main thread and from others; the end of a thread or process is no fault."""
+    for module, name in ((sys, "stderr"), (sys, "excepthook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    json_logs.capture()
+    logging.captureWarnings(False)
+
+    def fail(error):
+        raise error
+
+    for error in (ValueError("no"), SystemExit(1)):
+        thread = threading.Thread(target=fail, args=[error])
+        thread.start()
+        thread.join()
+        sys.excepthook(type(error), error, None)
+    assert [(record.levelname, record.exc_info[0]) for record in caplog.records] == [("CRITICAL", ValueError)] * 2
