@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from socket2me_flask import create_app, get_services
-from socket2me_flask.errors import StoreUnavailable, UnknownEvent
+from socket2me_flask.errors import ClientGone, StoreUnavailable, UnknownEvent
 from socket2me_flask.relay.call import Call
 from socket2me_flask.smee.channel_keys import ChannelKey, parse_key
 from socket2me_flask.smee.frames import PING, READY, gosmee_message, smee_message
 from socket2me_flask.smee.receipts import Receipts
 from socket2me_flask.smee.resume import Predecessor, find_position, new_listener, predecessor_of
 from socket2me_flask.storage import Position
+from tests.support.fakes import call_for
 from tests.support.servers import DEADLINE_SECONDS, wait_until
 from tests.support.smee import EVENT_STREAM
 
@@ -561,6 +562,9 @@ def test_a_new_position_says_that_it_has_a_predecessor():
     assert predecessor.find(positions, {"smee:c"}, 11) == "smee:f"
 
 
+QUEUE_BYTES = 100_000  # what waits for a client, of the channels that keep events
+
+
 class KeptChannel:
     """A channel with a mailbox, its streams, and what each has acknowledged."""
 
@@ -571,11 +575,14 @@ class KeptChannel:
         self._token = self._path[6:30]
         self._store = self._services.store.mailboxes
 
-    def call(self):
-        return self._app.test_client().post(f"/v1/go/{self._token}").json["id"]
+    def call(self, body=b""):
+        return self._app.test_client().post(f"/v1/go/{self._token}", data=body).json["id"]
 
     def listeners(self):
-        return {each.listener for each in self._services.relay.presence.attached.of(self._token)}
+        return {each.listener for each in self.listening()}
+
+    def listening(self):
+        return self._services.relay.presence.attached.of(self._token)
 
     def positions(self):
         return {each.listener: each.number for each in self._store.positions(self._token)}
@@ -611,7 +618,7 @@ def ids_of(stream, count):
 
 @pytest.fixture
 def channel(tmp_path):
-    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db"})
+    app = create_app({"STORE_URL": f"sqlite:///{tmp_path}/relay.db", "CLIENT_QUEUE_LIMIT_BYTES": QUEUE_BYTES})
     get_services(app).lifecycle.start()
     yield KeptChannel(app)
     get_services(app).lifecycle.stop()
@@ -660,3 +667,23 @@ def test_a_client_that_others_have_passed_misses_nothing(channel, is_found):
     assert channel.positions().keys() == channel.listeners()
     for stream in (ann_again, bob_again):
         channel.end(stream)
+
+
+def test_events_that_a_queue_has_no_room_for_follow_when_the_client_reads(channel):
+    """They wait in the mailbox, in their order; one that is too large for any queue is a dead letter."""
+    ann = channel.connect()
+    sizes = (QUEUE_BYTES * 2 // 3, QUEUE_BYTES * 2 // 3, QUEUE_BYTES * 2, 1)
+    ids = [channel.call(b"x" * size) for size in sizes]
+    assert ids_of(ann, 3) == [ids[0], ids[1], ids[3]]
+    channel.end(ann)
+
+
+def test_a_stream_that_has_ended_takes_nothing(channel):
+    """Whoever sends to it finds out, so that nothing counts as sent."""
+    ann = channel.connect()
+    [stream] = channel.listening()
+    channel.end(ann)
+    with pytest.raises(ClientGone):
+        stream.send(call_for("a" * 24))
+    with pytest.raises(ClientGone):
+        stream.flush()
