@@ -1,10 +1,16 @@
 """Accepting and refusing clients, in this process. Round trips are in `tests/live`."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from socket2me_flask import get_services
-from socket2me_flask.errors import TooManyListeners
+from socket2me_flask.errors import TooManyIncomplete, TooManyListeners
+from socket2me_flask.http.answers import ErrorAnswers
+from socket2me_flask.limits import Pool
+from socket2me_flask.relay.replies import TOO_LARGE
 from socket2me_flask.relay.tokens import new_token
+from socket2me_flask.sockets.acknowledgements import Acknowledgements
 
 
 @pytest.fixture
@@ -134,3 +140,52 @@ def test_a_query_of_the_handshake_has_a_bound(http):
     answer = http.get(query + "&a=1" * 19)
     assert answer.status_code == 400
     assert "Too many query parameters" in answer.text
+
+
+class Acknowledging:
+    """A client that is to acknowledge 1, and its acknowledgements, for all of which `held` is the room."""
+
+    def __init__(self, held=100):
+        self.pool, self.acknowledged = Pool(held), []
+        client = SimpleNamespace(namespace="/ns", address="192.0.2.1")
+        client.awaits = lambda ack_id: ack_id == 1
+        client.acknowledge = lambda ack_id, args: self.acknowledged.append((ack_id, args))
+        register = SimpleNamespace(on_transport=lambda transport_id: (client,))
+        self.acks = Acknowledgements(register, self.pool, ErrorAnswers(5))
+
+
+TWO_ATTACHMENTS = '62-/ns,1[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+
+
+def test_what_is_held_of_acknowledgements_that_miss_attachments_has_a_bound():
+    """Beyond it, what is held of this one is dropped, and nothing is left of it."""
+    asked = Acknowledging(held=1000)
+    asked.acks.on_ack("t", TWO_ATTACHMENTS)
+    assert asked.pool.used == len(TWO_ATTACHMENTS)
+    with pytest.raises(TooManyIncomplete):
+        asked.acks.on_attachment("t", bytes(1000))
+    assert asked.pool.used == 0
+    with pytest.raises(TooManyIncomplete):
+        Acknowledging(held=10).acks.on_ack("t", TWO_ATTACHMENTS)
+
+
+def test_an_acknowledgement_that_is_too_large_is_that_to_its_caller():
+    """In its text or in an attachment; whatever else is too large ends the session."""
+    asked = Acknowledging()
+    asked.acks.on_cut_message("t", "3/ns,1[")
+    asked.acks.on_ack("t", TWO_ATTACHMENTS)
+    asked.acks.on_cut_message("t", b"cut")
+    assert asked.acknowledged == [(1, [TOO_LARGE])] * 2
+    assert asked.pool.used == 0
+    asked.acks.on_cut_message("t", "3/ns,2[")  # is not awaited
+    with pytest.raises(ValueError, match="too large"):
+        asked.acks.on_cut_message("t", '2/ns,["event",')
+    assert len(asked.acknowledged) == 2
+
+
+def test_an_acknowledgement_without_an_id_is_passed_over():
+    """Socket.IO's own parsers do not send one."""
+    asked = Acknowledging()
+    asked.acks.on_ack("t", "3/ns,[1]")
+    asked.acks.on_ack("t", "3")
+    assert asked.acknowledged == []
