@@ -16,6 +16,8 @@ import pytest
 import slack_sdk.signature
 import standardwebhooks
 import stripe
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from socket2me.signatures import (
     PROVIDERS,
@@ -26,6 +28,7 @@ from socket2me.signatures import (
     Received,
     Resigner,
     Verifier,
+    public_keys,
     schemes,
     sns,
 )
@@ -633,3 +636,31 @@ def test_the_page_has_a_row_of_each_provider():
         assert f"\n{row(name)} " in page, row(name)
     for name in PROVIDERS:
         assert f"\n| {name} | " in page, name
+
+
+def test_what_is_no_public_key_is_refused_in_one_line_that_does_not_show_it():
+    """By its length, its encoding or its curve."""
+    p384 = ec.generate_private_key(ec.SECP384R1()).public_key()
+    der = p384.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for read, given, why in (
+        (public_keys.ed25519_key, b"geheim", "has 32 bytes"),
+        (public_keys.p256_key, "geheim!", "not base64"),
+        (public_keys.p256_key, base64.b64encode(b"geheim").decode(), "no public key in DER"),
+        (public_keys.p256_key, base64.b64encode(der).decode(), "on the curve P-256"),
+    ):
+        with pytest.raises(public_keys.BadKey, match=why) as caught:
+            read(given)
+        assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "given"),
+    [(public_keys.ed25519_key, bytes(32)), (public_keys.p256_key, "AAAA")],
+    ids=["ed25519", "p256"],
+)
+def test_public_keys_need_a_package_that_is_named(monkeypatch, read, given):
+    """Nothing else of the command needs it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(public_keys.BadKey, match=r"pip install 'socket2me\[crypto\]'"):
+        read(given)
