@@ -80,29 +80,37 @@ def test_arguments_that_do_not_fit_are_shown_with_the_text(kept):
     assert texts == ["%d bytes ('<token>',)"]
 
 
-def test_a_traceback_on_standard_error_is_one_record(caplog):
+def capture(monkeypatch):
+    """Have standard error and exceptions that nothing handles logged, until the test ends."""
+    for module, name in ((sys, "stderr"), (sys, "excepthook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    json_logs.capture()
+    logging.captureWarnings(False)
+
+
+def test_a_traceback_on_standard_error_is_one_record(monkeypatch, caplog):
     """However it is written; each other line is one of its own, and an empty one none."""
-    stream = json_logs._ErrorStream()
+    capture(monkeypatch)
     trace = 'Traceback (most recent call last):\n  File "a.py", line 1\nValueError: no'
     for piece in (trace[:20], trace[20:60], trace[60:], "\n\nnext\n"):
-        stream.write(piece)
+        sys.stderr.write(piece)
     first, second = caplog.records
     assert (first.name, first.getMessage(), first.fields) == ("stderr", "ValueError: no", {"exception": trace})
     assert (second.getMessage(), second.fields) == ("next", {})
 
 
-def test_a_log_that_fails_says_so_once(caplog):
+def test_a_log_that_fails_says_so_once(monkeypatch, caplog):
     """What it writes to standard error for that is not logged in its turn."""
-    stream = json_logs._ErrorStream()
+    capture(monkeypatch)
 
     class Broken(logging.Handler):
         def emit(self, record):
-            stream.write("the log is broken\n")
+            sys.stderr.write("the log is broken\n")
 
     handler = Broken()
     logging.getLogger("stderr").addHandler(handler)
     try:
-        stream.write("a line\n")
+        sys.stderr.write("a line\n")
     finally:
         logging.getLogger("stderr").removeHandler(handler)
     assert [record.getMessage() for record in caplog.records] == ["a line"]
@@ -110,10 +118,7 @@ def test_a_log_that_fails_says_so_once(caplog):
 
 def test_what_nothing_handles_is_logged(monkeypatch, caplog):
     """With its traceback, from the main thread and from others; the end of a thread or process is no fault."""
-    for module, name in ((sys, "stderr"), (sys, "excepthook"), (threading, "excepthook")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    json_logs.capture()
-    logging.captureWarnings(False)
+    capture(monkeypatch)
 
     def fail(error):
         raise error
