@@ -159,7 +159,7 @@ class Mailboxes:
     def close(self, token: str, client: Client | None = None) -> None:
         """Deliver no more, and release the callers that wait; with `client`, only if it is to this one."""
         outlet = self._outlets.get(token)
-        if outlet is not None and (client is None or outlet.leave(client)):
+        if outlet is not None and (client is None or outlet.detach(client)):
             self._close(token, ClientLeft())
 
     def end(self, token: str) -> None:

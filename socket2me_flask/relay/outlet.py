@@ -21,7 +21,7 @@ from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, Rejected, RelayError
 from ..http.answers import Answer
 from ..storage import MailboxStore, StoredEvent
-from .back_off import MAX_BACKED_OFF, RETRY_SECONDS, BackedOff, HasBackedOff
+from .back_off import MAX_BACKED_OFF, RETRY_SECONDS, BackedOff, BackOffs
 from .delivery import Client, mode_for, outcome_of
 from .recent_events import RecentEvents
 from .recorder import Recorder
@@ -64,7 +64,7 @@ class Sent:
         self.outlet.back_off(self, is_overdue=True)
 
 
-class Outlet(HasBackedOff):
+class Outlet(BackOffs):
     """Sends the events of a source to one client. It has a thread while there is something to send.
 
     sent: the events that are on their way to the client, by their ids.
@@ -110,8 +110,8 @@ class Outlet(HasBackedOff):
             self._is_running = True
         self._mailboxes.spawn(self._run)
 
-    def leave(self, client: Client) -> bool:
-        """Say whether a client that leaves is that of this outlet, so that no client is left."""
+    def detach(self, client: Client) -> bool:
+        """Return whether a client that leaves was the only one: whether it is that of this outlet."""
         return client is self.client
 
     def sweep(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ClientLeft, RelayError
 from ..http.answers import Answer
 from ..storage import MailboxStore, StoredEvent
-from .back_off import HasBackedOff
+from .back_off import BackOffs
 from .delivery import Client
 from .listeners import wants
 
@@ -26,7 +26,7 @@ class Source:
         None, the outlet has them, and the same client receives them again.
     """
 
-    shared_back_offs: HasBackedOff | None = None
+    shared_back_offs: BackOffs | None = None
 
     def __init__(self, store: MailboxStore, token: str, client: Client, resolve: Resolve) -> None:
         self._store = store
