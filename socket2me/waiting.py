@@ -27,7 +27,7 @@ class Wait:
         token: what to listen to; None: a token of its own, which is deleted at the end.
         api_key: what the relay asks for before it gives tokens, if it does.
         listener: by which name the relay knows this client, where a token has several.
-        wanted: which requests count; None: every one. The others are acknowledged, too, and counted in `passed`:
+        filter: which requests count; None: every one. The others are acknowledged, too, and counted in `passed`:
             left in a mailbox, they would be sent again and again, before those that follow. Where one of several
             listeners has each request, the relay leaves them to the others.
         show: prints a request.
@@ -44,7 +44,7 @@ class Wait:
         *,
         api_key: str | None,
         listener: str | None = None,
-        wanted: Filter | None,
+        filter: Filter | None,
         count: int,
         show: Callable[[Request], None],
         show_url: Callable[[str], None],
@@ -53,7 +53,7 @@ class Wait:
         self._token = token
         self._is_own = token is None
         self._is_shown = False
-        self._wanted = wanted
+        self._filter = filter
         self._left = count
         self.passed = 0
         self._show = show
@@ -103,8 +103,8 @@ class Wait:
 
     def _listen(self) -> None:
         try:
-            wanted = self._wanted_of_relay()
-            self._client = self._new_client(wanted=wanted.text if wanted is not None else None)
+            filter = self._filter_at_relay()
+            self._client = self._new_client(filter=filter.text if filter is not None else None)
             if self._is_closed.is_set():
                 self._client.close()
             self._client.listen(self._handle)
@@ -112,15 +112,15 @@ class Wait:
             self._failure = error
         self._has_ended.set()
 
-    def _wanted_of_relay(self) -> Filter | None:
+    def _filter_at_relay(self) -> Filter | None:
         """Return the filter that the relay evaluates: what one of several workers does not want waits for them."""
         token = self._token
-        if token is None or token.secret is None or self._wanted is None:
+        if token is None or token.secret is None or self._filter is None:
             return None
         lost = BackOff()
         while not self._is_closed.is_set():
             try:
-                return self._wanted if self._api.inspect(token).get("listener_mode") == "one" else None
+                return self._filter if self._api.inspect(token).get("listener_mode") == "one" else None
             except RelayUnavailable as error:
                 if error.is_address:
                     raise
@@ -129,7 +129,7 @@ class Wait:
         return None
 
     def _handle(self, request: Request) -> None:
-        if self._wanted is not None and not self._wanted.holds(record_of(request, [])):
+        if self._filter is not None and not self._filter.holds(record_of(request, [])):
             self.passed += 1
             return
         try:

@@ -243,7 +243,7 @@ def listen(
     is_new: bool,
     listeners: str | None,
     listener: str | None,
-    wanted: Filter | None,
+    filter: Filter | None,
     only: list[Filter],
     headers: list[tuple[str, str]],
     verify: dict[str, Any] | None,
@@ -320,7 +320,7 @@ def listen(
         kept = None
 
     kept_tokens.check()
-    told: list[Terms] = []
+    shown_terms: list[Terms] = []
 
     def show(notice: Notice) -> None:
         report.notice(notice)
@@ -329,12 +329,12 @@ def listen(
                 SavedToken(server, target, client.token, client.secret, fingerprint(verify, client.secret))
             )
             report.url(notice.why, receivers.names, parallel)
-            told.clear()
-        if notice.what == "connected" and not told:
+            shown_terms.clear()
+        if notice.what == "connected" and not shown_terms:
             if given is not None and client.token == given.token:
                 kept_tokens.keep(given)  # its secret is right
-            told.append(_terms(client, timeout_seconds))
-            report.terms(told[0])
+            shown_terms.append(_terms(client, timeout_seconds))
+            report.terms(shown_terms[0])
 
     client = Client(
         server,
@@ -346,7 +346,7 @@ def listen(
         verify=verify,
         listeners=listeners,
         listener=listener,
-        wanted=wanted.text if wanted is not None else None,
+        filter=filter.text if filter is not None else None,
         parallel=parallel,
         order_by=order_by,
         on_notice=show,

@@ -191,7 +191,6 @@ def request_filter(meaning: str) -> Callable[[Any], Any]:
     """Return the option `--filter` of a command."""
     return click.option(
         "--filter",
-        "wanted",
         callback=_parse_filter,
         metavar="'POST /stripe/* body.$.type:invoice.*'",
         help=f"{meaning} The language is that of the inspector's filters, without status: and outcome:.",

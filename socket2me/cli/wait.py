@@ -60,7 +60,7 @@ def wait(
     secret: str | None,
     api_key: str | None,
     listener: str | None,
-    wanted: Filter | None,
+    filter: Filter | None,
     count: int,
     timeout_seconds: float,
 ) -> None:
@@ -93,7 +93,7 @@ def wait(
         given,
         api_key=api_key,
         listener=listener,
-        wanted=wanted,
+        filter=filter,
         count=count,
         show=show,
         show_url=lambda url: click.echo(url, err=True),

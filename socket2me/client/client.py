@@ -66,7 +66,7 @@ class Client:
         listeners: how many clients may have the token: `newest`, one; `all`, several, each of which receives every
             request; `one`, several that share them. None: the relay's default, or what the token has.
         listener: by which name the relay knows this client among several.
-        wanted: which requests to receive, in the language of the inspector; None: all. The relay evaluates it.
+        filter: which requests to receive, in the language of the inspector; None: all. The relay evaluates it.
         parallel: how many requests are handled at once, in threads. With 1, in the order in which they came.
         order_by: requests with the same key are handled one after another, in their order.
         on_notice: called with each `Notice`; by default it is logged.
@@ -86,7 +86,7 @@ class Client:
         verify: dict[str, Any] | None = None,
         listeners: str | None = None,
         listener: str | None = None,
-        wanted: str | None = None,
+        filter: str | None = None,
         parallel: int = PARALLEL,
         order_by: OrderKey | None = None,
         on_notice: Callable[[Notice], None] = _log_notice,
@@ -104,7 +104,7 @@ class Client:
             on_notice=on_notice,
             clock=clock,
         )
-        self._auth = {"body": "raw", "listeners": listeners, "listener": listener, "filter": wanted}
+        self._auth = {"body": "raw", "listeners": listeners, "listener": listener, "filter": filter}
         self._parallel = parallel
         self._order_by = order_by
         self._notice = on_notice

@@ -130,15 +130,15 @@ class RelayApi:
         the name has had: it takes the name again, and needs no key.
         """
         life = {"ttl_seconds": ttl_seconds}
-        wanted: list[dict[str, Any]] = [{"mode": mode, **life}, {"mode": mode}, {}]
+        choices: list[dict[str, Any]] = [{"mode": mode, **life}, {"mode": mode}, {}]
         if mailbox:
-            wanted[1:1] = [{"mode": mode, "mailbox": True}]
-            wanted.insert(0, {"mode": mode, "mailbox": True, **life})
+            choices[1:1] = [{"mode": mode, "mailbox": True}]
+            choices.insert(0, {"mode": mode, "mailbox": True, **life})
         added = {"verify": verify, "listeners": listeners, "name": name}
         required = {option: value for option, value in added.items() if value is not None}
-        wanted = [{**options, **required} for options in wanted]
+        choices = [{**options, **required} for options in choices]
         refused: RelayRefused | None = None
-        for options in wanted:
+        for options in choices:
             try:
                 made = self._members(self._ask(options, secret), "token", "secret")
                 return Token(made["token"], made["secret"]), options.get("mode", "notify")
@@ -245,13 +245,13 @@ class RelayApi:
         """Have an event deleted."""
         self._call("DELETE", self._event_path(token, event_id), token.secret)
 
-    def history(self, token: Token, before: str | None, wanted: str) -> tuple[list[dict[str, Any]], bool]:
+    def history(self, token: Token, before: str | None, filter: str) -> tuple[list[dict[str, Any]], bool]:
         """Return summaries of requests in a token's history, newest first, and whether there are more.
 
-        They are those before the request with the id `before`, for which the filter `wanted` holds. Raises
+        They are those before the request with the id `before`, for which `filter` holds. Raises
         `RelayRefused` if it has no history.
         """
-        after = f"&filter={quote(wanted, safe='')}" if wanted else ""
+        after = f"&filter={quote(filter, safe='')}" if filter else ""
         after += f"&before={quote(before, safe='')}" if before is not None else ""
         path = f"/v1/tokens/{token.token}/requests?limit={HISTORY_PAGE}{after}"
         listed = self._members(self._call("GET", path, token.secret), "requests", "more")

@@ -60,7 +60,9 @@ class InlineHandler(Protocol):
 class Dispatcher:
     """Has deliveries handled, `parallel` at once: by the thread that brings them, or by the handler's threads.
 
-    The threads run until `close`. Those with the same key by `order_by` are handled one after another.
+    The thread that brings a delivery handles it if the handler is an `InlineHandler` that has a target, the relay
+    sends no more than a window of deliveries, and a connection to the app is open. The threads run until `close`.
+    Deliveries with the same key by `order_by` are handled one after another.
     """
 
     def __init__(

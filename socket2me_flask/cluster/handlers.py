@@ -120,7 +120,7 @@ class Handlers(Listener):
             for process, number, _ in calls:
                 self._bus.post(process, "outcome", number, pack_outcome(StoreUnavailable()))
             return
-        taken = self._relay.take(
+        taken = self._relay.deliver_for_peers(
             [(call, self._remote_acks.maker(process, number)) for process, number, call in calls]
         )
         notified: dict[str, list[int]] = {}

@@ -49,7 +49,8 @@ CLOSING = State("CLOSING", is_polling=True)
 # The relay closed a session that polls: the next polls are answered with what is queued, and then with 400.
 DRAINING = State("DRAINING", is_polling=True)
 
-# The close frame is written, and the socket is not closed yet. The session still counts against the limits.
+# Either side has closed the WebSocket by a close frame, and the socket is not closed yet. The session still counts
+# against the limits.
 LINGERING = State("LINGERING")
 
 # No socket and no packet is left.

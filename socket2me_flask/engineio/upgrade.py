@@ -11,7 +11,7 @@ from .websocket_connection import Connection, Owner
 
 
 class Upgrade(Owner):
-    """The owner of that WebSocket. `state.py` has the steps, of which `session` is in one."""
+    """The owner of that WebSocket. Fires the events of an upgrade (`state.py`) at the session."""
 
     def __init__(self, session: Session, connect: Callable[[Owner], Connection]) -> None:
         """`connect` makes the connection. Raises what it raises."""

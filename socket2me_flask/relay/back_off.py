@@ -19,9 +19,9 @@ MAX_BACKED_OFF = 64
 
 @dataclass(eq=False, slots=True)
 class BackedOff:
-    """An event that waits for its next attempt, who has it then, and the timer that ends that."""
+    """An event that waits for its next attempt, what sends it then, and the timer that ends the wait."""
 
-    owner: "HasBackedOff"
+    owner: "BackOffs"
     event_id: str
     timer: TimeoutQueue
 
@@ -31,14 +31,17 @@ class BackedOff:
             self.owner.retry(self.event_id)
 
 
-class HasBackedOff:
-    """Has events that wait for another attempt."""
+class BackOffs:
+    """The events that wait for their next attempt: those of an outlet, or on `one` of all outlets of a token.
+
+    backed_off: the events by their ids. None of them is on its way to a client.
+    """
 
     def __init__(self) -> None:
-        self.backed_off: dict[str, BackedOff] = {}  # by event; these are not on their way
+        self.backed_off: dict[str, BackedOff] = {}
 
     def wait(self, event_id: str, timer: TimeoutQueue) -> None:
-        """Have an event wait for its next attempt, until the timer ends that."""
+        """Have an event wait for its next attempt until the timer calls `retry`."""
         self.backed_off[event_id] = backed_off = BackedOff(self, event_id, timer)
         timer.add(backed_off)
         if len(self.backed_off) == MAX_BACKED_OFF:
@@ -46,13 +49,12 @@ class HasBackedOff:
                 "%d events of a mailbox failed and wait for another attempt: none goes before", MAX_BACKED_OFF
             )
 
-    def end_wait(self, event_id: str) -> bool:
-        """Let an event wait no more. Return whether it did."""
+    def end_wait(self, event_id: str) -> None:
+        """End the wait of an event, if it waits, without `retry`."""
         backed_off = self.backed_off.pop(event_id, None)
         if backed_off is not None:
             backed_off.timer.discard(backed_off)
-        return backed_off is not None
 
     def retry(self, event_id: str) -> None:
-        """An event is due for its next attempt."""
+        """Send an event whose wait has ended."""
         raise NotImplementedError

@@ -427,7 +427,7 @@ class Clients(dict[str, Client]):
         if isinstance(found, ListenerGroup):
             found.check_room(client)
 
-    def what_has(self, token: str, client: Client) -> Client | None:
+    def attached_with(self, token: str, client: Client) -> Client | None:
         """Return what is attached to a token, if a client is that or one of that group."""
         found = self.get(token)
         is_in = found is client or (isinstance(found, ListenerGroup) and client in found)
@@ -447,7 +447,7 @@ class Clients(dict[str, Client]):
 
     def remove(self, token: str, client: Client) -> Client | None:
         """Remove a client. Return what is not attached to the token any more: None while others are."""
-        found = self.what_has(token, client)
+        found = self.attached_with(token, client)
         if isinstance(found, ListenerGroup) and len(found) > 1:
             found.remove(client)
             self._more -= 1

@@ -1,6 +1,8 @@
-"""Mailboxes: an event stays until its client acknowledged it, and is sent again until it does.
+"""Mailboxes: an event stays until its client has acknowledged it, and is sent again until then.
 
-At least once, in order for each token. Knows stores and clients; `presence.py` has the attached clients.
+Knows which callers wait for the outcome of an event, and which outlet has the events of a token: an `Outlet` for
+`newest`, `PositionOutlets` for `all`, `ShareOutlets` for `one`. What is sent when is known to `outlet.py`.
+`presence.py` has the attached clients.
 """
 
 import logging
@@ -58,11 +60,13 @@ class Mailboxes:
         self.aged_out = 0  # how many were dropped since they were too old
 
     def accept(self, call: Call, timeouts: Mapping[str, float]) -> Answer:
-        """Keep a call, and return the answer for its caller: what its client said in time, or that it is kept.
+        """Store a call as an event, and return the answer for its caller: the client's in time, or `202`.
 
-        `timeouts` are the seconds to wait in each mode.
+        `202` comes at once if no client is connected, if all clients are streams, if the client leaves, or if it
+        rejects the event and no other may acknowledge it. `timeouts` are the seconds to wait in each mode.
 
-        Raises what `MailboxStore.put` does: then it is not kept. Raises `BadReply`.
+        Raises what `MailboxStore.put` raises: then the event is not stored. Raises `BadReply`, `EventDropped` or
+        `UnknownToken` if that comes of the event meanwhile.
         """
         pending_ack, trace = PendingAck("ack"), call.trace
         if trace is not None:
@@ -155,7 +159,7 @@ class Mailboxes:
     def close(self, token: str, client: Client | None = None) -> None:
         """Deliver no more, and release the callers that wait; with `client`, only if it is to this one."""
         outlet = self._outlets.get(token)
-        if outlet is not None and (client is None or outlet.leave(client)):
+        if outlet is not None and (client is None or outlet.detach(client)):
             self._close(token, ClientLeft())
 
     def end(self, token: str) -> None:

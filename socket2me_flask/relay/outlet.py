@@ -1,5 +1,11 @@
 """An outlet sends the events of a mailbox to one client, and repeats those that the client does not acknowledge.
 
+An attempt ends in one of these ways:
+
+- acknowledged: the source has the event dropped, or passed by this listener, and the caller receives the outcome.
+- rejected, or overdue: the event is backed off. After the last attempt it is a dead letter.
+- the client leaves: the event is sent to the next client, without a back-off.
+
 Knows attempts, back-offs and dead letters. Which events the client is to receive, and what the store does with one
 that is acknowledged, is known to the source of the outlet (`sources.py`).
 """
@@ -15,7 +21,7 @@ from ..concurrency.timeout_queue import NewTimer
 from ..errors import ClientGone, ClientLeft, ClientTooSlow, EventTooLarge, NoRoom, Rejected, RelayError
 from ..http.answers import Answer
 from ..storage import MailboxStore, StoredEvent
-from .back_off import MAX_BACKED_OFF, RETRY_SECONDS, BackedOff, HasBackedOff
+from .back_off import MAX_BACKED_OFF, RETRY_SECONDS, BackedOff, BackOffs
 from .delivery import Client, mode_for, outcome_of
 from .recent_events import RecentEvents
 from .recorder import Recorder
@@ -54,12 +60,15 @@ class Sent:
     attempt: int
 
     def give_up(self) -> None:
-        """Send it again: its client did not acknowledge it in time."""
+        """Back the event off: its client did not acknowledge this attempt in time."""
         self.outlet.back_off(self, is_overdue=True)
 
 
-class Outlet(HasBackedOff):
-    """From a source to one client."""
+class Outlet(BackOffs):
+    """Sends the events of a source to one client. It has a thread while there is something to send.
+
+    sent: the events that are on their way to the client, by their ids.
+    """
 
     def __init__(
         self, mailboxes: Mailboxes, token: str, client: Client, recorder: Recorder | None, source: Source
@@ -68,7 +77,7 @@ class Outlet(HasBackedOff):
         self.client = client
         self.source = source
         self._recorder = recorder
-        self.sent: dict[str, Sent] = {}  # by event
+        self.sent: dict[str, Sent] = {}
         self._ack_ids: dict[str, list[int | None]] = {}  # of every attempt at an event that is not acknowledged
         self._attempts: dict[str, int] = {}  # at each of those, as far as they count: the store may be behind
         self._dead: dict[
@@ -93,7 +102,7 @@ class Outlet(HasBackedOff):
         self.notify()
 
     def notify(self) -> None:
-        """Look for events to send, in the background: there is no thread while there is nothing to do."""
+        """Look for events to send, in the background. A thread that runs already looks once more at its end."""
         with self._lock:
             self._is_notified = True
             if self._is_running or not self._is_open:
@@ -101,8 +110,8 @@ class Outlet(HasBackedOff):
             self._is_running = True
         self._mailboxes.spawn(self._run)
 
-    def leave(self, client: Client) -> bool:
-        """Say whether a client that leaves is the one that it delivers to."""
+    def detach(self, client: Client) -> bool:
+        """Return whether a client that leaves was the only one: whether it is that of this outlet."""
         return client is self.client
 
     def sweep(self) -> None:
@@ -156,9 +165,10 @@ class Outlet(HasBackedOff):
         self.end_wait(event_id)
 
     def back_off(self, sent: Sent, *, is_overdue: bool = False) -> None:
-        """End an attempt that failed; the next follows after a while, the longer the more there were.
+        """End an attempt that was rejected or is overdue. The next one follows after a back-off.
 
-        After the last one, the event is a dead letter.
+        After the last attempt the event is a dead letter. On `one`, any listener may receive the event after the
+        back-off, and a listener that is overdue is sent `dropped`, since it may still handle the event.
         """
         event_id = sent.event_id
         if self.sent.get(event_id) is not sent:
@@ -170,14 +180,14 @@ class Outlet(HasBackedOff):
         del self.sent[event_id]
         self._all_attempts.overdue.discard(sent)
         timer = self._all_attempts.back_offs[min(sent.attempt, len(RETRY_SECONDS)) - 1]
-        shared = self.source.shared
-        if shared is None:
+        shared_back_offs = self.source.shared_back_offs
+        if shared_back_offs is None:
             self.wait(event_id, timer)
-        else:  # another may have it next
+        else:  # another listener may have it next
             if is_overdue:
                 self.client.send_dropped(event_id)
             self.drop(event_id)
-            shared.wait(event_id, timer)
+            shared_back_offs.wait(event_id, timer)
         self.notify()
 
     def _run(self) -> None:
@@ -309,7 +319,7 @@ class Attempts:
 
     overdue: attempts, until their clients have to acknowledge them.
     back_offs: failed events, until their next attempt, by the number of attempts before.
-    retries: outlets whose store failed.
+    retries: outlets that could not send, since the store or the client's send queue had an error.
     """
 
     def __init__(self, new_timer: NewTimer, *, most: int, redeliver_seconds: float) -> None:

@@ -1,13 +1,13 @@
 """The outlets of the listeners of a token, which are one outlet to `mailbox.py`."""
 
-from .back_off import HasBackedOff
+from .back_off import BackOffs
 from .delivery import Client
 from .listeners import common_mode
 from .outlet import Mailboxes, Outlet
 from .recorder import Recorder
 
 
-class Outlets(HasBackedOff):
+class Outlets(BackOffs):
     """An outlet for each listener of a token that is attached to this process."""
 
     def __init__(self, mailboxes: Mailboxes, token: str) -> None:
@@ -42,8 +42,8 @@ class Outlets(HasBackedOff):
         outlet = self._outlets.pop(client, None)
         return outlet.close() if outlet is not None else []
 
-    def leave(self, client: Client) -> bool:
-        """Deliver no more to a listener. Return whether it was the last."""
+    def detach(self, client: Client) -> bool:
+        """Deliver no more to a listener. Return whether it was the only one."""
         if client not in self._outlets:
             return False
         self.remove(client)

@@ -1,7 +1,10 @@
 """The events of a mailbox each of which all listeners of its token receive.
 
 The mailbox has the position of each listener, which is the number of the event up to which it has acknowledged all.
-The store drops what all have passed.
+The store drops what all have passed. A listener passes an event, too, when its filter leaves it out, and when its
+last attempt has failed. In the last case the event is a dead letter once all listeners have passed it.
+
+Each outlet counts its own attempts, from 1 for each connection of a listener. The store counts none.
 """
 
 from collections.abc import Collection
@@ -27,7 +30,10 @@ def position_id(client: Client) -> str:
 
 
 class Cursor(Source):
-    """The events of a mailbox for one of all its listeners, from its position on."""
+    """The events of a mailbox for one of all its listeners, from its position on.
+
+    position: the number of the event up to which the listener has passed all.
+    """
 
     def __init__(
         self, mailboxes: Mailboxes, token: str, client: Client, position: int, outlets: "PositionOutlets"

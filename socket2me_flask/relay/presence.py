@@ -2,6 +2,9 @@
 
 Knows a client only as something that accepts calls (`delivery.Client`). Of a token that may have several, the
 client is a `listeners.ListenerGroup`. No Flask, no Socket.IO.
+
+`Relay` sends a call to an attached client by itself, unless the client has chosen its window. All other calls go
+through `Presence.deliver_or_hold`, which keeps their order.
 """
 
 import logging
@@ -120,7 +123,7 @@ class Presence:
             self.end(token)
         elif mailboxes is not None:
             with self._lock:
-                if self.attached.what_has(token, client) is not None:
+                if self.attached.attached_with(token, client) is not None:
                     mailboxes.join(token, client, position, is_inspected=record.inspect)
 
     def _attach_failed(self, token: str, client: Client, replaced: Client | None) -> None:
@@ -159,7 +162,7 @@ class Presence:
         """Deliver what waits for room in a client's window."""
         if token in self.held:
             with self._lock:
-                attached = self.attached.what_has(token, client)
+                attached = self.attached.attached_with(token, client)
                 if attached is not None:
                     self._flush_held(token, attached)
 
@@ -198,7 +201,7 @@ class Presence:
     def deliver_or_hold(
         self, pending: PendingDelivery, *, may_hold: bool = True, needs_client: bool = False
     ) -> None:
-        """Queue a call for its client, or hold it until a client comes, or until there is room in its window.
+        """Queue a call for its client, or hold it until a client is attached, or until there is room in its window.
 
         Raises `NobodyConnected` or `ClientBusy` if it may not be held, `ClientGone` if it needs a client and none
         is here, and what `HoldQueue.add` and `Client.send` raise.

@@ -45,7 +45,7 @@ MAX_ASSIGNMENTS = 3
 class Relay:
     """Connects calls to the clients of `presence`.
 
-    `rate` bounds the calls for each token, `yield_to_others` lets other callers have their turn.
+    `rate` bounds the calls for each token. `yield_to_others` lets other green threads run.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class Relay:
     def forward(self, call: Call, record: TokenRecord) -> Answer:
         """Deliver an admitted call to the token's client, and return the answer for its caller.
 
-        Without a mailbox it waits for a client. Raises what `HoldQueue.add`, `PendingAck.answer` and
-        `Mailboxes.accept` raise, `NobodyConnected` after the hold, `ClientTooSlow`, or `NotAcknowledged`.
+        It is stored first if there is a mailbox, else held if there is no client. Raises what `HoldQueue.add`,
+        `Mailboxes.accept` and `answer_of` raise, `NobodyConnected`, `ClientBusy` or `ClientTooSlow`.
         """
-        if record.secret_hash is None:
+        if record.secret_hash is None:  # it has no mailbox, no history, no counts and one client
             return self._forward(call)
         if record.inspect and self._recorder is not None:
             return self._recorder.record(call, lambda: self._forward_counted(call, record))
@@ -135,18 +135,18 @@ class Relay:
         """Say whether a client is attached, to whichever process."""
         return token in self.presence or self.peers.is_connected(token)
 
-    def take(self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]) -> list[PendingDelivery]:
-        """Deliver calls that came to other processes to clients of this one, and return what came of each.
+    def deliver_for_peers(self, calls: Sequence[tuple[Call, Callable[[str], PendingAck]]]) -> list[PendingDelivery]:
+        """Deliver calls that other processes have sent to clients of this one, and return what came of each.
 
         With each goes what makes a `PendingAck` for a mode. The error of a call whose client is not here is
         `ClientGone`. One that is not released waits for room in its client's window: `Presence.when_released` and
         `give_up` are for those.
         """
-        taken = []
+        pendings = []
         queued: dict[tuple[str, Client], list[tuple[PendingDelivery, Delivery, int]]] = {}
         for call, new_pending_ack in calls:
             pending = PendingDelivery(call, new_pending_ack)
-            taken.append(pending)
+            pendings.append(pending)
             client = self.presence.get(call.token)
             try:
                 if client is None:
@@ -172,7 +172,7 @@ class Relay:
                 gone = error
             for pending, delivery, number in deliveries:
                 pending.release(delivery, gone if client.has_lost(number) else None)
-        return taken
+        return pendings
 
     def issue(
         self, ttl_seconds: float, *, verify: Callable[[str], str] | None = None, **options: Any
@@ -208,7 +208,7 @@ class Relay:
         self.presence.end(token)
 
     def drain(self, *, may_follow: bool = False) -> None:
-        """Answer all that wait: with what is kept, or for a client, unless they `may_follow` it to a peer."""
+        """Answer events by `202`, and held calls by `503` unless they `may_follow` their client to a peer."""
         if self.mailboxes is not None:
             self.mailboxes.drain()
         if not may_follow:
@@ -225,7 +225,7 @@ class Relay:
                 self.presence.detach(call.token, client)
                 return answer_of(call, self._hold(call), self._timeouts)
             number = client.number
-            # Others have their turn here; what they queue for this client goes out in one piece with it.
+            # What other callers queue for this client meanwhile is written in one piece with it.
             self._yield_to_others()
             try:
                 client.flush()
@@ -246,7 +246,7 @@ class Relay:
         return answer_of(call, delivery, self._timeouts)
 
     def _hold(self, call: Call, listeners: str = "newest") -> Delivery:
-        """Wait for the next client to take a call, unless one came and takes it at once."""
+        """Deliver a call as soon as there is a client with room in its window."""
         deadline = time.monotonic() + self._hold_seconds
         while True:
             seconds = deadline - time.monotonic()
@@ -295,7 +295,11 @@ class Relay:
 
 
 def answer_of(call: Call, delivery: Delivery, timeouts: Mapping[str, float]) -> Answer:
-    """Return the answer for the caller of a call that was delivered, once it is known."""
+    """Return the answer for the caller of a call that was delivered, once it is known.
+
+    Waits as long as the mode of the delivery allows. After that it raises `NotAcknowledged`, or returns `OK` to a
+    caller of `/go`. Raises what `PendingAck.answer` raises.
+    """
     pending_ack, trace = delivery.pending_ack, call.trace
     if trace is not None:
         trace.note("sent", outcome="sent")

@@ -1,6 +1,7 @@
 """The events of a mailbox each of which one of the listeners of its token receives.
 
-An outlet claims an event before it sends it, so that no other listener receives it meanwhile.
+An outlet claims an event before it sends it, so that no other listener receives it meanwhile. In the store, a claim
+belongs to the process. It is kept during a back-off, and released when the last listener of the process leaves.
 """
 
 import threading
@@ -16,13 +17,17 @@ from .sources import Source
 
 
 class Share(Source):
-    """The events of a mailbox that one of its listeners claims: one at a time, so that all have their part."""
+    """The events of a mailbox that one of its listeners claims: one at a time, so that all have their part.
+
+    claimed: the events that are on their way to the listener, or are about to be.
+    passed: the events that its filter leaves out.
+    """
 
     def __init__(self, mailboxes: Mailboxes, token: str, client: Client, outlets: "ShareOutlets") -> None:
         super().__init__(mailboxes.store, token, client, mailboxes.resolve)
-        self.shared = self._outlets = outlets
+        self.shared_back_offs = self._outlets = outlets
         self.claimed: set[str] = set()
-        self.passed: set[str] = set()  # those that its filter leaves out
+        self.passed: set[str] = set()
         self._is_closed = False
 
     def waiting(self, limit: int, known: Collection[str]) -> list[StoredEvent]:
@@ -86,13 +91,16 @@ class Share(Source):
 
 
 class ShareOutlets(Outlets):
-    """The outlets of listeners one of which receives each event. `lock` is held while one claims an event."""
+    """The outlets of listeners one of which receives each event. A failed event waits here, and not in its outlet.
+
+    lock: held while an outlet claims an event.
+    finished: the events that are not to be sent any more, and what the store was asked to do with each.
+    """
 
     def __init__(self, mailboxes: Mailboxes, token: str) -> None:
         super().__init__(mailboxes, token)
         self.lock = threading.Lock()
         self._shares: dict[Outlet, Share] = {}
-        # What is not to be sent any more, and what the store was asked to do with it.
         self.finished: dict[str, Callable[[str, str], None]] = {}
 
     def remove(self, client: Client) -> list[str]:

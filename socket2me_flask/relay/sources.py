@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ClientLeft, RelayError
 from ..http.answers import Answer
 from ..storage import MailboxStore, StoredEvent
-from .back_off import HasBackedOff
+from .back_off import BackOffs
 from .delivery import Client
 from .listeners import wants
 
@@ -22,10 +22,11 @@ class Source:
     """The events of a mailbox for its only client. What its filter leaves out counts as acknowledged.
 
     resolve: answers the caller of an event that the filter leaves out.
-    shared: where a failed event waits if its next attempt may be at another client; None if it stays with this one.
+    shared_back_offs: has the failed events that any listener of the token may receive next, on `one`. If it is
+        None, the outlet has them, and the same client receives them again.
     """
 
-    shared: HasBackedOff | None = None
+    shared_back_offs: BackOffs | None = None
 
     def __init__(self, store: MailboxStore, token: str, client: Client, resolve: Resolve) -> None:
         self._store = store

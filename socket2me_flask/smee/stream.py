@@ -69,7 +69,7 @@ class Server(Protocol):
 
 
 class Stream(ConnectionOwner):
-    """A stream of one channel: what `relay.Client` asks for.
+    """A stream of one channel: what `delivery.Client` asks for.
 
     Where the server lets its socket go, `connect` gives it a connection. Elsewhere `pieces` is the response.
 
@@ -120,7 +120,7 @@ class Stream(ConnectionOwner):
         self.has_mailbox = has_mailbox
         self.predecessor: Predecessor | None = None
 
-    # What `relay.Client` asks for
+    # What `delivery.Client` asks for
 
     listeners = "all"
     mode = "notify"

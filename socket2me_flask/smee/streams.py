@@ -165,8 +165,9 @@ class Streams:
                     self._resuming.discard((token, found.listener))
                     stream.listener = own
         if found.listener is not None and found.is_ahead:
-            stream.listener = new_listener(stream.sid, predecessor_of(found.listener))
-            store.register(token, stream.listener, found.after)
+            listener = new_listener(stream.sid, predecessor_of(found.listener))
+            store.register(token, listener, found.after)
+            stream.listener = listener  # until then it is the claimed one, which is released if this fails
             store.unregister(token, found.listener)
             self._resuming.discard((token, found.listener))
             self._store.leave(token, found.listener)

@@ -41,7 +41,7 @@ class Server(Protocol):
 
 
 class SocketClient(NamespaceClient):
-    """One client on one namespace: what `relay.Client` asks for."""
+    """One client on one namespace: what `delivery.Client` asks for."""
 
     is_silent = False
 

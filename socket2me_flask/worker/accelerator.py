@@ -53,7 +53,7 @@ class Accelerator:
 
 
 class _RequestBody:
-    """The body of a request as gunicorn parsed it: what `body.BodySource` asks for."""
+    """The body of a request as gunicorn parsed it: what `request_body.BodySource` asks for."""
 
     __slots__ = ("_awaits_continue", "_connection", "_request", "address", "content_length", "is_chunked")
 

@@ -387,8 +387,8 @@ def test_what_is_said_too_late_is_told_so(sides, monkeypatch):
     here, there, token = sides
     client = AckClient()
     here.relay.presence.attach(token, client)
-    slow = here.relay.take
-    monkeypatch.setattr(here.relay, "take", lambda calls: (time.sleep(0.3), slow(calls))[1])
+    slow = here.relay.deliver_for_peers
+    monkeypatch.setattr(here.relay, "deliver_for_peers", lambda calls: (time.sleep(0.3), slow(calls))[1])
     caller = partial(forward, there.relay, call_for(token))
     monkeypatch.setattr(there.peers.requests, "send", after(there.peers.requests.send, there.run_timers))
     with pytest.raises(PeerSilent):
@@ -493,7 +493,9 @@ def test_a_call_that_cannot_be_handed_over_does_no_harm_to_others(sides):
     broken.send = lambda *args: 1 / 0
     here.relay.presence.attach(token, broken)
     here.relay.presence.attach(other, well)
-    first, second, third = here.relay.take([(call_for(each), None) for each in (token, other, new_token())])
+    first, second, third = here.relay.deliver_for_peers(
+        [(call_for(each), None) for each in (token, other, new_token())]
+    )
     assert isinstance(first.error, ZeroDivisionError)
     assert second.delivery.mode == "notify"
     assert isinstance(third.error, ClientGone)
@@ -657,7 +659,7 @@ def test_a_listener_elsewhere_that_is_silent_may_have_the_call(sides, monkeypatc
     token = here.store.add(new_token(), 60, secret_hash=b"x", listeners="one").token
     listening(here, token, "one", FakeClient())
     other = listening(there, token, "one", FakeClient())
-    monkeypatch.setattr(here.relay, "take", lambda calls: time.sleep(0.3) or [])
+    monkeypatch.setattr(here.relay, "deliver_for_peers", lambda calls: time.sleep(0.3) or [])
     monkeypatch.setattr(there.peers.requests, "send", after(there.peers.requests.send, there.run_timers))
     with pytest.raises(PeerSilent):
         forward(there.relay, call_for(token))

@@ -105,9 +105,9 @@ class History:
             for number in reversed(range(count))
         ]
 
-    def history(self, token, before, wanted):
+    def history(self, token, before, filter):
         self.asked.append(before)
-        found = [each for each in self.requests if wanted in ("", each["path"])]
+        found = [each for each in self.requests if filter in ("", each["path"])]
         start = 0 if before is None else [each["id"] for each in found].index(before) + 1
         return found[start : start + self.page], start + self.page < len(found)
 

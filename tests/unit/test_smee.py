@@ -543,6 +543,29 @@ def test_a_position_that_another_process_claims_is_left_to_it(durable, monkeypat
         }
 
 
+def test_a_stream_that_cannot_begin_leaves_the_position_to_the_next(durable, monkeypatch):
+    """The store fails just when the stream is about to replace a position that it has claimed."""
+    services = get_services(durable)
+    http, store = durable.test_client(), services.store.mailboxes
+    path = new_channel(http)
+    token = path[6:30]
+    for listener in ("smee:behind", "smee:ahead"):
+        number = store.number_of(token, http.post(f"/v1/go/{token}").json["id"])
+        store.register(token, listener, number)
+    register = store.register
+
+    def fail(*args):
+        monkeypatch.setattr(store, "register", register)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(store, "register", fail)
+    reconnects = LISTENS | {"Last-Event-ID": "v2dropped-1"}
+    assert http.get(path, headers=reconnects).data.startswith(b"retry:")
+    with http.get(path, headers=reconnects) as again:
+        assert next(iter(again.response)) == READY
+        assert {each.listener for each in store.positions(token)} & {"smee:behind", "smee:ahead"} == {"smee:behind"}
+
+
 def test_a_new_position_says_that_it_has_a_predecessor():
     """To whoever takes it over: the farthest of those that are nobody's, and had contact last just before."""
     assert predecessor_of(new_listener("a-_1")) is None
