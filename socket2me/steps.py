@@ -11,13 +11,13 @@ Sent = TypeVar("Sent")
 Result = TypeVar("Result")
 
 
-def run(steps: Generator[Needed, Sent, Result], do: Callable[[Needed], Sent]) -> Result:
-    """Run steps to their end and return their result. `do` returns what they need, or raises the error."""
+def run(steps: Generator[Needed, Sent, Result], provide: Callable[[Needed], Sent]) -> Result:
+    """Run steps to their end and return their result. `provide` returns what they need, or raises an error."""
     try:
         needed = next(steps)
         while True:
             try:
-                sent = do(needed)
+                sent = provide(needed)
             except BaseException as error:
                 needed = steps.throw(error)
             else:

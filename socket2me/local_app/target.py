@@ -166,12 +166,12 @@ class Target:
         self,
         connection: http.client.HTTPConnection,
         exchange: "Exchange",
-        do: Callable[[http.client.HTTPConnection], Answer],
+        perform: Callable[[http.client.HTTPConnection], Answer],
     ) -> Answer:
-        """Return what `do` returns, which has the connection until the request is cancelled, and keep that."""
+        """Perform an exchange over a connection, and keep that. Cancelling the request ends the exchange."""
         try:
             with exchange.request.cancellation.calling(partial(break_off, connection)):
-                answer = do(connection)
+                answer = perform(connection)
         except BaseException:
             connection.close()
             raise

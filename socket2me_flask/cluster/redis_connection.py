@@ -113,9 +113,9 @@ class RedisConnection:
         if not self.is_up:
             raise StoreUnavailable
 
-    def when_up(self, do: Callable[[], None]) -> None:
-        """Have something done each time that Redis answers again."""
-        self._when_up.append(do)
+    def when_up(self, callback: Callable[[], None]) -> None:
+        """Call back each time that Redis answers again."""
+        self._when_up.append(callback)
 
     def open(self, timeout_seconds: float) -> Any:
         """Return one more connection, which waits so long for an answer. Raises `RedisError` or `OSError`."""
@@ -196,8 +196,8 @@ class RedisConnection:
         if not self.is_up:
             log.warning("Redis at %s answers again, after %.1f s", self.address, time.monotonic() - self._failed_at)
             self.is_up = True
-            for do in self._when_up:
-                do()
+            for callback in self._when_up:
+                callback()
 
     def _on_down(self, error: Exception) -> None:
         if self.is_up:
