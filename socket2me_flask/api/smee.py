@@ -192,16 +192,22 @@ _PAGE = """<!doctype html>
     <link rel="stylesheet" href="/static/inspector/app.css" />
   </head>
   <body>
-    <main class="channel">
-      <h1>A channel for webhooks</h1>
-      <h2>Webhook URL</h2>
-      <p>Give this to GitHub, or to another sender. {who}</p>
-      <pre><code>{posting}</code></pre>
-      <h2>Listening URL</h2>
-      <p>Give this to your client.</p>
-      <pre><code>npx smee-client --url {listening} --port 3000</code></pre>
-      <pre><code>WEBHOOK_PROXY_URL={listening} npm start</code></pre>
-      <pre><code>gosmee client {listening} http://localhost:3000</code></pre>
+    <main class="start">
+      <div class="start-inner channel">
+        <h1>A channel for webhooks</h1>
+        <section>
+          <h2>Webhook URL</h2>
+          <p>Give this to GitHub, or to another sender. {who}</p>
+          <p class="copy-line"><code>{posting}</code></p>
+        </section>
+        <section>
+          <h2>Listening URL</h2>
+          <p>Give this to your client.</p>
+          <p class="copy-line"><code>npx smee-client --url {listening} --port 3000</code></p>
+          <p class="copy-line"><code>WEBHOOK_PROXY_URL={listening} npm start</code></p>
+          <p class="copy-line"><code>gosmee client {listening} http://localhost:3000</code></p>
+        </section>
+      </div>
     </main>
   </body>
 </html>

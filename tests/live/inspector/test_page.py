@@ -456,7 +456,7 @@ def test_a_notification_is_opt_in(browser, inspected):
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1440, 900, "light"), (360, 740, "dark")])
 def test_no_axe_violations_and_nothing_wider_than_the_window(browser, inspected, width, height, scheme):
-    """Axe finds nothing wrong in any state, nor in the other colours, and no state scrolls sideways."""
+    """Axe finds nothing wrong in any state, nor in the other colours, and none scrolls sideways, nor /smee's page."""
     if not AXE.exists():
         pytest.skip("the packages of tests/js are not installed")
     token = inspected()
@@ -479,6 +479,9 @@ def test_no_axe_violations_and_nothing_wider_than_the_window(browser, inspected,
         page.goto(token.relay.url)
         page.get_by_text("Open a URL that you have").click()
         check("start")
+        page.goto(f"{token.relay.url}/smee/new")
+        page.get_by_text("npx smee-client").wait_for()
+        check("channel of smee")
         empty = inspected()
         page.goto(empty.link())
         page.get_by_text("Waiting for the first request").wait_for()
