@@ -456,7 +456,7 @@ def test_a_notification_is_opt_in(browser, inspected):
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1440, 900, "light"), (360, 740, "dark")])
 def test_no_axe_violations_and_nothing_wider_than_the_window(browser, inspected, width, height, scheme):
-    """Axe finds nothing wrong in any state, nor in the other colours, and none scrolls sideways, nor /smee's page."""
+    """Axe finds nothing wrong in any state, nor in the other colours, and none scrolls sideways. Also /smee."""
     if not AXE.exists():
         pytest.skip("the packages of tests/js are not installed")
     token = inspected()
