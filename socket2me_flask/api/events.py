@@ -30,7 +30,7 @@ MAX_EVENT_ANSWERS_PER_ADDRESS = 4
 MAX_EVENT_ANSWERS = 16
 
 
-@blueprint.get("/tokens/<token>/events")
+@blueprint.get("/tokens/<token:token>/events")
 def list_events(token: str) -> Response:
     """List the events that wait, that are in flight to the client, and the dead letters; oldest first."""
     mailboxes = _mailboxes(token)
@@ -45,7 +45,7 @@ def list_events(token: str) -> Response:
     return _one_of_few(token, answer)
 
 
-@blueprint.get("/tokens/<token>/events/<event_id>")
+@blueprint.get("/tokens/<token:token>/events/<event_id>")
 def show_event(token: str, event_id: str) -> Response:
     """Show an event whole. Its body is base64."""
     mailboxes = _mailboxes(token)
@@ -69,14 +69,14 @@ def show_event(token: str, event_id: str) -> Response:
     return _one_of_few(token, answer)
 
 
-@blueprint.post("/tokens/<token>/events/<event_id>/redeliver")
+@blueprint.post("/tokens/<token:token>/events/<event_id>/redeliver")
 def redeliver(token: str, event_id: str) -> Response:
     """Send an event again, its attempts counted from the start: a dead letter, in flight, or waiting."""
     _mailboxes(token).redeliver(token, event_id)
     return Response(status=202)
 
 
-@blueprint.delete("/tokens/<token>/events/<event_id>")
+@blueprint.delete("/tokens/<token:token>/events/<event_id>")
 def delete_event(token: str, event_id: str) -> Response:
     """Drop an event, whatever its state."""
     _mailboxes(token).delete(token, event_id)

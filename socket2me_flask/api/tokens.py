@@ -13,7 +13,7 @@ from ..http.answers import prefers
 from ..http.request_body import EnvironBody
 from ..limits import address_key, begin_one, check_rate
 from ..relay.listing import listeners_of
-from ..relay.tokens import hash_of, is_name, is_secret, is_token, new_secret
+from ..relay.tokens import fold_name, hash_of, is_name, is_secret, is_token, new_secret
 from ..services import get_services
 from ..storage import LISTENERS, MODES, TokenRecord
 from . import names
@@ -70,14 +70,14 @@ def new_with_secret() -> Response:
 @blueprint.get("/refresh/<anypath:token>")
 def refresh(token: str) -> Response:
     """Let a token live for its whole time again. One with a secret needs it."""
-    store = get_services().store
-    _check_secret(_find(token))
-    if store.refresh(token) is None:
+    record = _find(fold_name(token) or token)
+    _check_secret(record)
+    if get_services().store.refresh(record.token) is None:
         raise UnknownToken
     return Response("OK", mimetype="text/plain")
 
 
-@blueprint.get("/tokens/<token>")
+@blueprint.get("/tokens/<token:token>")
 def inspect(token: str) -> Response:
     """Show a token with a secret: when it expires, whether a client is connected, what was forwarded."""
     record = find_with_secret(token)
@@ -101,7 +101,7 @@ def inspect(token: str) -> Response:
     )
 
 
-@blueprint.delete("/tokens/<token>")
+@blueprint.delete("/tokens/<token:token>")
 def delete(token: str) -> Response:
     """End a token with a secret now, and disconnect its client. A name is free then, also after it has expired."""
     services = get_services()

@@ -50,6 +50,19 @@ def test_the_token_is_the_name(http):
     assert http.post("/v1/go/acme\u212a".replace("acme", "ac")).status_code == 404
 
 
+def test_every_url_of_a_name_takes_it_in_any_case(http):
+    """As that of a call does. A token that was made has one spelling."""
+    secret = ask(http, "Acme-Dev", inspect=True).json["secret"]
+    made = http.post("/v1/new", json={}).json
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert http.get("/v1/refresh/ACME-DEV", headers=headers).data == b"OK"
+    assert http.get("/v1/tokens/Acme-Dev", headers=headers).json["token"] == "acme-dev"
+    assert http.get("/v1/tokens/ACME-DEV/requests", headers=headers).status_code == 200
+    assert http.delete("/v1/tokens/aCME-dEV", headers=headers).status_code == 204
+    headers = {"Authorization": f"Bearer {made['secret']}"}
+    assert http.get(f"/v1/tokens/{made['token'].upper()}", headers=headers).status_code == 404
+
+
 def test_nothing_but_calling_works_without_the_secret(http):
     """Not with another either: it is neither shown, refreshed nor deleted, and its history is not seen."""
     ask(http, "acme", inspect=True)
