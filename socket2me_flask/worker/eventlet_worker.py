@@ -3,7 +3,6 @@
 import faulthandler
 import gc
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -62,10 +61,6 @@ class EventletWorker(AsyncWorker):  # type: ignore[misc]  # gunicorn carries no 
         self._wants_logs_reopened = False
 
     def init_process(self) -> None:
-        # Until gunicorn sets the handlers up, those of its master would take a signal to stop and forget it.
-        signal.signal(signal.SIGTERM, self.handle_exit)
-        signal.signal(signal.SIGQUIT, self.handle_quit)
-        signal.signal(signal.SIGINT, self.handle_quit)
         # eventlet announces at import that it is in maintenance; docs/decisions/ records why it is used. This is
         # its own switch for the announcement.
         os.environ["EVENTLET_TESTS"] = "1"

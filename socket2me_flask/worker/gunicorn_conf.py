@@ -6,6 +6,7 @@ Documented at https://docs.gunicorn.org/en/stable/settings.html
 import errno
 import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -60,6 +61,27 @@ control_socket_disable = True
 
 # How long a port may be in use before the start ends: a relay that is being replaced needs a moment to stop.
 PORT_WAIT_SECONDS = 3
+
+# In a worker that was just forked, the handlers of its master would take these and forget them. gunicorn sets
+# others later, and for a moment has those that end a process at once.
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+
+
+def _unblock_stop_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+os.register_at_fork(after_in_parent=_unblock_stop_signals)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Have signals to stop wait: in the master until it has forked, in the worker until it has loaded."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a worker, of any class, have the signals to stop that have waited: its handlers are set up."""
+    _unblock_stop_signals()
 
 
 def on_starting(server: Any) -> None:

@@ -642,10 +642,22 @@ def test_what_a_developer_adds_harms_no_connection(tmp_path, wrapped):
             assert time.monotonic() - started < 8
 
 
-def test_a_stop_right_after_the_start_is_heeded():
-    """A signal that comes while the worker still loads is not forgotten."""
+SLOW_FORK = """
+import time
+from socket2me_flask.worker.gunicorn_conf import *
+
+def post_fork(server, worker):
+    time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize("configuration", ["", SLOW_FORK], ids=["while it loads", "before it has handlers"])
+def test_a_stop_right_after_the_start_is_heeded(configuration, tmp_path):
+    """A signal that comes before the worker serves is not forgotten."""
+    (tmp_path / "conf.py").write_text(configuration)
+    own = f" -c {tmp_path / 'conf.py'}" if configuration else ""
     process = subprocess.Popen(
-        shlex.split("gunicorn -k eventlet wsgi:app"),
+        shlex.split(f"gunicorn -k eventlet{own} wsgi:app"),
         cwd=ROOT,
         env={**clean_environment(), "PORT": str(free_port())},
         stderr=subprocess.PIPE,
