@@ -611,6 +611,17 @@ def listening(side, token, listeners, client):
     return client
 
 
+@pytest.mark.parametrize("secret_hash", [None, b"x"], ids=["open channel", "with a secret"])
+def test_a_call_for_all_reaches_the_listeners_of_each_process(sides, secret_hash):
+    """Whichever process is called, and whether or not the token has a secret: an open channel of /smee has none."""
+    here, there, _ = sides
+    token = here.store.add(new_token(), 60, secret_hash=secret_hash, listeners="all").token
+    clients = [listening(side, token, "all", FakeClient()) for side in (here, there)]
+    forward(here.relay, call_for(token, "/a"))
+    forward(there.relay, call_for(token, "/b"))
+    wait_until(lambda: [client.calls for client in clients] == [["/a", "/b"]] * 2, "each has both")
+
+
 def refuse(*args, **options):
     raise TooManyQueued
 
