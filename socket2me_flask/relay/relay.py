@@ -103,8 +103,7 @@ class Relay:
         It is stored first if there is a mailbox, else held if there is no client. Raises what `HoldQueue.add`,
         `Mailboxes.accept` and `answer_of` raise, `NobodyConnected`, `ClientBusy` or `ClientTooSlow`.
         """
-        # A token without a secret has no mailbox, no history and no counts. An open channel of /smee has listeners.
-        if record.secret_hash is None and record.listeners == "newest":
+        if record.secret_hash is None and record.listeners == "newest":  # no mailbox, no history, no counts
             return self._forward(call)
         if record.inspect and self._recorder is not None:
             return self._recorder.record(call, lambda: self._forward_counted(call, record))

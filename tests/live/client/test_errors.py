@@ -322,6 +322,15 @@ def test_output_that_is_closed(relay, tmp_path):
             assert "Traceback" not in listener.stderr.read()
 
 
+def token_once_kept(relay, home):
+    """Return the token of a `listen` that prints nowhere, once it has kept it."""
+    kept = home / "socket2me" / "tokens.json"
+    wait_until(lambda: kept.exists() and kept.stat().st_size > 0, "a URL that is kept")
+    (token,) = (each["token"] for each in json.loads(kept.read_text()))
+    relay.giveaways.add(token)
+    return token
+
+
 def test_a_full_disk_under_the_output(relay, tmp_path):
     """The app has had a request whose line cannot be written: it is acknowledged, and does not come again."""
     with App() as app, open("/dev/full", "w") as full:
@@ -333,10 +342,7 @@ def test_a_full_disk_under_the_output(relay, tmp_path):
             text=True,
         )
         try:
-            kept = tmp_path / "socket2me" / "tokens.json"
-            wait_until(lambda: kept.exists() and kept.stat().st_size > 0, "a URL that is kept")
-            (token,) = (each["token"] for each in json.loads(kept.read_text()))
-            relay.giveaways.add(token)
+            token = token_once_kept(relay, tmp_path)
             requests.post(f"{relay.url}/v1/go/{token}", timeout=20)
             app.expect()  # it is connected
             answers = [requests.post(f"{relay.url}/v1/go/{token}", timeout=20).status_code for _ in range(3)]
@@ -367,10 +373,7 @@ def test_streams_that_are_closed(relay, tmp_path):
             env={**clean_environment(), "XDG_STATE_HOME": str(tmp_path)},
         )
         try:
-            kept = tmp_path / "socket2me" / "tokens.json"
-            wait_until(lambda: kept.exists() and kept.stat().st_size > 0, "a URL that is kept")
-            (token,) = (each["token"] for each in json.loads(kept.read_text()))
-            relay.giveaways.add(token)
+            token = token_once_kept(relay, tmp_path)
             requests.post(f"{relay.url}/v1/go/{token}", timeout=20)
             app.expect()
             listener.send_signal(signal.SIGINT)
